@@ -1,0 +1,65 @@
+package push
+
+import "context"
+
+// Delivery is what a publisher tells one room: a hint. Everything persistent in it lies in slots already, so a room may
+// drop it when it is short of something, and reads the slots later. It is shared; nobody changes it.
+type Delivery struct {
+	Product ProductID
+	Message *Message // nil if it is a recall
+	Recall  MsgID    // the message taken back, if Message is nil
+	Lineage Lineage  // of the store at the append
+
+	// A persistent message, or a recall: the entries that the room's sessions may read.
+	Own    []OwnPlace
+	Common []CommonPlace
+
+	// A non-persistent message: who of those online it is for.
+	Users    []UserFilter
+	Everyone bool
+
+	Filter *Filter // with Common and Everyone
+}
+
+// OwnPlace is an entry in a user's own slot.
+type OwnPlace struct {
+	User   UserID
+	Place  Place
+	Filter *Filter
+}
+
+// CommonPlace is an entry in a shard's common slot.
+type CommonPlace struct {
+	Shard Shard
+	Place Place
+}
+
+// UserFilter is a user and which of the user's devices are meant.
+type UserFilter struct {
+	User   UserID
+	Filter *Filter
+}
+
+// LiveSession is what a room knows of one of its sessions.
+type LiveSession struct {
+	Device    DeviceID
+	Platform  Platform
+	Class     string
+	Transport string
+	Room      RoomID
+	Epoch     SessionEpoch
+	Since     MilliTime
+	Sent      Cursor // everything up to here was handed to the kernel, or passed over
+	Acked     Cursor // as the client told this session
+}
+
+// Rooms is how publishers reach the rooms of the cluster. Implementations are safe for concurrent use.
+type Rooms interface {
+	// Deliver hands a delivery to a room. It does not wait for sessions; a delivery to a room that cannot be reached is
+	// dropped and counted.
+	Deliver(room RoomID, d *Delivery)
+	// Sessions returns the live sessions of a user, in all rooms that answer.
+	Sessions(ctx context.Context, p ProductID, u UserID) ([]LiveSession, error)
+	// End ends the sessions of a device for good, with reason "deleted", in all rooms that answer.
+	End(ctx context.Context, p ProductID, u UserID, d DeviceID) error
+}
