@@ -1,0 +1,102 @@
+// Package register is the contract over who is online where: which room holds which device of a user, since when, and
+// under which epoch.
+//
+// # Place in the flow
+//
+// A room holds a lease, named by its room id and the boot id of this life of it. It inserts a session before it reads the
+// slots of that device, and removes it when the session ends. Publishers look users up after they stored. So either the
+// publisher sees the session, or the session's reading sees the message.
+//
+// # Invariants
+//
+//   - A device has at most one session. Inserting another replaces it, whatever room held it; the one replaced is told to
+//     its room as an order, so that the room ends it even if every direct word to it is lost.
+//   - Epochs rise: the session inserted later has the higher epoch, across restarts of the register too.
+//   - Remove is compare-and-delete on epoch and boot: a late goodbye never deletes a newer session.
+//   - Sessions of a boot that is not the room's present one, or whose lease ran out, do not count anywhere.
+package register
+
+import (
+	"context"
+	"time"
+
+	"carillon/server/push"
+)
+
+// Register says who is online where. All methods are safe for concurrent use. It never calls back. A register also
+// satisfies saver.Locator where stores need one.
+type Register interface {
+	// Join begins a new life of a room: sessions of its earlier boots stop counting. The lease runs for LeaseTTL.
+	Join(ctx context.Context, room Room) error
+	// Renew prolongs the lease by LeaseTTL and returns, once each, the orders that came up since the last renewal.
+	// KindConflict, code "lease_lost": another boot joined under this room id, or the lease ran out and its sessions no
+	// longer count; the room joins again and inserts its sessions anew.
+	Renew(ctx context.Context, room push.RoomID, boot push.BootID) ([]Order, error)
+	// Leave ends the lease; the room's sessions stop counting. It does nothing for a boot that is not the present one.
+	Leave(ctx context.Context, room push.RoomID, boot push.BootID) error
+	// Rooms returns the rooms whose lease holds.
+	Rooms(ctx context.Context) ([]Room, error)
+
+	// Insert registers a session, gives it its epoch and returns it with the session of the same device that it
+	// replaced, if there was one that counts. With Epoch already set it is a re-insert after a lost lease: it takes place only if
+	// no session with a higher epoch is there, otherwise KindConflict, code "replaced".
+	Insert(ctx context.Context, s Session) (Inserted, error)
+	// Remove deletes the session if it is still that epoch and boot, and reports whether it did.
+	Remove(ctx context.Context, k Key, epoch push.SessionEpoch, boot push.BootID) (bool, error)
+	// Lookup returns the sessions of each user that count; the result is as long as users.
+	Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]Session, error)
+	// Count returns how many sessions that count a product has, at constant cost.
+	Count(ctx context.Context, p push.ProductID) (int, error)
+
+	// Close releases the register; every later call fails with KindClosed.
+	Close() error
+}
+
+// LeaseTTL is how long a room's sessions count after its last renewal; RenewEvery is how often rooms renew. A room that
+// could not renew for ZombieAfter begins no write to a client.
+const (
+	LeaseTTL    = 10 * time.Second
+	RenewEvery  = time.Second
+	ZombieAfter = 3 * time.Second
+)
+
+// Room is a node that holds sessions.
+type Room struct {
+	ID   push.RoomID
+	Boot push.BootID
+	Addr string // where other nodes reach it; empty in a single process
+}
+
+// Key names a device's place in the register.
+type Key struct {
+	Product push.ProductID
+	User    push.UserID
+	Device  push.DeviceID
+}
+
+// Session is one live connection of a device to a room.
+type Session struct {
+	Key
+	Shard     push.Shard
+	Platform  push.Platform
+	Class     string
+	Transport string // transport.Kind
+	TokenID   string // jti of the token, may be empty
+	Room      push.RoomID
+	Boot      push.BootID
+	Epoch     push.SessionEpoch
+	Since     push.MilliTime
+}
+
+// Inserted is the answer of Insert.
+type Inserted struct {
+	Session  Session   // with its epoch
+	Replaced []Session // sessions that had to go, at most one today
+}
+
+// Order tells a room to end a session.
+type Order struct {
+	Key
+	Epoch push.SessionEpoch // end it if it is this epoch or an older one
+	By    Session           // the session that took its place
+}
