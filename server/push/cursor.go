@@ -26,7 +26,7 @@ func OwnerOf(p ProductID, u UserID, d DeviceID) CursorOwner {
 }
 
 // MaxCursorString is the most bytes that a cursor string has.
-const MaxCursorString = 2 + 17 + 2*3*17
+const MaxCursorString = 2 + 16 + 2*3*17
 
 // AppendCursor appends the cursor's string to dst. It is "1" (the version of this format), the owner, then epoch,
 // lineage and position of the own and of the common slot, joined by dots, numbers in lower-case hexadecimal without
