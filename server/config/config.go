@@ -1,0 +1,86 @@
+package config
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Config is the whole configuration, as [Load] checked it.
+type Config struct {
+	Data       string // directory of the embedded store and of dev.json
+	Dev        bool   // development: keys are made up, and said aloud
+	Public     Public
+	Admin      Admin
+	Secret     Secret // of the administration; from SecretFile if that is set
+	SecretFile string
+	Log        Log
+	Limits     Limits
+	Heartbeat  Heartbeat
+	Shutdown   Shutdown
+	Store      Store
+}
+
+// Public is the listener for clients and product servers.
+type Public struct {
+	Listen  string   // host:port
+	Origins []string // pages that may open WebSockets beside the server's own: host patterns, or scheme://host
+}
+
+// Admin is the listener for operators: administration, metrics, profiles.
+type Admin struct {
+	Listen string // host:port
+}
+
+// LogFormat is the form of log lines.
+type LogFormat string
+
+// The formats.
+const (
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// Log says what is logged, to standard error.
+type Log struct {
+	Level  slog.Level
+	Format LogFormat
+}
+
+// Limits are those of one session.
+type Limits struct {
+	ConnectTimeout  time.Duration // for the connect frame
+	FrameBytes      int           // largest frame of a client
+	FramesPerSecond int           // of a client
+	QueueMessages   int           // waiting for one client
+	QueueBytes      int           // waiting for one client
+	WriteDeadline   time.Duration // a client that takes nothing for so long is cut as slow
+}
+
+// Heartbeat is what the server asks of clients.
+type Heartbeat struct {
+	Interval time.Duration // a client sends something at least that often
+	Grace    time.Duration // beyond it, before a client counts as gone
+}
+
+// Shutdown says how a server stops.
+type Shutdown struct {
+	Timeout time.Duration // for goodbyes and for requests under way
+}
+
+// Store is the embedded store.
+type Store struct {
+	CacheBytes int64
+}
+
+// Default returns the configuration in which nothing is set.
+func Default() Config {
+	var c Config
+	for _, k := range table {
+		if k.standard != "" {
+			if err := k.set(&c, k.standard); err != nil {
+				panic("config: default of " + k.name + ": " + err.Error())
+			}
+		}
+	}
+	return c
+}

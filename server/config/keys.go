@@ -1,0 +1,206 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Key describes one key to people and to the command line.
+type Key struct {
+	Name    string // in the file: sections and key, joined by dots
+	Env     string // the variable
+	Flag    string // the flag without its dashes; empty for secrets
+	Default string // as it would be written; empty: none
+	Doc     string
+	Bool    bool // the flag needs no value
+}
+
+// Keys returns all keys, in the order in which a file would name them.
+func Keys() []Key {
+	ks := make([]Key, len(table))
+	for i, k := range table {
+		ks[i] = Key{Name: k.name, Env: envName(k.name), Default: k.standard, Doc: k.doc, Bool: k.boolean}
+		if !k.secret {
+			ks[i].Flag = flagName(k.name)
+		}
+	}
+	return ks
+}
+
+// Prefix begins every environment variable of Carillon.
+const Prefix = "CARILLON_"
+
+func envName(key string) string { return Prefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_")) }
+
+func flagName(key string) string { return strings.NewReplacer(".", "-", "_", "-").Replace(key) }
+
+// key is one row of the table. Values are read from, and written as, text; a list is written with commas.
+type key struct {
+	name     string
+	standard string // the default
+	doc      string
+	secret   bool
+	boolean  bool
+	list     bool
+	set      func(*Config, string) error
+	get      func(*Config) string
+}
+
+var table = []key{
+	text("data", "./data", "directory of the embedded store", func(c *Config) *string { return &c.Data }),
+	{
+		name: "dev", standard: "false", boolean: true,
+		doc: "development: makes up keys, writes them to dev.json in the data directory and prints what to do next",
+		set: func(c *Config, s string) (err error) {
+			if c.Dev, err = strconv.ParseBool(s); err != nil {
+				err = errors.New("write true or false")
+			}
+			return err
+		},
+		get: func(c *Config) string { return strconv.FormatBool(c.Dev) },
+	},
+	address("public.listen", "127.0.0.1:8080", "address for clients and product servers",
+		func(c *Config) *string { return &c.Public.Listen }),
+	{
+		name: "public.origins", list: true,
+		doc: "pages that may open WebSockets beside the server's own: host patterns like *.example.com, " +
+			"or scheme://host",
+		set: func(c *Config, s string) error { c.Public.Origins = splitList(s); return nil },
+		get: func(c *Config) string { return strings.Join(c.Public.Origins, ",") },
+	},
+	address("admin.listen", "127.0.0.1:8081", "address for administration, metrics and profiles",
+		func(c *Config) *string { return &c.Admin.Listen }),
+	{
+		name: "secret", secret: true,
+		doc: "secret of the administration, at least 32 bytes; needed without --dev",
+		set: func(c *Config, s string) error { c.Secret = NewSecret(s); return nil },
+		get: func(c *Config) string { return c.Secret.String() },
+	},
+	text("secret_file", "", "file that holds the secret instead; white space around it is dropped",
+		func(c *Config) *string { return &c.SecretFile }),
+	{
+		name: "log.level", standard: "info", doc: "debug, info, warn or error",
+		set: func(c *Config, s string) error {
+			levels := map[string]slog.Level{
+				"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+			}
+			l, ok := levels[s]
+			if !ok {
+				return errors.New("write debug, info, warn or error")
+			}
+			c.Log.Level = l
+			return nil
+		},
+		get: func(c *Config) string { return strings.ToLower(c.Log.Level.String()) },
+	},
+	{
+		name: "log.format", standard: "text", doc: "text or json",
+		set: func(c *Config, s string) error {
+			if c.Log.Format = LogFormat(s); c.Log.Format != LogText && c.Log.Format != LogJSON {
+				return errors.New("write text or json")
+			}
+			return nil
+		},
+		get: func(c *Config) string { return string(c.Log.Format) },
+	},
+	duration("limits.connect_timeout", "5s", "time for a client's connect frame", time.Millisecond, time.Minute,
+		func(c *Config) *time.Duration { return &c.Limits.ConnectTimeout }),
+	number("limits.frame_bytes", "16384", "largest frame of a client, in bytes", 4096, 1<<20,
+		func(c *Config) *int { return &c.Limits.FrameBytes }),
+	number("limits.frames_per_second", "20", "frames a second that a client may send", 1, 10000,
+		func(c *Config) *int { return &c.Limits.FramesPerSecond }),
+	number("limits.queue_messages", "256", "messages that may wait for one client", 1, 1<<20,
+		func(c *Config) *int { return &c.Limits.QueueMessages }),
+	number("limits.queue_bytes", "262144", "bytes that may wait for one client", 4096, 1<<30,
+		func(c *Config) *int { return &c.Limits.QueueBytes }),
+	duration("limits.write_deadline", "10s", "a client that takes nothing for so long is cut as slow",
+		100*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Limits.WriteDeadline }),
+	duration("heartbeat.interval", "30s", "a client sends something at least that often", time.Second, time.Hour,
+		func(c *Config) *time.Duration { return &c.Heartbeat.Interval }),
+	duration("heartbeat.grace", "10s", "how much longer a silent client is kept", time.Second, time.Hour,
+		func(c *Config) *time.Duration { return &c.Heartbeat.Grace }),
+	duration("shutdown.timeout", "20s", "time for goodbyes and requests under way when the server stops",
+		time.Millisecond, time.Hour, func(c *Config) *time.Duration { return &c.Shutdown.Timeout }),
+	number("store.cache_bytes", "67108864", "memory for the store's block cache, in bytes", 1<<20, math.MaxInt64,
+		func(c *Config) *int64 { return &c.Store.CacheBytes }),
+}
+
+func text(name, standard, doc string, field func(*Config) *string) key {
+	return key{
+		name: name, standard: standard, doc: doc,
+		set: func(c *Config, s string) error {
+			if s == "" && standard != "" {
+				return errors.New("it may not be empty")
+			}
+			*field(c) = s
+			return nil
+		},
+		get: func(c *Config) string { return *field(c) },
+	}
+}
+
+func address(name, standard, doc string, field func(*Config) *string) key {
+	k := text(name, standard, doc, field)
+	set := k.set
+	k.set = func(c *Config, s string) error {
+		_, port, err := net.SplitHostPort(s)
+		if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n > 65535 {
+			return errors.New("write host:port, as in 127.0.0.1:8080 or :8080")
+		}
+		return set(c, s)
+	}
+	return k
+}
+
+func duration(name, standard, doc string, least, most time.Duration, field func(*Config) *time.Duration) key {
+	return key{
+		name: name, standard: standard, doc: doc,
+		set: func(c *Config, s string) error {
+			d, err := time.ParseDuration(s)
+			if err != nil {
+				return errors.New("write a number and its unit, as in 500ms, 10s or 2m")
+			}
+			if d < least || d > most {
+				return fmt.Errorf("it lies between %v and %v", least, most)
+			}
+			*field(c) = d
+			return nil
+		},
+		get: func(c *Config) string { return field(c).String() },
+	}
+}
+
+func number[T int | int64](name, standard, doc string, least, most int64, field func(*Config) *T) key {
+	return key{
+		name: name, standard: standard, doc: doc,
+		set: func(c *Config, s string) error {
+			n, err := strconv.ParseInt(s, 10, 64)
+			if err != nil {
+				return errors.New("write a whole number")
+			}
+			if n < least || n > most || int64(T(n)) != n {
+				return fmt.Errorf("it lies between %d and %d", least, most)
+			}
+			*field(c) = T(n)
+			return nil
+		},
+		get: func(c *Config) string { return strconv.FormatInt(int64(*field(c)), 10) },
+	}
+}
+
+// splitList reads a list written with commas.
+func splitList(s string) []string {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}

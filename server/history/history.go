@@ -1,0 +1,126 @@
+// Package history records what publishers and devices saw, and judges it afterwards: was anything lost, invented, doubled,
+// reordered? Crash tests and fault injection rest on it.
+//
+// # Use
+//
+// Every process writes its operations to a [Log], in its own order: a publisher invokes before it sends and notes the outcome
+// after; a device notes a delivery before it acknowledges it. When the system has come to rest (everything accepted had the
+// time to arrive), [Check] is given all records and returns every violation of the promise that it finds.
+//
+// # Rules
+//
+//	lost         a message that was accepted, persistent, not recalled, and not named by a gap did not reach a device of its audience
+//	phantom      a delivery of something nobody sent, to somebody it was not for, or with another body
+//	duplicate    the application of a device saw the same message twice
+//	order        a device saw two messages of one sender to one slot in another order than they were sent one after the other,
+//	             or two devices of a user disagree about the order of a slot
+//	hole         a device acknowledged a position of a slot below which it had not handled a message meant for it
+//	idempotency  two messages with different ids came from one idempotency key
+//	ids          one id names two messages
+//	isolation    an acknowledgement moved another device's cursor
+//
+// It works in one pass over sorted records and handles millions of them; nothing here knows how the system works inside.
+package history
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// Kind says what a record is.
+type Kind string
+
+// The kinds of records.
+const (
+	Invoke  Kind = "invoke"  // a publisher is about to send: Sender, Seq, Key, To or Everyone, Body, Persistent
+	OK      Kind = "ok"      // it was accepted: Sender, Seq, ID
+	Fail    Kind = "fail"    // it was refused for good: Sender, Seq
+	Unknown Kind = "unknown" // no answer, or a 5xx: Sender, Seq
+	Recall  Kind = "recall"  // the sender takes ID back
+	Deliver Kind = "deliver" // a device's application saw a message: Device, ID, Body, Slot, Pos
+	Ack     Kind = "ack"     // a device acknowledged Slot up to Pos: Device
+	Gap     Kind = "gap"     // a device was told of a gap in Slot: Device
+	Stored  Kind = "stored"  // at rest, the server's idea of a device's cursor: Device, Slot, Pos
+)
+
+// Device names a device and its user.
+type Device struct {
+	User   string `json:"user"`
+	Device string `json:"device"`
+}
+
+// Record is one operation. Which fields it needs is said at its kind.
+type Record struct {
+	At         time.Duration `json:"at"` // since a moment that all processes of a run share, monotonic
+	Kind       Kind          `json:"kind"`
+	Sender     string        `json:"sender,omitempty"`
+	Seq        int           `json:"seq,omitempty"` // a sender sends its next message after it knows the outcome of the last
+	Key        string        `json:"key,omitempty"`
+	ID         string        `json:"id,omitempty"`
+	To         []string      `json:"to,omitempty"` // users
+	Everyone   bool          `json:"everyone,omitempty"`
+	Persistent bool          `json:"persistent,omitempty"`
+	Body       string        `json:"body,omitempty"` // or a hash of it
+	Device     Device        `json:"device,omitzero"`
+	Slot       int           `json:"slot,omitempty"`
+	Pos        uint64        `json:"pos,omitempty"`
+}
+
+// Log collects records. It is safe for concurrent use.
+type Log struct {
+	began time.Time
+
+	mu      sync.Mutex
+	records []Record
+}
+
+// NewLog returns an empty log whose time begins at began.
+func NewLog(began time.Time) *Log { return &Log{began: began} }
+
+// Add notes a record at this moment.
+func (l *Log) Add(r Record) {
+	r.At = time.Since(l.began)
+	l.mu.Lock()
+	l.records = append(l.records, r)
+	l.mu.Unlock()
+}
+
+// Records returns what was noted so far, in order.
+func (l *Log) Records() []Record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([]Record(nil), l.records...)
+}
+
+// Write writes records as lines of JSON.
+func Write(w io.Writer, rs []Record) error {
+	b := bufio.NewWriter(w)
+	enc := json.NewEncoder(b)
+	for i := range rs {
+		if err := enc.Encode(&rs[i]); err != nil {
+			return fmt.Errorf("history: %w", err)
+		}
+	}
+	return b.Flush()
+}
+
+// Read reads what Write wrote. A cut last line, as a killed process leaves it, is passed over.
+func Read(r io.Reader) ([]Record, error) {
+	var rs []Record
+	dec := json.NewDecoder(r)
+	for {
+		var rec Record
+		err := dec.Decode(&rec)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return rs, nil
+		}
+		if err != nil {
+			return rs, fmt.Errorf("history: record %d: %w", len(rs)+1, err)
+		}
+		rs = append(rs, rec)
+	}
+}

@@ -1,0 +1,86 @@
+package pebble_test
+
+import (
+	"context"
+	"testing"
+
+	"carillon/server/embedded"
+	"carillon/server/idgenerator"
+	"carillon/server/idgenerator/idgeneratortest"
+	"carillon/server/idgenerator/pebble"
+	"carillon/server/push"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// disk opens the database on a file system in memory that can lose what was not synced.
+type disk struct {
+	fs    *vfs.MemFS
+	db    *embedded.DB
+	clock *idgeneratortest.Clock
+}
+
+func (d *disk) open(t *testing.T, fs *vfs.MemFS) idgenerator.Blocks {
+	t.Helper()
+	db, err := embedded.Open(embedded.Config{Dir: "data", FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	b, err := pebble.New(pebble.Config{DB: db, Clock: d.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.db != nil {
+		_ = d.db.Close() // its file system is no longer looked at
+	}
+	d.fs, d.db = fs, db
+	return b
+}
+
+func TestConformance(t *testing.T) {
+	idgeneratortest.Run(t, func(t *testing.T) *idgeneratortest.Subject {
+		d := &disk{clock: idgeneratortest.NewClock()}
+		s := &idgeneratortest.Subject{Clock: d.clock, Blocks: d.open(t, vfs.NewCrashableMem())}
+		s.Crash = func(t *testing.T) idgenerator.Blocks {
+			return d.open(t, d.fs.CrashClone(vfs.CrashCloneCfg{}))
+		}
+		s.Mark = func(*testing.T) func(*testing.T) idgenerator.Blocks {
+			then := d.fs.CrashClone(vfs.CrashCloneCfg{})
+			return func(t *testing.T) idgenerator.Blocks { return d.open(t, then) }
+		}
+		return s
+	})
+}
+
+func TestBlocks_DamagedStateIsAnError(t *testing.T) {
+	db, err := embedded.Open(embedded.Config{Dir: "data", FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, v := range []string{"", "\x00", "\x80", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "\x05\x05"} {
+		b := db.NewBatch()
+		b.Set([]byte("inext"), []byte(v))
+		if err := db.Write(context.Background(), b); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pebble.New(pebble.Config{DB: db}); err == nil {
+			t.Errorf("%q was read", v)
+		}
+	}
+}
+
+func TestBlocks_ClosedDatabase(t *testing.T) {
+	d := &disk{clock: idgeneratortest.NewClock()}
+	b := d.open(t, vfs.NewCrashableMem())
+	if err := d.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Reserve(context.Background(), 1); push.KindOf(err) != push.KindClosed {
+		t.Errorf("got %v, want KindClosed", err)
+	}
+}

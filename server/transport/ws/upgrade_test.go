@@ -1,0 +1,200 @@
+package ws
+
+import (
+	"bufio"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"carillon/server/push"
+	"carillon/server/transport"
+)
+
+// request sends a request and returns the answer with its body decoded, if it is a problem.
+func request(t *testing.T, addr, raw string) (*http.Response, problem) {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.Write([]byte(raw)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var p problem
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		if err := json.NewDecoder(res.Body).Decode(&p); err != nil {
+			t.Errorf("body: %v", err)
+		}
+	}
+	return res, p
+}
+
+func without(header string) string {
+	var lines []string
+	for line := range strings.SplitSeq(handshake, "\r\n") {
+		if !strings.HasPrefix(line, header+":") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\r\n")
+}
+
+func with(line string) string { return strings.TrimSuffix(handshake, "\r\n") + line + "\r\n\r\n" }
+
+func TestServeHTTP_RefusalsAreProblems(t *testing.T) {
+	full := push.Errorf(push.KindUnavailable, "overloaded", "the node is full")
+	full.After = 2100 * time.Millisecond
+	cases := []struct {
+		name    string
+		request string
+		refusal error
+		status  int
+		code    string
+		header  [2]string // one that must be there
+	}{
+		{name: "method", request: strings.Replace(handshake, "GET", "POST", 1), status: 405, code: "method_not_allowed", header: [2]string{"Allow", "GET"}},
+		{name: "no upgrade", request: without("Upgrade"), status: 426, code: "upgrade_required", header: [2]string{"Upgrade", "websocket"}},
+		{name: "no connection", request: without("Connection"), status: 426, code: "upgrade_required", header: [2]string{"Connection", "Upgrade"}},
+		{name: "no key", request: without("Sec-WebSocket-Key"), status: 400, code: "bad_handshake"},
+		{name: "two keys", request: with("Sec-WebSocket-Key: BAAAAAAAAAAAAAAAAAAAAA=="), status: 400, code: "bad_handshake"},
+		{name: "short key", request: strings.Replace(handshake, "AAAAAAAAAAAAAAAAAAAAAA==", "AAAA", 1), status: 400, code: "bad_handshake"},
+		{name: "version", request: strings.Replace(handshake, "Version: 13", "Version: 8", 1), status: 400, code: "bad_handshake",
+			header: [2]string{"Sec-Websocket-Version", "13"}},
+		{name: "strange page", request: with("Origin: https://evil.example"), status: 403, code: "origin_forbidden"},
+		{name: "page without a host", request: with("Origin: null"), status: 403, code: "origin_forbidden"},
+		{name: "page of the wrong scheme", request: with("Origin: http://app.example"), status: 403, code: "origin_forbidden"},
+		{name: "full", request: handshake, refusal: full, status: 503, code: "overloaded", header: [2]string{"Retry-After", "3"}},
+		{name: "full without saying when", request: handshake, refusal: push.Errorf(push.KindUnavailable, "full", ""), status: 503, code: "full",
+			header: [2]string{"Retry-After", "1"}},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRoom()
+			r.refusal = tc.refusal
+			addr, _, stop := serve(t, Config{Acceptor: r, Origins: []string{"*.chat.example", "https://app.example"}}, nil, nil)
+			defer stop(t.Context())
+			res, p := request(t, addr, tc.request)
+			if res.StatusCode != tc.status || p.Status != tc.status {
+				t.Errorf("status: got %d, in the body %d, want %d", res.StatusCode, p.Status, tc.status)
+			}
+			if got, want := res.Header.Get("Content-Type"), "application/problem+json"; got != want {
+				t.Errorf("content type: got %q, want %q", got, want)
+			}
+			if p.Code != tc.code || p.Type != "about:blank" || p.Title != http.StatusText(tc.status) {
+				t.Errorf("problem: got %+v, want code %s", p, tc.code)
+			}
+			if name, want := tc.header[0], tc.header[1]; name != "" && res.Header.Get(name) != want {
+				t.Errorf("%s: got %q, want %q", name, res.Header.Get(name), want)
+			}
+			if tc.status == 503 && res.Header.Get("Upgrade") != "" {
+				t.Error("a refusal for want of room looks like an upgrade")
+			}
+			if len(r.began) > 0 {
+				t.Error("a refused request got a session")
+			}
+		})
+	}
+}
+
+func TestServeHTTP_AdmitsOwnAndListedPages(t *testing.T) {
+	addr, r := start(t, Config{Origins: []string{"*.chat.example", "https://app.example"}})
+	for _, origin := range []string{"https://carillon.example", "http://a.chat.example", "https://A.Chat.example", "https://app.example"} {
+		if res, _ := request(t, addr, with("Origin: "+origin)); res.StatusCode != http.StatusSwitchingProtocols {
+			t.Errorf("status for %s: got %d, want 101", origin, res.StatusCode)
+		}
+		r.session(t)
+	}
+	addr, _ = start(t, Config{Origins: []string{"*"}})
+	if res, _ := request(t, addr, with("Origin: https://anybody.example")); res.StatusCode != http.StatusSwitchingProtocols {
+		t.Errorf("status with *: got %d, want 101", res.StatusCode)
+	}
+}
+
+func TestServeHTTP_ClosedTransportRefuses(t *testing.T) {
+	r := newRoom()
+	addr, tr, stop := serve(t, Config{Acceptor: r}, nil, nil)
+	defer stop(t.Context())
+	if err := tr.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	res, p := request(t, addr, handshake)
+	if res.StatusCode != http.StatusServiceUnavailable || p.Code != "shutting_down" || len(r.began) != 0 {
+		t.Errorf("got %d %s and %d sessions, want 503 shutting_down and none", res.StatusCode, p.Code, len(r.began))
+	}
+}
+
+func TestServeHTTP_TellsTheSessionWhoConnects(t *testing.T) {
+	addr, r := start(t, Config{})
+	c := dialRaw(t, addr, nil)
+	m := r.session(t).meta
+	if m.Kind != transport.WebSocket || !m.Capabilities.Duplex || !m.Capabilities.Close || m.UserAgent != "raw/1" {
+		t.Errorf("meta: got %+v", m)
+	}
+	if got, want := m.Remote.String(), c.nc.LocalAddr().String(); got != want {
+		t.Errorf("remote: got %s, want %s", got, want)
+	}
+
+	behind := netip.MustParseAddrPort("192.0.2.7:4711")
+	addr, r = start(t, Config{Remote: func(*http.Request) netip.AddrPort { return behind }})
+	request(t, addr, strings.Replace(handshake, "raw/1", strings.Repeat("ä", 300), 1))
+	m = r.session(t).meta
+	if m.Remote != behind {
+		t.Errorf("remote: got %s, want %s", m.Remote, behind)
+	}
+	if got, want := len(m.UserAgent), maxUserAgent; got != want {
+		t.Errorf("user agent: got %d bytes, want %d", got, want)
+	}
+}
+
+func TestServeHTTP_IdleConnectionHasOneGoroutine(t *testing.T) {
+	const n = 50
+	addr, r := start(t, Config{Workers: 1})
+	dialRaw(t, addr, nil)
+	r.session(t).put(text(0))
+	settled := func(want int) bool {
+		for end := time.Now().Add(patience); runtime.NumGoroutine() != want; runtime.Gosched() {
+			if time.Now().After(end) {
+				return false
+			}
+		}
+		return true
+	}
+	// The test, its runner, the server's accept loop and its starter, the worker, the reader.
+	runtime.Gosched()
+	var before int
+	for before = runtime.NumGoroutine(); !settled(before); before = runtime.NumGoroutine() {
+	}
+	for range n {
+		dialRaw(t, addr, nil)
+		r.session(t).put(text(0))
+	}
+	if want := before + n; !settled(want) {
+		t.Errorf("goroutines with %d more connections: got %d, want %d", n, runtime.NumGoroutine(), want)
+	}
+}
+
+func TestNew_RejectsWhatCannotWork(t *testing.T) {
+	for _, cfg := range []Config{
+		{},
+		{Acceptor: newRoom(), Origins: []string{"[a"}},
+		{Acceptor: newRoom(), FrameBytes: -1},
+		{Acceptor: newRoom(), FirstFrameBytes: -1},
+		{Acceptor: newRoom(), Workers: -1},
+	} {
+		if tr, err := New(cfg); err == nil {
+			tr.Close(t.Context())
+			t.Errorf("New(%+v): got no error", cfg)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package ws
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"carillon/server/wire"
+)
+
+// pipes is a listener whose connections are made in memory.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (l *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipes) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (l *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	l.conns <- server
+	return client
+}
+
+func silentHour(t *testing.T) {
+	r := newRoom()
+	tr, err := New(Config{Acceptor: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newPipes()
+	srv := &http.Server{Handler: tr}
+	var serving sync.WaitGroup
+	serving.Go(func() { srv.Serve(l) })
+
+	nc := l.dial()
+	c := &rawClient{nc: nc, br: bufio.NewReader(nc)}
+	if _, err := nc.Write([]byte(handshake)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := http.ReadResponse(c.br, nil); err != nil {
+		t.Fatal(err)
+	}
+	s := <-r.began
+	if err := c.write(frame(opText, `{"type":"pi`)); err != nil { // half a message, and then nothing
+		t.Fatal(err)
+	}
+	time.Sleep(time.Hour)
+	synctest.Wait()
+	if len(s.closed) > 0 {
+		t.Fatalf("closed with %v after silence", <-s.closed)
+	}
+	if err := c.write(frame(fin|opContinue, `ng"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := (<-s.frames).(*wire.Ping); !ok {
+		t.Error("the message that took an hour is another")
+	}
+
+	s.conn.Close(wire.CloseGoingAway)
+	c.until(t, fin|opClose)
+	time.Sleep(time.Hour) // the client does not answer, and nobody minds but the session
+	synctest.Wait()
+	if len(s.closed) > 0 {
+		t.Fatalf("closed with %v before the peer answered", <-s.closed)
+	}
+	s.conn.Cut(wire.CloseInternal)
+	if got := <-s.closed; got != wire.CloseGoingAway {
+		t.Errorf("Closed: got %v, want %v", got, wire.CloseGoingAway)
+	}
+	if err := tr.Close(t.Context()); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	srv.Close()
+	serving.Wait()
+	nc.Close()
+}
