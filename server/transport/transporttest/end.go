@@ -2,6 +2,7 @@ package transporttest
 
 import (
 	"context"
+	"sync"
 	"testing"
 
 	"carillon/server/wire"
@@ -10,6 +11,7 @@ import (
 // Scenes about how connections begin and end.
 var endScenes = []scene{
 	{name: "close drains, then says the code", close: true, play: playClose},
+	{name: "a close inside a Take that finds nothing", close: true, play: playCloseInTake},
 	{name: "the first code counts", close: true, play: playFirstCode},
 	{name: "close waits for the peer until it is cut", play: playCloseWaits},
 	{name: "cut ends at once", play: playCut},
@@ -49,6 +51,22 @@ func playClose(t *testing.T, s *stage) {
 		t.Errorf("code: got %v, want %v", got, wire.CloseGoingAway)
 	}
 	sess.waitClosed(t, wire.CloseGoingAway)
+}
+
+func playCloseInTake(t *testing.T, s *stage) {
+	c, sess := s.dial(t)
+	var once sync.Once
+	sess.mu.Lock()
+	sess.inTake = func() { once.Do(func() { sess.conn.Close(wire.CloseDeleted) }) }
+	sess.mu.Unlock()
+	sess.conn.Wake()
+	if got := len(recvEnd(t, c)); got != 0 {
+		t.Errorf("frames: got %d, want none", got)
+	}
+	if got := c.CloseCode(); got != wire.CloseDeleted {
+		t.Errorf("code: got %v, want %v", got, wire.CloseDeleted)
+	}
+	sess.waitClosed(t, wire.CloseDeleted)
 }
 
 func playFirstCode(t *testing.T, s *stage) {

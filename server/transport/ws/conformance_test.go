@@ -76,7 +76,9 @@ func (c plainConn) CloseWrite() error           { return c.tcp.CloseWrite() }
 func (c plainConn) SetLinger(seconds int) error { return c.tcp.SetLinger(seconds) }
 
 // serve runs a transport behind net/http.
-func serve(t testing.TB, cfg Config, wrap func(net.Listener) net.Listener, config *tls.Config) (addr string, tr *Transport, stop func(context.Context) error) {
+func serve(
+	t testing.TB, cfg Config, wrap func(net.Listener) net.Listener, config *tls.Config,
+) (addr string, tr *Transport, stop func(context.Context) error) {
 	t.Helper()
 	tr, err := New(cfg)
 	if err != nil {

@@ -2,8 +2,10 @@ package ws
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"carillon/server/wire"
 )
@@ -32,35 +34,70 @@ func TestPing_IsAnsweredInOrder(t *testing.T) {
 	get(t, s.alives, "Alive")
 }
 
-func TestPing_FloodFoldsIntoTheLatest(t *testing.T) {
-	const n = 1000
-	addr, r := start(t, Config{})
-	c := dialRaw(t, addr, nil)
-	s := r.session(t)
-	gate, takes := make(chan struct{}), make(chan struct{}, n)
+// hold lets a worker have the session's connection and keeps it inside Take until the returned function is called.
+func hold(t *testing.T, s *session, outs ...wire.Out) (release func()) {
+	t.Helper()
+	gate, takes := make(chan struct{}), make(chan struct{}, 1<<10)
 	s.mu.Lock()
 	s.gate, s.takes = gate, takes
 	s.mu.Unlock()
-	s.put(text(0))
-	get(t, takes, "Take") // a worker has the connection and is held inside Take
-	for i := range n {
-		if err := c.write(frame(fin|opPing, fmt.Sprint(i))); err != nil {
+	s.put(outs...)
+	get(t, takes, "Take")
+	return func() { close(gate) }
+}
+
+func TestPing_FloodFoldsIntoTheLatest(t *testing.T) {
+	const n = 1000
+	addr, r := start(t, Config{})
+	for _, outs := range [][]wire.Out{{}, {text(0)}} {
+		c := dialRaw(t, addr, nil)
+		s := r.session(t)
+		release := hold(t, s, outs...)
+		for i := range n {
+			if err := c.write(frame(fin|opPing, fmt.Sprint(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range n {
+			get(t, s.alives, "Alive")
+		}
+		// The last Alive came just before its pong was noted; the frame behind it comes after.
+		if err := c.Send(&wire.Ping{}); err != nil {
 			t.Fatal(err)
 		}
+		get(t, s.frames, "the frame behind the pings")
+		release()
+		before, got := c.until(t, fin|opPong)
+		if want := fmt.Sprint(n - 1); before != len(outs) || got != want {
+			t.Errorf("pong: got %q after %d frames, want %q after %d", got, before, want, len(outs))
+		}
 	}
-	for range n {
-		get(t, s.alives, "Alive")
-	}
-	// The last Alive came just before its pong was noted; the frame behind it comes after.
-	if err := c.Send(&wire.Ping{}); err != nil {
+}
+
+func TestGoodbye_InsideATakeIsAnswered(t *testing.T) {
+	addr, r := start(t, Config{})
+	c := dialRaw(t, addr, nil)
+	s := r.session(t)
+	release := hold(t, s)
+	if err := c.Goodbye(); err != nil {
 		t.Fatal(err)
 	}
-	get(t, s.frames, "the frame behind the pings")
-	close(gate)
-	c.until(t, fin|opText)
-	before, got := c.until(t, fin|opPong)
-	if want := fmt.Sprint(n - 1); before != 0 || got != want {
-		t.Errorf("pong: got %q after %d frames, want %q at once", got, before, want)
+	said := func() bool {
+		c := s.conn.(*conn)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.bye != nil
+	}
+	for late := time.Now().Add(patience); !said(); runtime.Gosched() {
+		if time.Now().After(late) {
+			t.Fatal("the goodbye is not noted")
+		}
+	}
+	release()
+	c.until(t, fin|opClose)
+	c.ends(t)
+	if got := get(t, s.closed, "Closed"); got != wire.CloseNormal {
+		t.Errorf("Closed: got %v, want %v", got, wire.CloseNormal)
 	}
 }
 

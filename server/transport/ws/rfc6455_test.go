@@ -42,20 +42,61 @@ var streams = []struct {
 	code    string // of the refusal; empty: none, and the client says goodbye
 }{
 	{name: "a message", stream: frame(fin|opText, ack("a")), cursors: "a"},
-	{name: "several messages", stream: join(frame(fin|opText, ack("a")), frame(fin|opText, ack("b")), frame(fin|opText, ack("c"))), cursors: "a b c"},
-	{name: "fragments", stream: join(frame(opText, ack("a")[:5]), frame(opContinue, ack("a")[5:9]), frame(fin|opContinue, ack("a")[9:])), cursors: "a"},
-	{name: "empty fragments", stream: join(frame(opText, ""), frame(opContinue, ""), frame(opContinue, ack("a")), frame(fin|opContinue, "")), cursors: "a"},
+	{
+		name:    "several messages",
+		stream:  join(frame(fin|opText, ack("a")), frame(fin|opText, ack("b")), frame(fin|opText, ack("c"))),
+		cursors: "a b c",
+	},
+	{
+		name: "fragments",
+		stream: join(
+			frame(opText, ack("a")[:5]),
+			frame(opContinue, ack("a")[5:9]),
+			frame(fin|opContinue, ack("a")[9:]),
+		),
+		cursors: "a",
+	},
+	{
+		name: "empty fragments",
+		stream: join(
+			frame(opText, ""),
+			frame(opContinue, ""),
+			frame(opContinue, ack("a")),
+			frame(fin|opContinue, ""),
+		),
+		cursors: "a",
+	},
 	{
 		name: "control frames between fragments",
 		stream: join(frame(opText, ack("a")[:5]), frame(fin|opPing, "?"), frame(opContinue, ""), frame(fin|opPong, "!"),
 			frame(fin|opContinue, ack("a")[5:]), frame(fin|opText, ack("b"))),
 		cursors: "a b",
 	},
-	{name: "a character split between fragments", stream: join(frame(opText, ack("ä")[:26]), frame(fin|opContinue, ack("ä")[26:])), cursors: "ä"},
+	{
+		name:    "a character split between fragments",
+		stream:  join(frame(opText, ack("ä")[:25]), frame(fin|opContinue, ack("ä")[25:])),
+		cursors: "ä",
+	},
 	{name: "medium length", stream: join(frame(fin|opText, padded(126)), frame(fin|opText, ack("a"))), cursors: "a"},
-	{name: "pings of every length", stream: join(frame(fin|opPing, ""), frame(fin|opPing, strings.Repeat("p", 125)), frame(fin|opText, ack("a"))), cursors: "a"},
-	{name: "the largest message in fragments", stream: join(frame(fin|opText, ack("a")), frame(opText, padded(transport.MaxFrame)[:9000]),
-		frame(fin|opContinue, padded(transport.MaxFrame)[9000:]), frame(fin|opText, ack("b"))), cursors: "a b"},
+	{
+		name: "the shortest and the longest ping",
+		stream: join(
+			frame(fin|opPing, ""),
+			frame(fin|opPing, strings.Repeat("p", 125)),
+			frame(fin|opText, ack("a")),
+		),
+		cursors: "a",
+	},
+	{
+		name: "the largest message in fragments",
+		stream: join(
+			frame(fin|opText, ack("a")),
+			frame(opText, padded(transport.MaxFrame)[:9000]),
+			frame(fin|opContinue, padded(transport.MaxFrame)[9000:]),
+			frame(fin|opText, ack("b")),
+		),
+		cursors: "a b",
+	},
 
 	{name: "an unmasked frame", stream: unmasked(fin|opText, ack("a")), code: CodeProtocol},
 	{name: "an unmasked ping", stream: unmasked(fin|opPing, ""), code: CodeProtocol},
@@ -68,10 +109,22 @@ var streams = []struct {
 	{name: "a fragmented ping", stream: join(frame(opPing, "a"), frame(fin|opContinue, "b")), code: CodeProtocol},
 	{name: "a ping that is too long", stream: frame(fin|opPing, strings.Repeat("p", 126)), code: CodeProtocol},
 	{name: "a continuation of nothing", stream: frame(fin|opContinue, ack("a")), code: CodeProtocol},
-	{name: "a message inside a message", stream: join(frame(opText, ack("a")[:5]), frame(fin|opText, ack("b"))), code: CodeProtocol},
+	{
+		name:   "a message inside a message",
+		stream: join(frame(opText, ack("a")[:5]), frame(fin|opText, ack("b"))),
+		code:   CodeProtocol,
+	},
 	{name: "not UTF-8", stream: frame(fin|opText, "{\"type\":\"ping\",\"x\":\"\xff\"}"), code: CodeNotUTF8},
-	{name: "an overlong character", stream: frame(fin|opText, "{\"type\":\"ping\",\"x\":\"\xc0\xaf\"}"), code: CodeNotUTF8},
-	{name: "half a pair of surrogates", stream: frame(fin|opText, "{\"type\":\"ping\",\"x\":\"\xed\xa0\x80\"}"), code: CodeNotUTF8},
+	{
+		name:   "an overlong character",
+		stream: frame(fin|opText, "{\"type\":\"ping\",\"x\":\"\xc0\xaf\"}"),
+		code:   CodeNotUTF8,
+	},
+	{
+		name:   "half a pair of surrogates",
+		stream: frame(fin|opText, "{\"type\":\"ping\",\"x\":\"\xed\xa0\x80\"}"),
+		code:   CodeNotUTF8,
+	},
 	{name: "a character cut off", stream: frame(fin|opText, "{\"type\":\"ping\"}\xe2\x82"), code: CodeNotUTF8},
 	{name: "a close of one byte", stream: frame(fin|opClose, "\x03"), code: CodeProtocol},
 	{name: "a close with a code that is never sent", stream: closeFrame(1005, ""), code: CodeProtocol},
@@ -79,14 +132,39 @@ var streams = []struct {
 	{name: "a close with a code of 5000", stream: closeFrame(5000, ""), code: CodeProtocol},
 	{name: "a close whose reason is not UTF-8", stream: closeFrame(1000, "\xff"), code: CodeNotUTF8},
 	{name: "a fragmented close", stream: frame(opClose, "\x03\xe8"), code: CodeProtocol},
-	{name: "a first message beyond its limit", stream: frame(fin|opText, padded(transport.MaxFirstFrame+1)), code: transport.CodeTooLarge},
-	{name: "a first message beyond its limit in fragments", stream: join(frame(opText, padded(transport.MaxFirstFrame + 1)[:9]),
-		frame(fin|opContinue, padded(transport.MaxFirstFrame + 1)[9:])), code: transport.CodeTooLarge},
+	{
+		name:   "a first message beyond its limit",
+		stream: frame(fin|opText, padded(transport.MaxFirstFrame+1)),
+		code:   transport.CodeTooLarge,
+	},
+	{
+		name: "a first message beyond its limit in fragments",
+		stream: join(
+			frame(opText, padded(transport.MaxFirstFrame + 1)[:9]),
+			frame(fin|opContinue, padded(transport.MaxFirstFrame + 1)[9:]),
+		),
+		code: transport.CodeTooLarge,
+	},
 	{name: "a length of 2^63", stream: header(fin|opText, masked|127, 0x80, 0, 0, 0, 0, 0, 0, 0), code: CodeProtocol},
-	{name: "a length of 2^64-14", stream: header(fin|opText, masked|127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf2), code: CodeProtocol},
-	{name: "a length of 2^40", stream: join(header(fin|opText, masked|127, 0, 0, 1, 0, 0, 0, 0, 0), make([]byte, transport.MaxFirstFrame+1)),
-		code: transport.CodeTooLarge},
-	{name: "good, then bad", stream: join(frame(fin|opText, ack("a")), frame(fin|opText, ack("b")), frame(fin|opText, "{")), cursors: "a b", code: wire.CodeMalformed},
+	{
+		name:   "a length of 2^64-14",
+		stream: header(fin|opText, masked|127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf2),
+		code:   CodeProtocol,
+	},
+	{
+		name: "a length of 2^40",
+		stream: join(
+			header(fin|opText, masked|127, 0, 0, 1, 0, 0, 0, 0, 0),
+			make([]byte, transport.MaxFirstFrame+1),
+		),
+		code: transport.CodeTooLarge,
+	},
+	{
+		name:    "good, then bad",
+		stream:  join(frame(fin|opText, ack("a")), frame(fin|opText, ack("b")), frame(fin|opText, "{")),
+		cursors: "a b",
+		code:    wire.CodeMalformed,
+	},
 }
 
 func TestReader_StreamsInPieces(t *testing.T) {

@@ -119,6 +119,22 @@ func start(t testing.TB, cfg Config) (addr string, r *room) {
 	return addr, r
 }
 
+// lean makes sessions that weigh nothing, for measurements.
+type lean struct{ began chan struct{} }
+
+func (l lean) Accept(transport.Conn, transport.Meta) (transport.Session, error) {
+	l.began <- struct{}{}
+	return leanSession{}, nil
+}
+
+type leanSession struct{}
+
+func (leanSession) Receive(wire.Frame)         {}
+func (leanSession) Refuse(error)               {}
+func (leanSession) Alive()                     {}
+func (leanSession) Take(*transport.Batch) bool { return false }
+func (leanSession) Closed(wire.CloseCode)      {}
+
 func text(n int) wire.Out {
 	m := &push.Message{ID: push.MsgID(n + 1), Body: []byte(`{"text":"tea is ready"}`), Created: 1}
 	return wire.Out{Shared: wire.NewShared(m), Slot: push.NoSlot}

@@ -2,17 +2,21 @@ package ws
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"runtime"
+	"runtime/pprof"
 	"strings"
 	"testing"
 	"time"
 
 	"carillon/server/push"
 	"carillon/server/transport"
+	"carillon/server/wire"
 )
 
 // request sends a request and returns the answer with its body decoded, if it is a problem.
@@ -63,20 +67,42 @@ func TestServeHTTP_RefusalsAreProblems(t *testing.T) {
 		code    string
 		header  [2]string // one that must be there
 	}{
-		{name: "method", request: strings.Replace(handshake, "GET", "POST", 1), status: 405, code: "method_not_allowed", header: [2]string{"Allow", "GET"}},
-		{name: "no upgrade", request: without("Upgrade"), status: 426, code: "upgrade_required", header: [2]string{"Upgrade", "websocket"}},
-		{name: "no connection", request: without("Connection"), status: 426, code: "upgrade_required", header: [2]string{"Connection", "Upgrade"}},
+		{
+			name: "method", request: strings.Replace(handshake, "GET", "POST", 1),
+			status: 405, code: "method_not_allowed", header: [2]string{"Allow", "GET"},
+		},
+		{
+			name: "no upgrade", request: without("Upgrade"),
+			status: 426, code: "upgrade_required", header: [2]string{"Upgrade", "websocket"},
+		},
+		{
+			name: "no connection", request: without("Connection"),
+			status: 426, code: "upgrade_required", header: [2]string{"Connection", "Upgrade"},
+		},
 		{name: "no key", request: without("Sec-WebSocket-Key"), status: 400, code: "bad_handshake"},
-		{name: "two keys", request: with("Sec-WebSocket-Key: BAAAAAAAAAAAAAAAAAAAAA=="), status: 400, code: "bad_handshake"},
-		{name: "short key", request: strings.Replace(handshake, "AAAAAAAAAAAAAAAAAAAAAA==", "AAAA", 1), status: 400, code: "bad_handshake"},
-		{name: "version", request: strings.Replace(handshake, "Version: 13", "Version: 8", 1), status: 400, code: "bad_handshake",
-			header: [2]string{"Sec-Websocket-Version", "13"}},
+		{
+			name: "two keys", request: with("Sec-WebSocket-Key: BAAAAAAAAAAAAAAAAAAAAA=="),
+			status: 400, code: "bad_handshake",
+		},
+		{
+			name: "short key", request: strings.Replace(handshake, "AAAAAAAAAAAAAAAAAAAAAA==", "AAAA", 1),
+			status: 400, code: "bad_handshake",
+		},
+		{
+			name: "version", request: strings.Replace(handshake, "Version: 13", "Version: 8", 1),
+			status: 400, code: "bad_handshake", header: [2]string{"Sec-Websocket-Version", "13"},
+		},
 		{name: "strange page", request: with("Origin: https://evil.example"), status: 403, code: "origin_forbidden"},
 		{name: "page without a host", request: with("Origin: null"), status: 403, code: "origin_forbidden"},
 		{name: "page of the wrong scheme", request: with("Origin: http://app.example"), status: 403, code: "origin_forbidden"},
-		{name: "full", request: handshake, refusal: full, status: 503, code: "overloaded", header: [2]string{"Retry-After", "3"}},
-		{name: "full without saying when", request: handshake, refusal: push.Errorf(push.KindUnavailable, "full", ""), status: 503, code: "full",
-			header: [2]string{"Retry-After", "1"}},
+		{
+			name: "full", request: handshake, refusal: full,
+			status: 503, code: "overloaded", header: [2]string{"Retry-After", "3"},
+		},
+		{
+			name: "full without saying when", request: handshake, refusal: push.Errorf(push.KindUnavailable, "full", ""),
+			status: 503, code: "full", header: [2]string{"Retry-After", "1"},
+		},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -109,7 +135,9 @@ func TestServeHTTP_RefusalsAreProblems(t *testing.T) {
 
 func TestServeHTTP_AdmitsOwnAndListedPages(t *testing.T) {
 	addr, r := start(t, Config{Origins: []string{"*.chat.example", "https://app.example"}})
-	for _, origin := range []string{"https://carillon.example", "http://a.chat.example", "https://A.Chat.example", "https://app.example"} {
+	for _, origin := range []string{
+		"https://carillon.example", "http://a.chat.example", "https://A.Chat.example", "https://app.example",
+	} {
 		if res, _ := request(t, addr, with("Origin: "+origin)); res.StatusCode != http.StatusSwitchingProtocols {
 			t.Errorf("status for %s: got %d, want 101", origin, res.StatusCode)
 		}
@@ -131,6 +159,26 @@ func TestServeHTTP_ClosedTransportRefuses(t *testing.T) {
 	res, p := request(t, addr, handshake)
 	if res.StatusCode != http.StatusServiceUnavailable || p.Code != "shutting_down" || len(r.began) != 0 {
 		t.Errorf("got %d %s and %d sessions, want 503 shutting_down and none", res.StatusCode, p.Code, len(r.began))
+	}
+}
+
+// A server whose connections cannot be taken over is found out after the session was made, which must hear of its end.
+func TestServeHTTP_FailedHandshakeEndsTheSession(t *testing.T) {
+	r := newRoom()
+	tr, err := New(Config{Acceptor: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.ReadRequest(bufio.NewReader(strings.NewReader(handshake)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.ServeHTTP(httptest.NewRecorder(), req) // no http.Hijacker
+	if got := get(t, r.session(t).closed, "Closed"); got != wire.CloseLost {
+		t.Errorf("Closed: got %v, want %v", got, wire.CloseLost)
+	}
+	if err := tr.Close(t.Context()); err != nil {
+		t.Errorf("Close: %v", err)
 	}
 }
 
@@ -159,28 +207,33 @@ func TestServeHTTP_TellsTheSessionWhoConnects(t *testing.T) {
 
 func TestServeHTTP_IdleConnectionHasOneGoroutine(t *testing.T) {
 	const n = 50
-	addr, r := start(t, Config{Workers: 1})
-	dialRaw(t, addr, nil)
-	r.session(t).put(text(0))
-	settled := func(want int) bool {
-		for end := time.Now().Add(patience); runtime.NumGoroutine() != want; runtime.Gosched() {
-			if time.Now().After(end) {
-				return false
-			}
-		}
-		return true
-	}
-	// The test, its runner, the server's accept loop and its starter, the worker, the reader.
-	runtime.Gosched()
-	var before int
-	for before = runtime.NumGoroutine(); !settled(before); before = runtime.NumGoroutine() {
-	}
+	addr, r := start(t, Config{})
 	for range n {
-		dialRaw(t, addr, nil)
-		r.session(t).put(text(0))
+		c := dialRaw(t, addr, nil)
+		s := r.session(t)
+		s.put(text(0)) // one that has been written to
+		c.until(t, fin|opText)
+		if err := c.write(frame(fin|opText, ack("a"))); err != nil { // and read from
+			t.Fatal(err)
+		}
+		get(t, s.frames, "the acknowledgement")
 	}
-	if want := before + n; !settled(want) {
-		t.Errorf("goroutines with %d more connections: got %d, want %d", n, runtime.NumGoroutine(), want)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		var all strings.Builder
+		pprof.Lookup("goroutine").WriteTo(&all, 2)
+		readers := strings.Count(all.String(), "ws.(*conn).read(")
+		others := strings.Count(all.String(), "ws.(*conn)") - strings.Count(all.String(), "ws.(*conn).read")
+		handlers := strings.Count(all.String(), "net/http.(*conn).serve(")
+		if readers == n && others == 0 && handlers == 0 {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("goroutines of %d idle connections: got %d readers, %d handlers, %d others, want a reader each",
+				n, readers, handlers, others)
+		}
+		runtime.Gosched()
 	}
 }
 

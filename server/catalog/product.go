@@ -1,0 +1,130 @@
+package catalog
+
+import (
+	"fmt"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"carillon/server/push"
+)
+
+// Limits of products.
+const (
+	DefaultShards        = 64
+	MaxShards            = 1 << 16 // push.Shard is 16 bits wide
+	MaxName              = 200     // bytes of a name of a product or a key
+	DefaultTokenLifetime = 30 * 24 * time.Hour
+	MaxKeyTTL            = 24 * time.Hour // the longest that an idempotency key may be remembered
+)
+
+// Product is a tenant with its policies.
+type Product struct {
+	ID         push.ProductID
+	Name       string // for people; may be empty
+	Shards     int    // parts of its users; fixed when it is made
+	Disabled   bool   // nobody connects and no request is taken
+	FirstVisit push.FirstVisit
+	Limits     push.Limits // zero fields mean the defaults
+
+	// TokenLifetime is the longest that a device token may be good for; 0 means DefaultTokenLifetime.
+	TokenLifetime time.Duration
+
+	Created  push.MilliTime
+	Updated  push.MilliTime
+	Revision uint64 // 1 when it is made, one more with each update
+}
+
+// MaxTokenLifetime returns the longest that a device token may be good for.
+func (p *Product) MaxTokenLifetime() time.Duration {
+	if p.TokenLifetime == 0 {
+		return DefaultTokenLifetime
+	}
+	return p.TokenLifetime
+}
+
+// Check returns what is wrong with a product, KindInvalid, "bad_product"; nil if nothing is.
+func (p *Product) Check() error {
+	if err := p.check(); err != nil {
+		return &push.Error{Kind: push.KindInvalid, Code: "bad_product", Detail: err.Error()}
+	}
+	return nil
+}
+
+func (p *Product) check() error {
+	if err := p.ID.Check(); err != nil {
+		return err
+	}
+	if err := checkName(p.Name); err != nil {
+		return err
+	}
+	if p.Shards < 1 || p.Shards > MaxShards {
+		return fmt.Errorf("a product has 1 to %d shards", MaxShards)
+	}
+	if p.TokenLifetime < 0 {
+		return fmt.Errorf("the lifetime of tokens is not negative")
+	}
+	f := p.FirstVisit
+	for _, s := range [...]push.StartAt{f.First, f.Later, f.Common} {
+		if s > push.StartHead {
+			return fmt.Errorf("first_visit starts at the beginning or at the head")
+		}
+	}
+	return checkLimits(p.Limits)
+}
+
+func checkLimits(l push.Limits) error {
+	counts := [...]int{l.BodyBytes, l.OwnMessages, l.OwnBytes, l.CommonMessages, l.CommonBytes, l.DevicesPerUser}
+	for _, n := range counts {
+		if n < 0 {
+			return fmt.Errorf("limits are not negative")
+		}
+	}
+	for _, d := range [...]time.Duration{l.TTL, l.DeviceUnseen, l.KeyTTL} {
+		if d < 0 || d%time.Millisecond != 0 {
+			return fmt.Errorf("limits of time are whole milliseconds and not negative")
+		}
+	}
+	if l.KeyTTL > MaxKeyTTL {
+		return fmt.Errorf("an idempotency key is remembered for at most %v", MaxKeyTTL)
+	}
+	return nil
+}
+
+// checkName reports what is wrong with a name that people give.
+func checkName(s string) error {
+	if len(s) > MaxName {
+		return fmt.Errorf("a name has at most %d bytes", MaxName)
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("a name is valid UTF-8")
+	}
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			return fmt.Errorf("a name holds no control characters")
+		}
+	}
+	return nil
+}
+
+// NewProduct returns p as CreateProduct stores it. Implementations call it.
+func NewProduct(p Product, now push.MilliTime) (Product, error) {
+	if p.Shards == 0 {
+		p.Shards = DefaultShards
+	}
+	p.Created, p.Updated, p.Revision = now, now, 1
+	return p, p.Check()
+}
+
+// ChangedProduct returns p as UpdateProduct stores it in place of old. Implementations call it.
+func ChangedProduct(old, p Product, now push.MilliTime) (Product, error) {
+	if p.Revision != 0 && p.Revision != old.Revision {
+		return p, push.Errorf(push.KindConflict, "product_changed",
+			"the product was changed by somebody else; read it again and repeat the change")
+	}
+	if p.Shards != 0 && p.Shards != old.Shards {
+		return p, push.Errorf(push.KindInvalid, "shards_fixed", "the number of shards is fixed when a product is made")
+	}
+	p.Shards, p.Created, p.Updated, p.Revision = old.Shards, old.Created, now, old.Revision+1
+	return p, p.Check()
+}

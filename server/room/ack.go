@@ -1,0 +1,194 @@
+package room
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"carillon/server/failpoint"
+	"carillon/server/push"
+	"carillon/server/saver"
+	"carillon/server/wire"
+)
+
+// ackLocked takes an acknowledgement. It moves this session's idea of what was acknowledged, never beyond what it was sent;
+// the store hears of it with the next batch. A cursor that is another's or unreadable is passed over and counted.
+func (s *session) ackLocked(f *wire.Ack) {
+	owner, c, err := push.ParseCursor(f.Cursor)
+	if err != nil || owner != s.owner || s.state < open {
+		s.room.m.refused("foreign_cursor")
+		return
+	}
+	for k, p := range c {
+		at := &s.slots[k].at
+		if p.IsZero() || p.Epoch != at.Epoch {
+			continue
+		}
+		if p.Lineage == at.Lineage {
+			p.Pos = min(p.Pos, at.Pos)
+		} // otherwise the store lowers it to what that lineage still says
+		old := s.acked[k]
+		if old.Epoch == p.Epoch && old.Lineage == p.Lineage && old.Pos >= p.Pos {
+			continue
+		}
+		s.acked[k] = p
+		s.room.acks.note(s, push.SlotKind(k))
+	}
+}
+
+// ackBook holds the sessions whose acknowledgements are not written yet, by slot: the own slot is written soon, since it
+// frees memory, the common one seldom, since everybody's moves with every broadcast.
+type ackBook struct {
+	mu    sync.Mutex
+	dirty [2]map[*session]struct{}
+}
+
+func newAckBook() *ackBook {
+	return &ackBook{dirty: [2]map[*session]struct{}{{}, {}}}
+}
+
+func (b *ackBook) note(s *session, k push.SlotKind) {
+	b.mu.Lock()
+	b.dirty[k][s] = struct{}{}
+	b.mu.Unlock()
+}
+
+// collect takes the sessions to be written now. Those of the own slot have their common place written along.
+func (b *ackBook) collect(common bool) []*session {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var ss []*session
+	for s := range b.dirty[push.Own] {
+		ss = append(ss, s)
+		delete(b.dirty[push.Common], s)
+	}
+	clear(b.dirty[push.Own])
+	if common {
+		for s := range b.dirty[push.Common] {
+			ss = append(ss, s)
+		}
+		clear(b.dirty[push.Common])
+	}
+	return ss
+}
+
+// leaving is a session that ended.
+type leaving struct{ s *session }
+
+const maxAcks = 512 // acknowledgements in one call
+
+// ackLoop writes acknowledgements, and lets ended sessions leave the register and the store. It runs until leavings is
+// closed and empty, which is after everything else has stopped.
+func (r *Room) ackLoop(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	own := r.cfg.Clock.NewTicker(r.cfg.AckOwnEvery)
+	defer own.Stop()
+	common := r.cfg.Clock.NewTicker(r.cfg.AckCommonEvery)
+	defer common.Stop()
+	gone := make([]leaving, 0, maxAcks)
+	for {
+		select {
+		case <-own.C:
+			r.writeAcks(ctx, r.acks.collect(false))
+		case <-common.C:
+			r.writeAcks(ctx, r.acks.collect(true))
+		case <-r.leavings.ready:
+			for {
+				gone = r.leavings.poll(gone)
+				if len(gone) == 0 {
+					break
+				}
+				r.leave(ctx, gone)
+			}
+			if r.leavings.isClosed() {
+				return
+			}
+		}
+	}
+}
+
+func (r *Room) writeAcks(ctx context.Context, ss []*session) {
+	for len(ss) > 0 {
+		n := min(len(ss), maxAcks)
+		acks := make([]saver.Ack, 0, n)
+		for _, s := range ss[:n] {
+			acks = append(acks, s.takeAck())
+		}
+		failpoint.Hit(failpoint.RoomAckTaken)
+		if err := r.ackWithin(ctx, acks); err != nil {
+			r.log.Warn("writing acknowledgements failed; trying again", "count", n, "err", err)
+			for _, s := range ss[:n] {
+				s.ackFailed()
+			}
+			return
+		}
+		ss = ss[n:]
+	}
+}
+
+func (r *Room) ackWithin(ctx context.Context, acks []saver.Ack) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := r.cfg.Saver.Ack(ctx, acks)
+	if err != nil {
+		r.m.failed("ack")
+	}
+	return err
+}
+
+// takeAck returns what the store has not been told yet.
+func (s *session) takeAck() saver.Ack {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := saver.Ack{
+		UserRef: saver.UserRef{Product: s.key.Product, Shards: s.policy.Shards, User: s.key.User},
+		Device:  s.key.Device,
+	}
+	for k := range s.acked {
+		if s.acked[k] != s.written[k] {
+			a.Places[k] = s.acked[k]
+		}
+	}
+	s.written = s.acked
+	return a
+}
+
+// ackFailed has everything written again.
+func (s *session) ackFailed() {
+	s.mu.Lock()
+	s.written = push.Cursor{}
+	ended := s.state == closed
+	s.mu.Unlock()
+	if !ended { // an ended session's last words are lost, which costs a repetition
+		s.room.acks.note(s, push.Own)
+	}
+}
+
+// leave takes ended sessions out of the register, by their epoch, and writes their last acknowledgements.
+func (r *Room) leave(ctx context.Context, gone []leaving) {
+	now := r.cfg.Clock.Now()
+	acks := make([]saver.Ack, 0, len(gone))
+	for _, l := range gone {
+		l.s.mu.Lock()
+		epoch, since := l.s.epoch, l.s.since
+		l.s.mu.Unlock()
+		if epoch == 0 {
+			continue // not registered yet; comes again once it is
+		}
+		rctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		if _, err := r.cfg.Register.Remove(rctx, l.s.key, epoch, r.cfg.Boot); err != nil {
+			r.m.failed("remove")
+			r.log.Warn("leaving the register failed; the lease will end it", "err", err)
+		}
+		cancel()
+		a := l.s.takeAck()
+		a.Seen, a.Online = true, now.Sub(since)
+		acks = append(acks, a)
+	}
+	if len(acks) == 0 {
+		return
+	}
+	if err := r.ackWithin(ctx, acks); err != nil {
+		r.log.Warn("writing last acknowledgements failed; clients will see those messages again", "count", len(acks), "err", err)
+	}
+}

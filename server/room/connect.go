@@ -1,0 +1,269 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"carillon/server/auth"
+	"carillon/server/failpoint"
+	"carillon/server/push"
+	"carillon/server/register"
+	"carillon/server/saver"
+	"carillon/server/wire"
+)
+
+// opening is work that a client's frame asked for and that needs a store or costs time: a connect, or a refresh.
+type opening struct {
+	s       *session
+	connect *wire.Connect
+	refresh *wire.Refresh
+}
+
+// openLoop is one opener.
+func (r *Room) openLoop(ctx context.Context) {
+	one := make([]opening, 0, 1)
+	for {
+		one = r.openings.get(ctx, one)
+		if len(one) == 0 {
+			return
+		}
+		o := one[0]
+		one[0] = opening{}
+		if o.refresh != nil {
+			r.refresh(ctx, o.s, o.refresh)
+			continue
+		}
+		if err := r.open(ctx, o.s, o.connect); err != nil {
+			r.refuse(o.s, err)
+		}
+	}
+}
+
+// open takes a session from its connect frame to its welcome.
+func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	began := r.cfg.Clock.Now()
+	// One version apart is understood: see wire.Version.
+	if c.Version+1 < wire.Version || c.Version > wire.Version+1 {
+		return &push.Error{Kind: push.KindInvalid, Code: "version", Detail: "this schema version is not spoken here"}
+	}
+	id, err := r.cfg.Tokens.Verify(ctx, c.Token)
+	if err != nil {
+		return err
+	}
+	policy, err := r.cfg.Policy(ctx, id.Product.ID)
+	if err != nil {
+		return err
+	}
+	if !s.identify(id, policy, began) {
+		return nil // gone meanwhile
+	}
+	s.enterBook()
+	ins, err := r.cfg.Register.Insert(ctx, register.Session{
+		Key: s.key, Shard: s.shard.ref.Shard, Platform: s.facts.Platform, Class: s.facts.Class,
+		Transport: string(s.meta.Kind), TokenID: id.TokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
+	})
+	if err != nil {
+		return err
+	}
+	s.setEpoch(ins.Session.Epoch)
+	for _, old := range ins.Replaced {
+		r.evict(old.Room, register.Order{Key: old.Key, Epoch: old.Epoch, By: ins.Session})
+	}
+	opened, err := r.cfg.Saver.Open(ctx, saver.Open{
+		UserRef:    saver.UserRef{Product: s.key.Product, Shards: policy.Shards, User: s.key.User},
+		Facts:      s.facts,
+		Limits:     policy.Limits,
+		FirstVisit: policy.FirstVisit,
+		Presented:  s.presented(c.Cursor),
+	})
+	if err != nil {
+		return err
+	}
+	failpoint.Hit(failpoint.RoomOpened)
+	s.welcome(c.Version, &opened)
+	r.m.opened(s.meta.Kind, r.cfg.Clock.Now().Sub(began))
+	return nil
+}
+
+// identify notes who the session is; false if it ended before.
+func (s *session) identify(id auth.Identity, p Policy, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != opening_ {
+		return false
+	}
+	s.key = register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}
+	s.facts = push.DeviceFacts{Device: id.Device, Platform: id.Platform}
+	s.tokenID, s.policy, s.expires, s.since = id.TokenID, p, id.Expires, now
+	s.owner = push.OwnerOf(id.Product.ID, id.User, id.Device)
+	s.shard = s.room.book.shard(saver.ShardRef{Product: id.Product.ID, Shard: push.ShardOf(id.User, p.Shards)})
+	return true
+}
+
+// enterBook puts the session where deliveries find it. Whoever closes it meanwhile sees booked, or finds it not in yet.
+func (s *session) enterBook() {
+	s.shard.add(s)
+	s.mu.Lock()
+	s.booked = true
+	gone := s.state == closed
+	s.mu.Unlock()
+	if gone {
+		s.shard.remove(s)
+	}
+}
+
+func (s *session) setEpoch(e push.SessionEpoch) {
+	s.mu.Lock()
+	s.epoch = e
+	gone := s.state == closed
+	s.mu.Unlock()
+	if gone { // Closed may have run before there was an epoch to leave by
+		s.room.leavings.put(leaving{s: s})
+	}
+}
+
+// presented reads the client's cursor; one that is another's or unreadable counts as none.
+func (s *session) presented(cursor string) *push.Cursor {
+	if cursor == "" {
+		return nil
+	}
+	owner, c, err := push.ParseCursor(cursor)
+	if err != nil || owner != s.owner {
+		s.room.m.refused("foreign_cursor")
+		return nil
+	}
+	return &c
+}
+
+var startFrames = map[saver.How]wire.Start{
+	saver.Resumed: wire.Resumed, saver.Beginning: wire.Beginning, saver.AtHead: wire.AtHead, saver.Reset: wire.Reset,
+}
+
+// welcome opens the session for a client of that schema version: from here on it follows its slots.
+func (s *session) welcome(version uint32, o *saver.Opened) {
+	r := s.room
+	now := r.cfg.Clock.Now()
+	s.mu.Lock()
+	if s.state != opening_ {
+		s.mu.Unlock()
+		return
+	}
+	for k := range s.slots {
+		f, st := &s.slots[k], &o.Starts[k]
+		f.at = st.At
+		f.wanted = max(f.wanted, st.Head)
+		f.mode = live
+		s.sent[k] = st.At.Pos
+	}
+	s.state = open
+	w := &wire.Welcome{
+		Version: min(version, wire.Version), Session: s.epoch, Cursor: s.cursorLocked(),
+		Own: startFrames[o.Starts[push.Own].How], Common: startFrames[o.Starts[push.Common].How],
+		HeartbeatMillis: uint32(r.cfg.Heartbeat.Milliseconds()), GraceMillis: uint32(r.cfg.Grace.Milliseconds()),
+		FrameBytes: uint32(r.cfg.FrameBytes), FramesPerSecond: uint32(r.cfg.FramesPerSecond), Time: o.Now,
+	}
+	if !s.expires.IsZero() {
+		w.Expires = push.Milli(s.expires)
+	}
+	s.queue.push(wire.Out{Frame: w})
+	s.owesCursor = true
+	for k := range s.slots {
+		st := &o.Starts[k]
+		if st.How == saver.Reset {
+			r.m.gap(wire.GapReset)
+			s.queue.push(wire.Out{Frame: &wire.Gap{Slot: push.SlotKind(k), From: 0, To: st.At.Pos, Reason: wire.GapReset}})
+		}
+		if s.slots[k].wanted > st.At.Pos {
+			s.requestReadLocked(push.SlotKind(k))
+		}
+	}
+	s.caughtUpLocked()
+	r.wheel.arm(s, now.Add(r.cfg.WriteDeadline/2))
+	s.wakeAndUnlock(now)
+}
+
+// refuse sends a client away whose connect failed.
+func (r *Room) refuse(s *session, err error) {
+	code, detail := closeFor(err)
+	r.m.refused(code.String())
+	if code == wire.CloseInternal {
+		r.log.Warn("opening a session failed", "err", err)
+	}
+	now := r.cfg.Clock.Now()
+	s.mu.Lock()
+	s.endAndUnlock(now, code, detail)
+}
+
+// closeFor translates an error to what the client is told.
+func closeFor(err error) (wire.CloseCode, string) {
+	e := asError(err)
+	if e == nil {
+		return wire.CloseInternal, ""
+	}
+	switch e.Kind {
+	case push.KindUnauthenticated:
+		if e.Code == "token_expired" {
+			return wire.CloseTokenExpired, e.Detail
+		}
+		return wire.CloseTokenRefused, e.Detail
+	case push.KindForbidden, push.KindNotFound:
+		return wire.CloseForbidden, e.Detail
+	case push.KindLimited:
+		if e.Code == "too_many_devices" {
+			return wire.CloseForbidden, e.Detail
+		}
+		return wire.CloseOverloaded, ""
+	case push.KindInvalid:
+		if e.Code == "version" {
+			return wire.CloseVersion, e.Detail
+		}
+		return wire.CloseProtocol, e.Detail
+	case push.KindConflict:
+		return wire.CloseReplaced, e.Detail
+	case push.KindUnavailable:
+		return wire.CloseOverloaded, ""
+	}
+	return wire.CloseInternal, ""
+}
+
+func asError(err error) *push.Error {
+	var e *push.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return nil
+}
+
+// refresh takes a new token for a live session: it has to speak for the same device.
+func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
+	id, err := r.cfg.Tokens.Verify(ctx, f.Token)
+	if err == nil && (register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}) != s.key {
+		err = push.Errorf(push.KindUnauthenticated, "token_refused", "the new token speaks for another device")
+	}
+	now := r.cfg.Clock.Now()
+	s.mu.Lock()
+	if s.state != open {
+		s.mu.Unlock()
+		return
+	}
+	if err != nil {
+		if k := push.KindOf(err); k != push.KindUnauthenticated && k != push.KindForbidden {
+			s.queue.push(wire.Out{Frame: &wire.Error{Code: "try_again", Detail: "the token could not be judged now"}})
+			s.wakeAndUnlock(now)
+			return
+		}
+		code, detail := closeFor(err)
+		s.endAndUnlock(now, code, detail)
+		return
+	}
+	s.tokenID, s.expires = id.TokenID, id.Expires
+	out := &wire.Refresh{}
+	if !s.expires.IsZero() {
+		out.Expires = push.Milli(s.expires)
+	}
+	s.queue.push(wire.Out{Frame: out})
+	s.wakeAndUnlock(now)
+}

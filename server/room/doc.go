@@ -1,0 +1,31 @@
+// Package room holds the connections of one node: it brings messages from slots and publishers to sessions, and
+// acknowledgements back.
+//
+// # Place in the flow
+//
+// A transport hands a connection to [Room.Accept] and drives the session it gets. The session's first frame is connect: the
+// room verifies the token, notes the session in its book, registers it, opens the device in the saver, answers welcome, and
+// reads the slots. Publishers reach the room by [Room.Deliver]. Nothing else is needed to be correct: Deliver is a hint, and
+// every SweepEvery the room reads its change logs and catches up with whatever it missed.
+//
+// # How a session follows a slot
+//
+// Each of the two slots of a session has a place, `at`: everything up to it was queued for the client or passed over. Three
+// things move it. A notification of exactly the next position is queued at once. One that comes out of turn is held for
+// HoldFor, and then the slot is read. A read covers a range of positions, holes included. All three happen under the
+// session's lock and only ever extend `at` by what directly follows it, so there is neither gap nor duplicate, whatever the
+// order of arrival. Where the epoch or the lineage of what comes differs from the place's, the slot is read from the place,
+// and the store judges it (push.SlotState.Resolve).
+//
+// A session whose queue is full stops following: the slot keeps the rest. It reads on when the client has taken half.
+//
+// # Invariants
+//
+//   - A session is in the book before it is in the register, and in the register before its slots are judged and read.
+//   - An idle session owns no goroutine, no buffer, no timer of its own: deadlines hang on the room's timing wheel.
+//   - No lock is held over a call to a store, a register, a transport's Close or Cut, or a fan-out.
+//   - Persistent messages are queued in the order of their slot. Non-persistent ones never displace them and give up the oldest.
+//   - After Closed a session holds nothing in the book, the wheel or the reader, and leaves the register by its epoch.
+//
+// The order of locks stands in docs/locks.md.
+package room

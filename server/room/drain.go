@@ -1,0 +1,66 @@
+package room
+
+import (
+	"context"
+
+	"carillon/server/push"
+	"carillon/server/wire"
+)
+
+// Drain refuses new connections, says goodbye to every client, with a spread over which they come back, and waits until
+// all are gone or ctx ends. The room goes on serving those that are left; the end of Run cuts them.
+func (r *Room) Drain(ctx context.Context) error {
+	r.refuseNew()
+	now := r.cfg.Clock.Now()
+	for _, s := range r.snapshot() {
+		s.mu.Lock()
+		s.endAndUnlock(now, wire.CloseGoingAway, "")
+	}
+	select {
+	case <-r.emptied:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// End ends the sessions of a deleted device.
+func (r *Room) End(p push.ProductID, u push.UserID, d push.DeviceID) {
+	now := r.cfg.Clock.Now()
+	for _, s := range r.sessionsOf(nil, p, u) {
+		if s.key.Device == d {
+			s.mu.Lock()
+			s.endAndUnlock(now, wire.CloseDeleted, "this device was deleted")
+		}
+	}
+}
+
+// Sessions returns what the room knows of a user's live sessions.
+func (r *Room) Sessions(p push.ProductID, u push.UserID) []push.LiveSession {
+	var live []push.LiveSession
+	for _, s := range r.sessionsOf(nil, p, u) {
+		if l, ok := s.inspect(); ok {
+			live = append(live, l)
+		}
+	}
+	return live
+}
+
+func (s *session) inspect() (push.LiveSession, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != open {
+		return push.LiveSession{}, false
+	}
+	l := push.LiveSession{
+		Device: s.key.Device, Platform: s.facts.Platform, Class: s.facts.Class, Transport: string(s.meta.Kind),
+		Room: s.room.cfg.ID, Epoch: s.epoch, Since: push.Milli(s.since), Acked: s.acked,
+	}
+	for k := range s.slots {
+		l.Sent[k] = s.slots[k].at
+		if !s.queue.empty() {
+			l.Sent[k].Pos = min(l.Sent[k].Pos, s.sent[k])
+		}
+	}
+	return l, true
+}

@@ -1,0 +1,352 @@
+package room
+
+import (
+	"time"
+
+	"carillon/server/clock"
+	"carillon/server/push"
+	"carillon/server/saver"
+	"carillon/server/wire"
+)
+
+// mode says what a session does about one of its slots.
+type mode uint8
+
+const (
+	idle     mode = iota // not open yet
+	live                 // everything known of is queued; notifications extend it
+	reading_             // a read is asked for or under way
+	waiting              // there is more to read, once the client has taken what is queued
+)
+
+// follow is how a session follows one slot. Guarded by session.mu.
+type follow struct {
+	mode   mode
+	at     push.Place    // everything up to it was queued or passed over
+	wanted push.Position // the highest position heard of
+	again  bool          // what came while reading was of another epoch or lineage: judge once more
+	passed int           // entries passed over since the client could last tell its position
+	held   []heldOut     // out of turn, by position; nil almost always
+	timer  clock.Timer   // runs while something is held or wanted
+}
+
+type heldOut struct {
+	pos   push.Position
+	out   wire.Out
+	admit bool
+}
+
+// maxHeld is how many messages out of turn are kept before the slot is read at once.
+const maxHeld = 32
+
+// maxPassed is how many entries may be passed over before the client is told where it stands.
+const maxPassed = 1000
+
+// goawaySpread is over how long clients that are sent away come back.
+const goawaySpread = 5 * time.Second
+
+func (f *follow) dropHeld() {
+	f.held = nil
+	if f.timer != nil {
+		f.timer.Stop()
+		f.timer = nil
+	}
+}
+
+// notice tells the session of a new entry in one of its slots. It is what both notifications and out-of-turn arrivals
+// come down to.
+func (s *session) notice(k push.SlotKind, place push.Place, o wire.Out, filter *push.Filter) {
+	now := s.room.cfg.Clock.Now()
+	s.mu.Lock()
+	f := &s.slots[k]
+	if s.state != open {
+		f.wanted = max(f.wanted, place.Pos) // the opener reads up to it
+		s.mu.Unlock()
+		return
+	}
+	if place.Epoch != f.at.Epoch || place.Lineage != f.at.Lineage {
+		f.again = true
+		f.wanted = max(f.wanted, place.Pos)
+		s.requestReadLocked(k)
+		s.mu.Unlock()
+		return
+	}
+	if place.Pos <= f.at.Pos {
+		s.mu.Unlock()
+		return
+	}
+	f.wanted = max(f.wanted, place.Pos)
+	admit := filter.Admits(s.facts)
+	switch {
+	case f.mode != live:
+		// The read under way, or the next, finds it.
+	case place.Pos == f.at.Pos+1:
+		if s.extendLocked(k, place.Pos, o, admit) {
+			s.releaseHeldLocked(k)
+		}
+	default:
+		s.holdLocked(k, heldOut{place.Pos, o, admit})
+	}
+	s.wakeAndUnlock(now)
+}
+
+// noticeBehind tells the session that a slot has an entry at a place, without the entry: the change log says so.
+func (s *session) noticeBehind(k push.SlotKind, place push.Place) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &s.slots[k]
+	if s.state != open || place.IsZero() {
+		return
+	}
+	if place.Epoch != f.at.Epoch || place.Lineage != f.at.Lineage {
+		// The slot may be one that a stale log speaks of; reading judges that, and costs one read.
+		f.again = true
+		s.requestReadLocked(k)
+		return
+	}
+	if place.Pos <= f.at.Pos || f.mode != live {
+		return
+	}
+	s.room.m.swept()
+	f.wanted = max(f.wanted, place.Pos)
+	s.startHoldLocked(k)
+}
+
+// extendLocked moves the slot's place to pos, which directly follows it, queueing the entry if it is for this device. It
+// reports false if the queue is full; the slot then keeps the entry and is read later.
+func (s *session) extendLocked(k push.SlotKind, pos push.Position, o wire.Out, admit bool) bool {
+	f := &s.slots[k]
+	if !admit {
+		f.at.Pos = pos
+		s.passLocked(k, 1)
+		return true
+	}
+	if !s.queue.fits(o.Size(), s.room.cfg.QueueMessages, s.room.cfg.QueueBytes) {
+		s.room.m.lagged()
+		s.owesCursor = true
+		s.requestReadLocked(k)
+		return false
+	}
+	s.placeLocked(&o, k, pos)
+	s.queue.push(o)
+	f.at.Pos, f.passed = pos, 0
+	return true
+}
+
+// placeLocked gives a frame the position that it has for this session. A recall frame is made anew, since it is not shared.
+func (s *session) placeLocked(o *wire.Out, k push.SlotKind, pos push.Position) {
+	o.Slot, o.Pos = k, pos
+	if r, ok := o.Frame.(*wire.Recall); ok {
+		o.Frame = &wire.Recall{Slot: k, Pos: pos, ID: r.ID}
+	}
+}
+
+func (s *session) passLocked(k push.SlotKind, n int) {
+	f := &s.slots[k]
+	f.passed += n
+	if f.passed >= maxPassed {
+		f.passed = 0
+		s.pushCursorLocked(wire.CursorPassed)
+	}
+}
+
+func (s *session) pushCursorLocked(why wire.CursorReason) {
+	s.slots[push.Own].passed, s.slots[push.Common].passed = 0, 0
+	s.queue.push(wire.Out{Frame: &wire.Cursor{Cursor: s.cursorLocked(), Reason: why}})
+}
+
+// holdLocked keeps an entry that came before the one in front of it.
+func (s *session) holdLocked(k push.SlotKind, h heldOut) {
+	f := &s.slots[k]
+	i := len(f.held)
+	for ; i > 0 && f.held[i-1].pos >= h.pos; i-- {
+		if f.held[i-1].pos == h.pos {
+			return
+		}
+	}
+	if len(f.held) == maxHeld {
+		s.requestReadLocked(k)
+		return
+	}
+	f.held = append(f.held, heldOut{})
+	copy(f.held[i+1:], f.held[i:])
+	f.held[i] = h
+	s.startHoldLocked(k)
+}
+
+// startHoldLocked reads the slot in HoldFor, unless what is missing has come by then.
+func (s *session) startHoldLocked(k push.SlotKind) {
+	f := &s.slots[k]
+	if f.timer == nil {
+		f.timer = s.room.cfg.Clock.AfterFunc(s.room.cfg.HoldFor, func() { s.holdOver(k) })
+	}
+}
+
+func (s *session) holdOver(k push.SlotKind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &s.slots[k]
+	f.timer = nil
+	if s.state == open && f.mode == live && f.wanted > f.at.Pos {
+		s.room.m.outOfTurn()
+		s.requestReadLocked(k)
+	}
+}
+
+// releaseHeldLocked queues the held entries that have become next.
+func (s *session) releaseHeldLocked(k push.SlotKind) {
+	f := &s.slots[k]
+	n := 0
+	for ; n < len(f.held) && f.mode == live; n++ {
+		h := &f.held[n]
+		if h.pos > f.at.Pos+1 {
+			break
+		}
+		if h.pos == f.at.Pos+1 && !s.extendLocked(k, h.pos, h.out, h.admit) {
+			return
+		}
+	}
+	if n == len(f.held) || f.mode != live {
+		f.held = nil
+		if f.wanted <= f.at.Pos && f.timer != nil {
+			f.timer.Stop()
+			f.timer = nil
+		}
+		return
+	}
+	f.held = f.held[n:]
+}
+
+// requestReadLocked asks for the slot to be read as soon as there is room for what that gives.
+func (s *session) requestReadLocked(k push.SlotKind) {
+	f := &s.slots[k]
+	f.dropHeld()
+	if f.mode == reading_ {
+		return
+	}
+	if !s.roomyLocked() {
+		f.mode = waiting
+		return
+	}
+	f.mode = reading_
+	s.room.reads.put(reading{s, k})
+}
+
+// readRequest returns what to read for a slot, and whether the session still wants it.
+func (s *session) readRequest(k push.SlotKind) (rq saver.Read, wanted push.Position, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &s.slots[k]
+	if s.state != open {
+		return saver.Read{}, 0, false
+	}
+	f.again = false
+	cfg := &s.room.cfg
+	return saver.Read{
+		ShardRef:   s.shard.ref,
+		Slot:       k,
+		User:       s.key.User,
+		From:       f.at,
+		MaxEntries: max(1, min(maxRead, cfg.QueueMessages-s.queue.len())),
+		MaxBytes:   max(1, min(maxReadBytes, cfg.QueueBytes-s.queue.bytes)),
+	}, f.wanted, true
+}
+
+// apply queues what a read found.
+func (s *session) apply(k push.SlotKind, rq saver.Read, t *tailRead) {
+	now := s.room.cfg.Clock.Now()
+	s.mu.Lock()
+	f := &s.slots[k]
+	if s.state != open {
+		s.mu.Unlock()
+		return
+	}
+	if t.Start != rq.From {
+		s.rejudgeLocked(k, rq.From, t)
+	}
+	if t.State.Floor > f.at.Pos {
+		s.gapLocked(k, f.at.Pos, t.State.Floor, wire.GapLimit)
+	}
+	full := false
+	for i := range t.entries {
+		if e := &t.entries[i]; e.Pos > f.at.Pos && !s.applyEntryLocked(k, e) {
+			full = true
+			break
+		}
+	}
+	if !full && t.Through > f.at.Pos {
+		f.at.Pos = t.Through
+	}
+	if t.fromStore && f.wanted == t.wanted && !f.again {
+		// What we had heard of was stored before we were told, so a read that began later sees it, if it is there at all.
+		f.wanted = min(f.wanted, t.State.Head)
+	}
+	switch {
+	case full:
+		f.mode = waiting
+	case f.again || f.at.Pos < max(f.wanted, t.State.Head):
+		f.mode = live // so that the request is taken
+		s.requestReadLocked(k)
+	default:
+		f.mode = live
+		s.caughtUpLocked()
+	}
+	s.wakeAndUnlock(now)
+}
+
+// rejudgeLocked follows the store's judgement of the place we read from: another lineage, a lowered position, or a slot of
+// which that place says nothing.
+func (s *session) rejudgeLocked(k push.SlotKind, from push.Place, t *tailRead) {
+	f := &s.slots[k]
+	f.at = t.Start
+	f.wanted = t.State.Head
+	s.owesCursor = true
+	if !t.Known && !from.IsZero() {
+		s.room.m.gap(wire.GapReset)
+		s.queue.push(wire.Out{Frame: &wire.Gap{Slot: k, From: 0, To: t.Start.Pos, Reason: wire.GapReset}})
+	}
+	s.pushCursorLocked(wire.CursorLineage)
+}
+
+// gapLocked tells the client that a range is gone, and goes on behind it.
+func (s *session) gapLocked(k push.SlotKind, from, to push.Position, why wire.GapReason) {
+	s.room.m.gap(why)
+	s.queue.push(wire.Out{Frame: &wire.Gap{Slot: k, From: from, To: to, Reason: why}})
+	f := &s.slots[k]
+	f.at.Pos, f.passed = to, 0
+}
+
+// applyEntryLocked queues one entry that was read; false: the queue is full.
+func (s *session) applyEntryLocked(k push.SlotKind, e *tailEntry) bool {
+	f := &s.slots[k]
+	if n := e.Pos - f.at.Pos - 1; n > 0 && e.Filter.Admits(s.facts) {
+		f.at.Pos = e.Pos - 1 // holes
+	}
+	switch {
+	case !e.Filter.Admits(s.facts):
+		f.at.Pos = e.Pos
+		s.passLocked(k, 1)
+		return true
+	case e.Lost:
+		s.room.m.lost()
+		s.room.log.Error("an entry has lost its body", "product", string(s.key.Product), "slot", k.String(), "id", e.ID.String())
+		s.gapLocked(k, e.Pos-1, e.Pos, wire.GapLost)
+		return true
+	}
+	o := e.out()
+	if !s.queue.fits(o.Size(), s.room.cfg.QueueMessages, s.room.cfg.QueueBytes) {
+		return false
+	}
+	s.placeLocked(&o, k, e.Pos)
+	s.queue.push(o)
+	f.at.Pos, f.passed = e.Pos, 0
+	return true
+}
+
+// caughtUpLocked ends a catch-up once both slots are.
+func (s *session) caughtUpLocked() {
+	if s.owesCursor && s.slots[push.Own].mode == live && s.slots[push.Common].mode == live {
+		s.owesCursor = false
+		s.pushCursorLocked(wire.CursorCaughtUp)
+	}
+}

@@ -1,0 +1,164 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"carillon/server/push"
+	"carillon/server/register"
+	"carillon/server/wire"
+)
+
+func (r *Room) self() register.Room {
+	return register.Room{ID: r.cfg.ID, Boot: r.cfg.Boot, Addr: r.cfg.Addr}
+}
+
+// join takes the lease, trying until ctx ends.
+func (r *Room) join(ctx context.Context) error {
+	for {
+		err := r.cfg.Register.Join(ctx, r.self())
+		if err == nil {
+			r.noteRenewed()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.log.Warn("joining the register failed; trying again", "err", err)
+		if !r.pause(ctx, register.RenewEvery) {
+			return ctx.Err()
+		}
+	}
+}
+
+// pause waits for d or the end of ctx, and reports whether it was d.
+func (r *Room) pause(ctx context.Context, d time.Duration) bool {
+	over := make(chan struct{})
+	t := r.cfg.Clock.AfterFunc(d, func() { close(over) })
+	defer t.Stop()
+	select {
+	case <-over:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// leaseLoop renews the lease every second and carries out the orders that come with it.
+func (r *Room) leaseLoop(ctx context.Context) {
+	t := r.cfg.Clock.NewTicker(register.RenewEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			r.renew(ctx)
+		}
+	}
+}
+
+func (r *Room) renew(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, register.ZombieAfter)
+	defer cancel()
+	orders, err := r.cfg.Register.Renew(ctx, r.cfg.ID, r.cfg.Boot)
+	var e *push.Error
+	switch {
+	case err == nil:
+	case errors.As(err, &e) && e.Code == "lease_lost":
+		r.log.Warn("the lease was lost; joining again")
+		r.m.failed("lease_lost")
+		if err := r.rejoin(ctx); err != nil {
+			r.log.Warn("joining again failed", "err", err)
+			return
+		}
+	default:
+		if ctx.Err() == nil {
+			r.m.failed("renew")
+			r.log.Warn("renewing the lease failed", "err", err)
+		}
+		return
+	}
+	for _, o := range orders {
+		r.Evict(o)
+	}
+	r.noteRenewed()
+	if r.zombie.Swap(false) {
+		now := r.cfg.Clock.Now()
+		for _, s := range r.snapshot() { // those whose Take was refused
+			s.mu.Lock()
+			s.wakeAndUnlock(now)
+		}
+	}
+}
+
+// rejoin takes the lease anew and inserts every session again, under the epoch it has.
+func (r *Room) rejoin(ctx context.Context) error {
+	if err := r.cfg.Register.Join(ctx, r.self()); err != nil {
+		return err
+	}
+	for _, s := range r.snapshot() {
+		rec, ok := s.record()
+		if !ok {
+			continue
+		}
+		_, err := r.cfg.Register.Insert(ctx, rec)
+		if push.KindOf(err) == push.KindConflict {
+			now := r.cfg.Clock.Now()
+			s.mu.Lock()
+			s.endAndUnlock(now, wire.CloseReplaced, "another session of this device began")
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// record is the session as the register knows it; false while it has no epoch or once it ends.
+func (s *session) record() (register.Session, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.epoch == 0 || s.state >= ending {
+		return register.Session{}, false
+	}
+	return register.Session{
+		Key: s.key, Shard: s.shard.ref.Shard, Platform: s.facts.Platform, Class: s.facts.Class,
+		Transport: string(s.meta.Kind), TokenID: s.tokenID,
+		Room: s.room.cfg.ID, Boot: s.room.cfg.Boot, Epoch: s.epoch, Since: push.Milli(s.since),
+	}, true
+}
+
+func (r *Room) noteRenewed() { r.renewed.Store(int64(r.cfg.Clock.Now().Sub(r.began))) }
+
+// isZombie reports whether the room may not write: its lease was not renewed for register.ZombieAfter, so another node
+// may already count its sessions as gone.
+func (r *Room) isZombie(now time.Time) bool {
+	if int64(now.Sub(r.began))-r.renewed.Load() <= int64(register.ZombieAfter) {
+		return false
+	}
+	r.zombie.Store(true)
+	return true
+}
+
+// Evict ends the session that an order names, if this room still holds it.
+func (r *Room) Evict(o register.Order) {
+	now := r.cfg.Clock.Now()
+	for _, s := range r.sessionsOf(nil, o.Product, o.User) {
+		s.mu.Lock()
+		if s.key.Device != o.Device || s.epoch == 0 || s.epoch > o.Epoch {
+			s.mu.Unlock()
+			continue
+		}
+		s.endByAndUnlock(now, wire.CloseReplaced, "the same device connected again", o.By)
+	}
+}
+
+// evict ends a session that was replaced, wherever it is.
+func (r *Room) evict(room push.RoomID, o register.Order) {
+	if room == r.cfg.ID {
+		r.Evict(o)
+	} else if r.cfg.Evict != nil {
+		r.cfg.Evict(room, o)
+	}
+}

@@ -1,0 +1,108 @@
+package room
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"carillon/server/transport"
+	"carillon/server/wire"
+)
+
+// dropReason says why a message was not queued. It is a metric label.
+type dropReason string
+
+const (
+	dropQueueFull dropReason = "queue_full" // non-persistent, and the client does not keep up
+	dropInboxFull dropReason = "inbox_full" // a notification; what is persistent comes with the next sweep
+)
+
+// Metrics are a room's counters. Labels come from fixed sets, never from what a client sent.
+type Metrics struct {
+	sessions   *prometheus.GaugeVec
+	connects   *prometheus.HistogramVec
+	accepts    *prometheus.CounterVec
+	closes     *prometheus.CounterVec
+	refusals   *prometheus.CounterVec
+	frames     prometheus.Counter
+	batches    prometheus.Counter
+	drops      *prometheus.CounterVec
+	gaps       *prometheus.CounterVec
+	reads      prometheus.Counter
+	repairs    *prometheus.CounterVec
+	failures   *prometheus.CounterVec
+	lostBodies prometheus.Counter
+	events     *prometheus.CounterVec
+}
+
+// NewMetrics makes a room's counters and registers them with reg, if that is not nil.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "room", Name: name, Help: help}, labels)
+	}
+	one := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "room", Name: name, Help: help})
+	}
+	m := &Metrics{
+		sessions: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "room", Name: "connections",
+			Help: "Connections held now."}, []string{"transport"}),
+		connects: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "carillon", Subsystem: "room",
+			Name: "connect_seconds", Help: "From a connect frame to its welcome.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8)}, []string{"transport"}),
+		accepts:    counter("accepts_total", "Connections accepted.", "transport"),
+		closes:     counter("closes_total", "Connections ended, by reason.", "transport", "reason"),
+		refusals:   counter("refusals_total", "Connects and frames refused, by code.", "code"),
+		frames:     one("frames_sent_total", "Frames handed to transports."),
+		batches:    one("batches_sent_total", "Batches of frames handed to transports, one write each where they can."),
+		drops:      counter("drops_total", "Messages or notifications given up, by reason.", "reason"),
+		gaps:       counter("gaps_total", "Gap frames, by reason.", "reason"),
+		reads:      one("slot_reads_total", "Slots read from the store."),
+		repairs:    counter("repairs_total", "Slots read because a notification was late, lost or did not fit.", "cause"),
+		failures:   counter("store_failures_total", "Calls to store or register that failed.", "call"),
+		lostBodies: one("lost_bodies_total", "Entries found without their body. Anything but zero is a fault."),
+		events:     counter("events_total", "Events that clients reported.", "event"),
+	}
+	if reg != nil {
+		reg.MustRegister(m.sessions, m.connects, m.accepts, m.closes, m.refusals, m.frames, m.batches, m.drops, m.gaps, m.reads,
+			m.repairs, m.failures, m.lostBodies, m.events)
+	}
+	return m
+}
+
+func (m *Metrics) accepted(k transport.Kind) {
+	m.accepts.WithLabelValues(string(k)).Inc()
+	m.sessions.WithLabelValues(string(k)).Inc()
+}
+
+func (m *Metrics) closed(k transport.Kind, code wire.CloseCode) {
+	m.sessions.WithLabelValues(string(k)).Dec()
+	m.closes.WithLabelValues(string(k), code.String()).Inc()
+}
+
+func (m *Metrics) opened(k transport.Kind, took time.Duration) {
+	m.connects.WithLabelValues(string(k)).Observe(took.Seconds())
+}
+
+func (m *Metrics) taken(b *transport.Batch) {
+	m.frames.Add(float64(len(b.Outs)))
+	m.batches.Inc()
+}
+
+var gapNames = [...]string{wire.GapLimit: "limit", wire.GapReset: "reset", wire.GapLost: "lost"}
+
+func (m *Metrics) gap(why wire.GapReason) { m.gaps.WithLabelValues(gapNames[why]).Inc() }
+func (m *Metrics) refused(code string)    { m.refusals.WithLabelValues(code).Inc() }
+func (m *Metrics) dropped(why dropReason) { m.drops.WithLabelValues(string(why)).Inc() }
+func (m *Metrics) read(n int)             { m.reads.Add(float64(n)) }
+func (m *Metrics) swept()                 { m.repairs.WithLabelValues("sweep").Inc() }
+func (m *Metrics) outOfTurn()             { m.repairs.WithLabelValues("out_of_turn").Inc() }
+func (m *Metrics) lagged()                { m.repairs.WithLabelValues("queue_full").Inc() }
+func (m *Metrics) failed(call string)     { m.failures.WithLabelValues(call).Inc() }
+func (m *Metrics) lost()                  { m.lostBodies.Inc() }
+func (m *Metrics) event(e wire.EventKind) {
+	name := "displayed"
+	if e == wire.Clicked {
+		name = "clicked"
+	}
+	m.events.WithLabelValues(name).Inc()
+}

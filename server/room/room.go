@@ -1,0 +1,311 @@
+package room
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"carillon/server/auth"
+	"carillon/server/clock"
+	"carillon/server/push"
+	"carillon/server/register"
+	"carillon/server/saver"
+	"carillon/server/transport"
+)
+
+// Tokens verifies device tokens. *auth.Verifier is one.
+type Tokens interface {
+	// Verify returns who the token speaks for, or a *push.Error of KindUnauthenticated or KindForbidden whose code is
+	// "token_expired", "token_refused" or the like.
+	Verify(ctx context.Context, token string) (auth.Identity, error)
+}
+
+// Policy is what a room needs to know of a product.
+type Policy struct {
+	Shards     int
+	FirstVisit push.FirstVisit
+	Limits     push.Limits // with defaults
+}
+
+// Config is what a room is given. Fields without a default named are required.
+type Config struct {
+	ID   push.RoomID
+	Boot push.BootID // another at each start
+	Addr string      // where other nodes reach the room; empty in a single process
+
+	Saver    saver.Store
+	Register register.Register
+	Tokens   Tokens
+	// Policy returns the policy of a product. It is asked at every connect, so it answers from memory.
+	Policy func(ctx context.Context, p push.ProductID) (Policy, error)
+	// Evict gives an order to another room at once. It may be nil or fail: the order comes with that room's next renewal too.
+	Evict func(room push.RoomID, o register.Order)
+
+	Clock   clock.Clock // clock.System
+	Rand    *rand.Rand  // jitter; seeded from the system
+	Log     *slog.Logger
+	Metrics *Metrics // NewMetrics(nil)
+
+	ConnectTimeout  time.Duration // from accept to the connect frame: 5 s
+	Heartbeat       time.Duration // interval named in welcome: 30 s
+	Grace           time.Duration // added to it before a silent client is given up: 10 s
+	WriteDeadline   time.Duration // a client that took nothing for so long is cut: 10 s
+	CloseTimeout    time.Duration // patience with a peer after the closing frame: 5 s
+	HoldFor         time.Duration // a message out of turn waits so long for the one before it: 50 ms
+	SweepEvery      time.Duration // change logs are read: 2 s
+	AckOwnEvery     time.Duration // acknowledgements of own slots are written: 250 ms
+	AckCommonEvery  time.Duration // of common slots: 30 s
+	QueueMessages   int           // 256 a session
+	QueueBytes      int           // 256 KiB a session
+	FrameBytes      int           // largest client frame, told in welcome: 16 KiB
+	FramesPerSecond int           // of a client: 20
+	Openers         int           // connects in progress at once: 64
+	Readers         int           // slot reads in progress at once: 4
+	Deliverers      int           // fan-out workers: GOMAXPROCS
+	TailEntries     int           // newest entries of each common slot kept in memory: 256
+}
+
+func (c Config) withDefaults() Config {
+	if c.Clock == nil {
+		c.Clock = clock.System
+	}
+	if c.Rand == nil {
+		c.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics(nil)
+	}
+	def(&c.ConnectTimeout, 5*time.Second)
+	def(&c.Heartbeat, 30*time.Second)
+	def(&c.Grace, 10*time.Second)
+	def(&c.WriteDeadline, 10*time.Second)
+	def(&c.CloseTimeout, 5*time.Second)
+	def(&c.HoldFor, 50*time.Millisecond)
+	def(&c.SweepEvery, 2*time.Second)
+	def(&c.AckOwnEvery, 250*time.Millisecond)
+	def(&c.AckCommonEvery, 30*time.Second)
+	def(&c.QueueMessages, 256)
+	def(&c.QueueBytes, 256<<10)
+	def(&c.FrameBytes, 16<<10)
+	def(&c.FramesPerSecond, 20)
+	def(&c.Openers, 64)
+	def(&c.Readers, 4)
+	def(&c.Deliverers, runtime.GOMAXPROCS(0))
+	def(&c.TailEntries, 256)
+	return c
+}
+
+func def[T ~int | ~int64](p *T, v T) {
+	if *p == 0 {
+		*p = v
+	}
+}
+
+const wheelTick = 100 * time.Millisecond
+
+// Room is one node's connections. Make it with New, start it with Run; Accept and Deliver may be called as soon as Run has
+// joined the register (Joined).
+type Room struct {
+	// Static after construction.
+	cfg   Config
+	log   *slog.Logger
+	m     *Metrics
+	seed  maphash.Seed
+	began time.Time
+	wheel *wheel
+	book  *book
+	tails *tails
+
+	joined   chan struct{}     // closed once the room has its lease
+	openings *mailbox[opening] // connect frames to be worked on
+	reads    *mailbox[reading] // slots to be read
+	leavings *mailbox[leaving] // sessions that ended
+	inboxes  []chan *delivery  // one a fan-out worker
+	acks     *ackBook
+
+	renewed atomic.Int64 // nanoseconds from began to the last good renewal, on the monotonic clock
+	zombie  atomic.Bool  // a Take was refused since
+
+	// Guarded by mu.
+	mu       sync.Mutex
+	draining bool
+	sessions map[*session]struct{} // every one between Accept and Closed
+	emptied  chan struct{}         // closed when draining and the last session is gone
+	rand     *rand.Rand
+}
+
+// New returns a room that is not running yet.
+func New(cfg Config) (*Room, error) {
+	cfg = cfg.withDefaults()
+	switch {
+	case cfg.ID == "" || cfg.Boot == 0:
+		return nil, errors.New("room: an id and a boot id are needed")
+	case cfg.Saver == nil || cfg.Register == nil || cfg.Tokens == nil || cfg.Policy == nil:
+		return nil, errors.New("room: a saver, a register, a token verifier and a policy are needed")
+	case cfg.Heartbeat < time.Second || cfg.QueueMessages < 1 || cfg.QueueBytes < 1 || cfg.FramesPerSecond < 1:
+		return nil, errors.New("room: the heartbeat is at least a second, and limits are above zero")
+	}
+	r := &Room{
+		cfg:      cfg,
+		log:      cfg.Log.With("room", string(cfg.ID)),
+		m:        cfg.Metrics,
+		seed:     maphash.MakeSeed(),
+		began:    cfg.Clock.Now(),
+		book:     newBook(),
+		joined:   make(chan struct{}),
+		openings: newMailbox[opening](),
+		reads:    newMailbox[reading](),
+		leavings: newMailbox[leaving](),
+		acks:     newAckBook(),
+		sessions: make(map[*session]struct{}),
+		emptied:  make(chan struct{}),
+		rand:     cfg.Rand,
+	}
+	r.tails = newTails(cfg.TailEntries)
+	r.wheel = newWheel(cfg.Clock.Now(), wheelTick, (*session).tick)
+	for range cfg.Deliverers {
+		r.inboxes = append(r.inboxes, make(chan *delivery, 1024))
+	}
+	return r, nil
+}
+
+// Joined is closed once the room holds its lease and takes connections.
+func (r *Room) Joined() <-chan struct{} { return r.joined }
+
+// Run joins the register and serves until ctx ends; then it cuts whatever sessions are left, writes what they had
+// acknowledged, and leaves the register. Call Drain first to let clients go gently. It is called once.
+func (r *Room) Run(ctx context.Context) error {
+	if err := r.join(ctx); err != nil {
+		return err
+	}
+	// Workers live longer than ctx: they finish what the closing of sessions causes.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var workers, loops sync.WaitGroup
+	for range r.cfg.Openers {
+		workers.Go(func() { r.openLoop(work) })
+	}
+	for range r.cfg.Readers {
+		workers.Go(func() { r.readLoop(work) })
+	}
+	for i := range r.inboxes {
+		workers.Go(func() { r.deliverLoop(work, i) })
+	}
+	var leaver sync.WaitGroup
+	leaver.Go(func() { r.ackLoop(work) })
+	workers.Go(func() { r.wheelLoop(work) })
+	loops.Go(func() { r.leaseLoop(ctx) })
+	loops.Go(func() { r.sweepLoop(ctx) })
+	close(r.joined)
+
+	<-ctx.Done()
+	loops.Wait()
+	r.refuseNew()
+	for _, s := range r.snapshot() {
+		s.conn.Cut(closeOnStop)
+	}
+	<-r.emptied // transports answer every Cut with Closed
+	stop()
+	workers.Wait()
+	r.leavings.close()
+	leaver.Wait() // has written the last acknowledgements
+	bg, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return r.cfg.Register.Leave(bg, r.cfg.ID, r.cfg.Boot)
+}
+
+func (r *Room) wheelLoop(ctx context.Context) {
+	t := r.cfg.Clock.NewTicker(wheelTick)
+	defer t.Stop()
+	var due []*session
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			due = r.wheel.advance(r.cfg.Clock.Now(), due)
+		}
+	}
+}
+
+// Accept makes the session of a connection. See transport.Acceptor.
+func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session, error) {
+	s := &session{room: r, conn: c, meta: meta, bookIndex: -1}
+	now := r.cfg.Clock.Now()
+	s.heard, s.progress = now, now
+	s.deadline = now.Add(r.cfg.ConnectTimeout)
+	r.mu.Lock()
+	if r.draining {
+		r.mu.Unlock()
+		return nil, &push.Error{Kind: push.KindUnavailable, Code: "draining", Detail: "this node is going away", After: time.Second}
+	}
+	r.sessions[s] = struct{}{}
+	r.mu.Unlock()
+	s.mu.Lock()
+	r.wheel.arm(s, s.deadline)
+	s.mu.Unlock()
+	r.m.accepted(meta.Kind)
+	return s, nil
+}
+
+// forget is the end of what Accept began.
+func (r *Room) forget(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.sessions, s)
+	if r.draining && len(r.sessions) == 0 {
+		r.closeEmptiedLocked()
+	}
+}
+
+func (r *Room) refuseNew() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.draining = true
+	if len(r.sessions) == 0 {
+		r.closeEmptiedLocked()
+	}
+}
+
+func (r *Room) closeEmptiedLocked() {
+	select {
+	case <-r.emptied:
+	default:
+		close(r.emptied)
+	}
+}
+
+func (r *Room) snapshot() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*session, 0, len(r.sessions))
+	for s := range r.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+// jitter returns a random duration below d.
+func (r *Room) jitter(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Duration(r.rand.Int64N(int64(d)))
+}
+
+// Count returns how many connections the room holds, those that have not said who they are included.
+func (r *Room) Count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.sessions)
+}

@@ -1,0 +1,111 @@
+package room
+
+import (
+	"context"
+	"time"
+
+	"carillon/server/push"
+	"carillon/server/saver"
+)
+
+const (
+	sweepShards = 128  // shards in one call
+	sweepHeads  = 1000 // users in one call
+)
+
+// sweepLoop reads the change logs of every shard that has sessions here, so that whatever notification was lost, late or
+// dropped, the session learns of it. Its cost follows what was published, not how many are online.
+func (r *Room) sweepLoop(ctx context.Context) {
+	t := r.cfg.Clock.NewTicker(r.cfg.SweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if err := r.sweep(ctx); err != nil && ctx.Err() == nil {
+				r.m.failed("sweep")
+				r.log.Warn("sweeping change logs failed; the next one covers it", "err", err)
+			}
+		}
+	}
+}
+
+func (r *Room) sweep(ctx context.Context) error {
+	var held []*bookShard
+	for _, bs := range r.book.list() {
+		if bs.len() > 0 {
+			held = append(held, bs)
+		}
+	}
+	for len(held) > 0 {
+		n := min(len(held), sweepShards)
+		if err := r.sweepSome(ctx, held[:n]); err != nil {
+			return err
+		}
+		held = held[n:]
+	}
+	return nil
+}
+
+func (r *Room) sweepSome(ctx context.Context, held []*bookShard) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	qs := make([]saver.ChangeQuery, len(held))
+	for i, bs := range held {
+		qs[i] = saver.ChangeQuery{ShardRef: bs.ref, After: bs.after}
+	}
+	logs, err := r.cfg.Saver.Changes(ctx, r.cfg.ID, qs)
+	if err != nil {
+		return err
+	}
+	for i, bs := range held {
+		if err := r.sweepShard(ctx, bs, &logs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Room) sweepShard(ctx context.Context, bs *bookShard, log *saver.ChangeLog) error {
+	if log.Trimmed {
+		if err := r.compareHeads(ctx, bs); err != nil {
+			return err
+		}
+	}
+	var ss []*session
+	for i := range log.Own {
+		c := &log.Own[i]
+		ss = bs.appendUser(ss[:0], c.User)
+		for _, s := range ss {
+			s.noticeBehind(push.Own, c.Place)
+		}
+	}
+	if log.Common != bs.common { // those who came since have judged their place themselves
+		for _, s := range bs.appendAll(ss[:0]) {
+			s.noticeBehind(push.Common, log.Common)
+		}
+		bs.common = log.Common
+	}
+	bs.after = log.Next
+	return nil
+}
+
+// compareHeads is what a trimmed log costs: the head of every user of the shard who is here.
+func (r *Room) compareHeads(ctx context.Context, bs *bookShard) error {
+	users := bs.appendUsers(nil)
+	for len(users) > 0 {
+		n := min(len(users), sweepHeads)
+		heads, err := r.cfg.Saver.Heads(ctx, bs.ref, users[:n])
+		if err != nil {
+			return err
+		}
+		for i, u := range users[:n] {
+			for _, s := range bs.appendUser(nil, u) {
+				s.noticeBehind(push.Own, heads[i])
+			}
+		}
+		users = users[n:]
+	}
+	return nil
+}

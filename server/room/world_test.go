@@ -1,0 +1,542 @@
+package room
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"carillon/server/auth"
+	"carillon/server/catalog"
+	"carillon/server/clock"
+	"carillon/server/push"
+	"carillon/server/register"
+	registermemory "carillon/server/register/memory"
+	"carillon/server/saver"
+	savermemory "carillon/server/saver/memory"
+	"carillon/server/transport"
+	"carillon/server/wire"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+const (
+	product = push.ProductID("shop")
+	shards  = 4
+)
+
+// world is a store, a register and some rooms on virtual time.
+type world struct {
+	t      *testing.T
+	saver  *gate
+	memory *savermemory.Store
+	reg    register.Register
+	policy Policy
+	rooms  map[push.RoomID]*Room
+	nextID push.MsgID
+	ctx    context.Context
+	stop   []func()
+
+	dropAll bool // lose every notification
+}
+
+// inWorld runs f in a world with the named rooms, and checks afterwards that the rooms are left with nothing.
+func inWorld(t *testing.T, rooms []push.RoomID, tune func(*world, *Config), f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, rooms: make(map[push.RoomID]*Room), nextID: 1000, ctx: t.Context()}
+		reg := newRegister(t)
+		w.reg = reg
+		mem, err := savermemory.New(savermemory.Config{Clock: clock.System, Rand: rand.Reader, Locator: reg})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.memory = mem
+		w.saver = &gate{Store: mem}
+		w.policy = Policy{Shards: shards, FirstVisit: push.FirstVisit{}.WithDefaults(), Limits: push.Limits{}.WithDefaults()}
+		for i, id := range rooms {
+			w.start(id, push.BootID(i+1), tune)
+		}
+		f(w)
+		for _, stop := range slices.Backward(w.stop) {
+			stop()
+		}
+		if err := w.reg.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := mem.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func newRegister(t *testing.T) *registermemory.Register {
+	t.Helper()
+	return registermemory.New(registermemory.Config{Clock: clock.System})
+}
+
+func (w *world) start(id push.RoomID, boot push.BootID, tune func(*world, *Config)) *Room {
+	w.t.Helper()
+	cfg := Config{
+		ID: id, Boot: boot, Saver: w.saver, Register: w.reg, Tokens: tokens{},
+		Policy: func(_ context.Context, p push.ProductID) (Policy, error) {
+			if !strings.HasPrefix(string(p), string(product)) {
+				return Policy{}, push.Errorf(push.KindNotFound, "product_not_found", "there is no such product")
+			}
+			return w.policy, nil
+		},
+	}
+	if tune != nil {
+		tune(w, &cfg)
+	}
+	r, err := New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.rooms[id] = r
+	ctx, cancel := context.WithCancel(w.ctx)
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	<-r.Joined()
+	stopped := false
+	w.stop = append(w.stop, func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("room %s: %v", id, err)
+		}
+		w.leftNothing(r)
+	})
+	return r
+}
+
+// leftNothing recounts what a room holds after everybody left.
+func (w *world) leftNothing(r *Room) {
+	w.t.Helper()
+	if n := r.Count(); n != 0 {
+		w.t.Errorf("room %s still holds %d sessions", r.cfg.ID, n)
+	}
+	if n := r.wheel.count(); n != 0 {
+		w.t.Errorf("room %s: %d sessions are still armed", r.cfg.ID, n)
+	}
+	for _, bs := range r.book.list() {
+		if n, m := len(bs.users), len(bs.all); n+m != 0 {
+			w.t.Errorf("room %s: the book still holds %d users and %d sessions of shard %d", r.cfg.ID, n, m, bs.ref.Shard)
+		}
+	}
+}
+
+// tokens takes "user/device/platform" or "user/device/platform/lifetime" for a token.
+type tokens struct{}
+
+func (tokens) Verify(_ context.Context, token string) (auth.Identity, error) {
+	parts := strings.Split(token, "/")
+	if len(parts) < 3 {
+		return auth.Identity{}, push.Errorf(push.KindUnauthenticated, "token_refused", "this token does not hold")
+	}
+	p, ok := push.ParsePlatform(parts[2])
+	if !ok {
+		return auth.Identity{}, push.Errorf(push.KindUnauthenticated, "token_refused", "this token does not hold")
+	}
+	id := auth.Identity{Product: &catalog.Product{ID: product}, User: push.UserID(parts[0]), Device: push.DeviceID(parts[1]), Platform: p}
+	if len(parts) > 3 {
+		d, err := time.ParseDuration(parts[3])
+		if err != nil {
+			return auth.Identity{}, push.Errorf(push.KindUnauthenticated, "token_refused", "this token does not hold")
+		}
+		id.Expires = time.Now().Add(d)
+	}
+	if len(parts) > 4 {
+		id.Product = &catalog.Product{ID: push.ProductID(parts[4])}
+	}
+	return id, nil
+}
+
+// gate is a store whose calls a test can make wait or fail.
+type gate struct {
+	saver.Store
+	mu     sync.Mutex
+	onRead func([]saver.Read) error
+	onAck  func([]saver.Ack) error
+	onOpen func() error
+	reads  int
+}
+
+func (g *gate) hooks() (r func([]saver.Read) error, a func([]saver.Ack) error, o func() error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.onRead, g.onAck, g.onOpen
+}
+
+func (g *gate) set(f func(g *gate)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f(g)
+}
+
+func (g *gate) readCount() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.reads
+}
+
+func (g *gate) Read(ctx context.Context, rs []saver.Read) ([]saver.Tail, error) {
+	g.set(func(g *gate) { g.reads += len(rs) })
+	if f, _, _ := g.hooks(); f != nil {
+		if err := f(rs); err != nil {
+			return nil, err
+		}
+	}
+	return g.Store.Read(ctx, rs)
+}
+
+func (g *gate) Ack(ctx context.Context, as []saver.Ack) error {
+	if _, f, _ := g.hooks(); f != nil {
+		if err := f(as); err != nil {
+			return err
+		}
+	}
+	return g.Store.Ack(ctx, as)
+}
+
+func (g *gate) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
+	if _, _, f := g.hooks(); f != nil {
+		if err := f(); err != nil {
+			return saver.Opened{}, err
+		}
+	}
+	return g.Store.Open(ctx, o)
+}
+
+// post is a publication on its way; the zero to means everyone.
+type post struct {
+	to       []push.UserID
+	filter   *push.Filter
+	body     string
+	live     bool
+	collapse string
+	ttl      time.Duration
+	silent   bool // store it, and notify nobody
+}
+
+func (w *world) message(p post) *push.Message {
+	w.nextID++
+	return &push.Message{ID: w.nextID, Body: []byte(p.body), CollapseKey: p.collapse, Persistent: !p.live, Created: push.Milli(time.Now())}
+}
+
+// publish stores and notifies, and returns the id.
+func (w *world) publish(p post) push.MsgID {
+	w.t.Helper()
+	id, notify := w.store(p)
+	if !p.silent && !w.dropAll {
+		notify()
+	}
+	return id
+}
+
+// store stores a publication and returns how to notify the rooms of it.
+func (w *world) store(p post) (push.MsgID, func()) {
+	w.t.Helper()
+	m := w.message(p)
+	if p.live {
+		d := &push.Delivery{Product: product, Message: m, Everyone: len(p.to) == 0, Filter: p.filter}
+		for _, u := range p.to {
+			d.Users = append(d.Users, push.UserFilter{User: u, Filter: p.filter})
+		}
+		return m.ID, func() {
+			for _, r := range w.rooms {
+				r.Deliver(d)
+			}
+		}
+	}
+	pub := &saver.Publication{
+		Product: product, Shards: shards, Limits: w.policy.Limits, Message: m, TTL: time.Hour, Everyone: len(p.to) == 0,
+	}
+	if p.ttl != 0 {
+		pub.TTL = p.ttl
+	}
+	if pub.Everyone {
+		pub.Filter = p.filter
+	}
+	for _, u := range p.to {
+		pub.Own = append(pub.Own, saver.Target{User: u, Filter: p.filter})
+	}
+	res := w.saver.Publish(w.ctx, []*saver.Publication{pub})[0]
+	if res.Err != nil {
+		w.t.Fatal(res.Err)
+	}
+	d := w.deliveryOf(res.Own, res.Common, p.filter)
+	d.Message, d.Lineage = res.Message, res.Lineage
+	return m.ID, func() {
+		for _, r := range w.rooms {
+			r.Deliver(d)
+		}
+	}
+}
+
+func (w *world) deliveryOf(own, common []saver.Placed, f *push.Filter) *push.Delivery {
+	d := &push.Delivery{Product: product, Filter: f}
+	for _, p := range own {
+		d.Own = append(d.Own, push.OwnPlace{User: p.User, Place: p.Place, Filter: f})
+	}
+	for _, p := range common {
+		d.Common = append(d.Common, push.CommonPlace{Shard: p.Shard, Place: p.Place})
+	}
+	return d
+}
+
+func (w *world) recall(id push.MsgID) {
+	w.t.Helper()
+	res, err := w.saver.Recall(w.ctx, saver.Recall{Product: product, Shards: shards, Limits: w.policy.Limits, ID: id})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d := w.deliveryOf(res.Own, res.Common, nil)
+	d.Recall, d.Lineage = id, res.Lineage
+	if !w.dropAll {
+		for _, r := range w.rooms {
+			r.Deliver(d)
+		}
+	}
+}
+
+// device is a client: a transport and a peer in one. It keeps what it was sent, and its cursor as a real client would.
+type device struct {
+	w     *world
+	sess  transport.Session
+	room  *Room
+	wakes chan struct{}
+
+	mu     sync.Mutex
+	frozen bool
+	code   wire.CloseCode
+	closed wire.CloseCode
+	cut    bool
+	frames []wire.Frame
+	writes int
+	got    []push.MsgID // messages and, negative, recalls, as they came
+	cursor string
+	done   chan struct{}
+}
+
+// connect has a device connect to a room and waits until nothing moves any more.
+func (w *world) connect(room push.RoomID, token, cursor string) *device {
+	w.t.Helper()
+	d := w.dial(room)
+	d.send(&wire.Connect{Version: wire.Version, Token: token, Cursor: cursor})
+	synctest.Wait()
+	return d
+}
+
+func (w *world) dial(room push.RoomID) *device {
+	w.t.Helper()
+	d := &device{w: w, room: w.rooms[room], wakes: make(chan struct{}, 1), done: make(chan struct{})}
+	s, err := d.room.Accept(d, transport.Meta{Kind: transport.WebSocket, Capabilities: transport.Capabilities{Duplex: true, Close: true}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d.sess = s
+	go d.pump()
+	return d
+}
+
+func (d *device) signal() {
+	select {
+	case d.wakes <- struct{}{}:
+	default:
+	}
+}
+
+func (d *device) Wake() { d.signal() }
+
+func (d *device) Close(code wire.CloseCode) {
+	d.mu.Lock()
+	if d.code == 0 {
+		d.code = code
+	}
+	d.mu.Unlock()
+	d.signal()
+}
+
+func (d *device) Cut(code wire.CloseCode) {
+	d.mu.Lock()
+	if d.code == 0 {
+		d.code = code
+	}
+	d.cut = true
+	d.mu.Unlock()
+	d.signal()
+}
+
+// pump is the transport's side.
+func (d *device) pump() {
+	defer close(d.done)
+	b := &transport.Batch{MaxOuts: 16, MaxSize: 64 << 10}
+	for range d.wakes {
+		d.mu.Lock()
+		frozen := d.frozen
+		d.mu.Unlock()
+		for !frozen {
+			b.Reset()
+			if !d.sess.Take(b) {
+				break
+			}
+			d.note(b)
+		}
+		d.mu.Lock()
+		over := d.cut || d.code != 0 && !frozen
+		code := d.code
+		d.mu.Unlock()
+		if over {
+			d.sess.Closed(code)
+			d.mu.Lock()
+			d.closed = code
+			d.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (d *device) note(b *transport.Batch) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.writes++
+	for i := range b.Outs {
+		f, err := wire.DecodeServer(wire.JSON, wire.AppendOut(nil, wire.JSON, &b.Outs[i]))
+		if err != nil {
+			d.w.t.Errorf("a client cannot read what it was sent: %v", err)
+			continue
+		}
+		d.frames = append(d.frames, f)
+		switch f := f.(type) {
+		case *wire.Welcome:
+			d.cursor = f.Cursor
+		case *wire.Cursor:
+			d.cursor = f.Cursor
+		case *wire.Message:
+			d.got = append(d.got, f.ID)
+			d.moveLocked(f.Slot, f.Pos)
+		case *wire.Recall:
+			d.got = append(d.got, -f.ID)
+			d.moveLocked(f.Slot, f.Pos)
+		case *wire.Gap:
+			if f.Reason != wire.GapReset { // a reset says that the cursor begins anew, which welcome or cursor told
+				d.moveLocked(f.Slot, f.To)
+			}
+		}
+	}
+}
+
+// moveLocked moves the cursor as api/README.md has clients do it.
+func (d *device) moveLocked(k push.SlotKind, pos push.Position) {
+	if k > push.Common {
+		return
+	}
+	o, c, err := push.ParseCursor(d.cursor)
+	if err != nil {
+		d.w.t.Errorf("cursor %q: %v", d.cursor, err)
+		return
+	}
+	if pos <= c[k].Pos {
+		d.w.t.Errorf("slot %v went back from %d to %d", k, c[k].Pos, pos)
+	}
+	c[k].Pos = pos
+	d.cursor = string(push.AppendCursor(nil, o, c))
+}
+
+func (d *device) send(f wire.Frame) { d.sess.Receive(f) }
+
+// ack acknowledges everything received.
+func (d *device) ack() {
+	d.mu.Lock()
+	c := d.cursor
+	d.mu.Unlock()
+	d.send(&wire.Ack{Cursor: c})
+}
+
+func (d *device) freeze() {
+	d.mu.Lock()
+	d.frozen = true
+	d.mu.Unlock()
+}
+
+func (d *device) thaw() {
+	d.mu.Lock()
+	d.frozen = false
+	d.mu.Unlock()
+	d.signal()
+}
+
+// leave breaks the connection and waits until the room is done with it.
+func (d *device) leave() {
+	d.Cut(wire.CloseLost)
+	<-d.done
+	synctest.Wait()
+}
+
+func (d *device) writeCount() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.writes
+}
+
+func (d *device) received() []push.MsgID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.got)
+}
+
+func (d *device) theCursor() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cursor
+}
+
+func (d *device) closedWith() wire.CloseCode {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
+// framesOf returns the frames of one type that the device was sent.
+func framesOf[F wire.Frame](d *device) []F {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var fs []F
+	for _, f := range d.frames {
+		if f, ok := f.(F); ok {
+			fs = append(fs, f)
+		}
+	}
+	return fs
+}
+
+func (d *device) want(ids ...push.MsgID) {
+	d.w.t.Helper()
+	if got := d.received(); !slices.Equal(got, ids) {
+		d.w.t.Errorf("got messages %v, want %v", got, ids)
+	}
+}
+
+func body(n int) string { return `"` + string(bytes.Repeat([]byte("x"), n)) + `"` }

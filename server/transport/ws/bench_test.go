@@ -1,0 +1,131 @@
+package ws
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"carillon/server/push"
+	"carillon/server/wire"
+)
+
+// BenchmarkFanout sends one 128-byte message at a time to 1 000 clients on loopback and waits until all have it. Server
+// and clients share the process, so the time of a delivery is that of both ends.
+func BenchmarkFanout(b *testing.B) {
+	const clients = 1000
+	for _, queued := range []int{1, 16} {
+		b.Run(fmt.Sprintf("queued=%d", queued), func(b *testing.B) {
+			addr, r := start(b, Config{})
+			m := &push.Message{ID: 1, Body: []byte(`"` + strings.Repeat("x", 126) + `"`), Created: 1}
+			out := wire.Out{Shared: wire.NewShared(m), Slot: push.NoSlot}
+			var frames []wire.Out
+			for range queued {
+				frames = append(frames, out)
+			}
+			size := int64(len(appendText(nil, &out)))
+
+			var arrived atomic.Int64 // bytes
+			var all sync.WaitGroup
+			done := make(chan struct{})
+			var want atomic.Int64
+			want.Store(-1)
+			var sessions []*session
+			var conns []net.Conn
+			for range clients {
+				c := dialRaw(b, addr, nil)
+				sessions = append(sessions, r.session(b))
+				conns = append(conns, c.nc)
+				all.Go(func() {
+					buf := make([]byte, 8<<10)
+					for {
+						n, err := c.nc.Read(buf)
+						if err != nil {
+							return
+						}
+						if arrived.Add(int64(n)) == want.Load() {
+							done <- struct{}{}
+						}
+					}
+				})
+			}
+			b.ResetTimer()
+			total := int64(0)
+			for b.Loop() {
+				total += size * clients * int64(queued)
+				want.Store(total)
+				for _, s := range sessions {
+					s.put(frames...)
+				}
+				<-done
+			}
+			b.StopTimer()
+			deliveries := float64(b.N) * clients * float64(queued)
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/deliveries, "ns/delivery")
+			for _, c := range conns {
+				c.Close()
+			}
+			all.Wait()
+		})
+	}
+}
+
+// BenchmarkIdle opens idle connections, one for each iteration, and prints what each costs: resident memory right away
+// and after two collections, heap and stacks. The far ends are bare descriptors in the same process. Run it with
+// -benchtime 9000x, which takes twice as many files.
+func BenchmarkIdle(b *testing.B) {
+	r := lean{make(chan struct{}, 500+b.N)}
+	addr, tr, stop := serve(b, Config{Acceptor: r}, nil, nil)
+	ends := dialBare(b, addr, 500) // what the first ones cost is not a connection's
+	for range ends {
+		get(b, r.began, "a session")
+	}
+	before := memory(b, true)
+	b.ResetTimer()
+	ends = append(ends, dialBare(b, addr, b.N)...)
+	for range b.N {
+		get(b, r.began, "a session")
+	}
+	b.StopTimer()
+	dirty, clean := memory(b, false), memory(b, true)
+	n := float64(b.N)
+	b.ReportMetric(float64(dirty.resident-before.resident)/n, "rss-B/session")
+	b.ReportMetric(float64(clean.resident-before.resident)/n, "rss-after-gc-B/session")
+	b.ReportMetric(float64(clean.heap-before.heap)/n, "heap-B/session")
+	b.ReportMetric(float64(clean.stacks-before.stacks)/n, "stack-B/session")
+	closeBare(ends)
+	if err := tr.Close(context.Background()); err != nil {
+		b.Error(err)
+	}
+	stop(context.Background())
+}
+
+type footprint struct{ resident, heap, stacks int64 }
+
+// memory returns what the process holds; resident memory is 0 where the system does not say.
+func memory(b *testing.B, collect bool) footprint {
+	b.Helper()
+	if collect {
+		runtime.GC()
+		runtime.GC()
+		debug.FreeOSMemory()
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	f := footprint{heap: int64(m.HeapAlloc), stacks: int64(m.StackInuse)}
+	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
+		pages, err := strconv.ParseInt(strings.Fields(string(statm))[1], 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.resident = pages * int64(os.Getpagesize())
+	}
+	return f
+}
