@@ -39,7 +39,7 @@ log:
 	l, err := Load(Sources{
 		File: path,
 		Env: []string{
-			"HOME=/somewhere", "CARILLON_LIMITS_FRAME_BYTES=5000", "CARILLON_LIMITS_WRITE_DEADLINE=4s",
+			"HOME=/somewhere", "CARILLON_NOTHING=", "CARILLON_LIMITS_FRAME_BYTES=5000", "CARILLON_LIMITS_WRITE_DEADLINE=4s",
 			"CARILLON_SECRET=" + secretText, "CARILLON_URL=somebody else's",
 		},
 		Known: []string{"CARILLON_URL"},

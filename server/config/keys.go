@@ -82,7 +82,7 @@ var table = []key{
 		set: func(c *Config, s string) error { c.Secret = NewSecret(s); return nil },
 		get: func(c *Config) string { return c.Secret.String() },
 	},
-	text("secret_file", "", "file that holds the secret instead; white space around it is dropped",
+	text("secret_file", "", "file that holds that secret; white space around it is dropped",
 		func(c *Config) *string { return &c.SecretFile }),
 	{
 		name: "log.level", standard: "info", doc: "debug, info, warn or error",

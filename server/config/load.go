@@ -163,6 +163,9 @@ func (l *Loaded) loadEnv(s Sources) []error {
 			continue
 		}
 		i := slices.IndexFunc(table, func(k key) bool { return envName(k.name) == name })
+		if i < 0 && value == "" {
+			continue // it says nothing
+		}
 		if i < 0 {
 			known := slices.Clone(s.Known)
 			for _, k := range table {

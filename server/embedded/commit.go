@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"sync"
 
@@ -34,6 +35,7 @@ type group struct {
 	applyErr error // applied
 	syncErr  error // synced
 
+	seq    uint64        // number of that write
 	merged *pebble.Batch // from the committer to the syncer: the last write of the group
 }
 
@@ -56,19 +58,44 @@ func (t Ticket) Wait(ctx context.Context) error {
 	}
 }
 
+// Applied waits until every reader sees the batch. The error is a fault, or nil; that of a zero Ticket is nil.
+func (t Ticket) Applied() error {
+	if t.g == nil {
+		return nil
+	}
+	select {
+	case <-t.g.applied:
+		return t.g.applyErr
+	case <-t.db.fault.ch:
+		return t.db.fault.get()
+	}
+}
+
 // Commit applies the batch and asks for its flush. When it returns without error every reader sees the batch; Wait on
 // the ticket says when it is durable. Callers that hold a lock hold it over Commit and not over Wait. It takes the batch
 // over, whatever it returns. It blocks while the disk lags far behind, and only then.
-func (db *DB) Commit(b *Batch) (Ticket, error) { return db.commit(b, true) }
+func (db *DB) Commit(b *Batch) (Ticket, error) {
+	t, err := db.Submit(b, true)
+	if err == nil {
+		err = t.Applied()
+	}
+	return t, err
+}
 
 // CommitNoSync applies the batch and lets it be flushed with whatever comes later: a power cut may lose it, together with
 // all that was applied after it and not flushed.
 func (db *DB) CommitNoSync(b *Batch) error {
-	_, err := db.commit(b, false)
+	t, err := db.Submit(b, false)
+	if err == nil {
+		err = t.Applied()
+	}
 	return err
 }
 
-func (db *DB) commit(b *Batch, sync bool) (Ticket, error) {
+// Submit hands a batch to the committer and does not wait: batches are applied in the order of the calls, and who wants
+// to see this one applied waits for [Ticket.Applied]. With flush unset nobody may Wait on the ticket. It is for callers that keep
+// in memory what they wrote, so that the next writer needs no look at the store. It takes the batch over.
+func (db *DB) Submit(b *Batch, flush bool) (Ticket, error) {
 	if b.err != nil {
 		err := &push.Error{Kind: push.KindInternal, Code: "storage_batch", Err: fmt.Errorf("embedded: commit: %w", b.err)}
 		db.Discard(b)
@@ -89,19 +116,13 @@ func (db *DB) commit(b *Batch, sync bool) (Ticket, error) {
 		db.next = g
 	}
 	g.batches = append(g.batches, b)
-	g.sync = g.sync || sync
+	g.sync = g.sync || flush
 	first := len(g.batches) == 1
 	db.mu.Unlock()
 	if first {
 		db.wakeCommitter()
 	}
-
-	select {
-	case <-g.applied:
-		return Ticket{db, g}, g.applyErr
-	case <-db.fault.ch:
-		return Ticket{}, db.fault.get()
-	}
+	return Ticket{db, g}, nil
 }
 
 func (db *DB) wakeCommitter() {
@@ -190,6 +211,11 @@ func (db *DB) apply(g *group) (written int, err error) {
 			}
 			continue
 		}
+		db.seq++
+		g.seq = db.seq
+		if err := m.Set(seqKey, binary.AppendUvarint(nil, g.seq), nil); err != nil {
+			return written, err
+		}
 		if err := db.pdb.ApplyNoSyncWait(m, pebble.Sync); err != nil {
 			return written, err
 		}
@@ -209,6 +235,11 @@ func (db *DB) runSyncer() {
 				db.fault.set("sync", err)
 			}
 			g.merged = nil
+		}
+		if db.fault.get() == nil {
+			if err := db.mark.write(g.seq); err != nil {
+				db.fault.set("mark", err)
+			}
 		}
 		// Logs hide their failure from Pebble, which therefore says yes: the fault, set before it was told anything, is
 		// what counts.

@@ -60,6 +60,7 @@ type DB struct {
 	lineage push.Lineage
 	fault   *fault
 	cache   *pebble.Cache
+	mark    *mark
 	batches sync.Pool // of *Batch
 
 	wake     chan struct{} // capacity 1; tells the committer that there is something in next. Never closed
@@ -71,6 +72,8 @@ type DB struct {
 	mu      sync.Mutex
 	next    *group // what the committer takes next; nil if there is nothing to do
 	closing bool
+
+	seq uint64 // number of the last flushed write; owned by the committer
 
 	uses use // reads under way
 }
@@ -128,7 +131,7 @@ func (db *DB) closePebble() (err error) {
 	}()
 	err = db.pdb.Close()
 	db.cache.Unref()
-	return errors.Join(err, db.lock.Close())
+	return errors.Join(err, db.mark.file.Close(), db.lock.Close())
 }
 
 func errClosed() *push.Error {

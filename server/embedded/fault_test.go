@@ -293,3 +293,53 @@ func TestDB_WritersWaitForTheBacklogAndAreLetGoOnFailure(t *testing.T) {
 		t.Errorf("all %d writes went through", got)
 	}
 }
+
+// TestDB_FlippedBytesInTheLogAreNoticed kills a process and damages its last log: what was flushed to the log and not yet to a table is either read back as it was,
+// or the database does not open.
+func TestDB_FlippedBytesInTheLogAreNoticed(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	db := open(t, fs)
+	const keys = 60
+	for i := range keys {
+		write(t, db, fmt.Sprintf("x%06d", i), fmt.Sprintf("value %d", i))
+	}
+	names, err := fs.List("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log string
+	for _, n := range names {
+		if strings.HasSuffix(n, ".log") {
+			log = n
+		}
+	}
+	data, err := fs.UnsafeGetFileDataBuffer(fs.PathJoin("data", log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	noticed := 0
+	for at := 0; at < len(data); at += 7 {
+		damaged := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: newRNG(at)}) // kill -9: the page cache stays
+		buf, err := damaged.UnsafeGetFileDataBuffer(damaged.PathJoin("data", log))
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf[at] ^= 0x40
+		db, err := Open(Config{Dir: "data", FS: damaged})
+		if err != nil {
+			noticed++
+			continue
+		}
+		for i := range keys {
+			v, found := read(t, db, fmt.Sprintf("x%06d", i))
+			if want := fmt.Sprintf("value %d", i); !found || v != want {
+				t.Errorf("byte %d of %d flipped: key %d is %q (found %v) without an error", at, len(data), i, v, found)
+				break
+			}
+		}
+		db.Close()
+	}
+	if noticed == 0 {
+		t.Error("no flipped byte was noticed")
+	}
+}

@@ -127,10 +127,25 @@ func (db *DB) openPebble(cfg Config) (err error) {
 	if db.pdb, err = pebble.Open(cfg.Dir, db.options()); err != nil {
 		return err
 	}
+	if err := db.openMark(); err != nil {
+		return errors.Join(err, db.pdb.Close())
+	}
 	db.fs.serving.Store(true)
 	if ferr := db.fault.get(); ferr != nil {
 		db.fs.release()
-		return errors.Join(ferr, db.pdb.Close())
+		return errors.Join(ferr, db.mark.file.Close(), db.pdb.Close())
+	}
+	return nil
+}
+
+func (db *DB) openMark() error {
+	m, marked, err := openMark(db.fs, db.dir)
+	if err != nil {
+		return err
+	}
+	db.mark = m
+	if err := db.checkMark(marked); err != nil {
+		return errors.Join(err, m.file.Close())
 	}
 	return nil
 }
@@ -144,7 +159,7 @@ func (db *DB) options() *pebble.Options {
 		FormatMajorVersion: pebble.FormatValueSeparation,
 		MemTableSize:       memTableBytes,
 		// Beyond reach: this package stalls writers itself, see awaitRoom.
-		MemTableStopWritesThreshold: 1 << 12,
+		MemTableStopWritesThreshold: 4 * stallMemTables,
 		L0StopWritesThreshold:       1 << 12,
 		L0CompactionThreshold:       4,
 		LBaseMaxBytes:               64 << 20,

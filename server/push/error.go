@@ -57,6 +57,9 @@ func Errorf(k Kind, code, format string, args ...any) *Error {
 
 // KindOf returns the kind of the first *Error in err's chain, KindInternal if there is none.
 func KindOf(err error) Kind {
+	if err == nil {
+		return KindInternal
+	}
 	var e *Error
 	if errors.As(err, &e) {
 		return e.Kind

@@ -10,7 +10,7 @@
 // # Invariants
 //
 //   - A device has at most one session. Inserting another replaces it, whatever room held it; the one replaced is told to
-//     its room as an order, so that the room ends it even if every direct word to it is lost.
+//     its room as an order (the inserting room included), so that the room ends it even if every direct word to it is lost.
 //   - Epochs rise: the session inserted later has the higher epoch, across restarts of the register too.
 //   - Remove is compare-and-delete on epoch and boot: a late goodbye never deletes a newer session.
 //   - Sessions of a boot that is not the room's present one, or whose lease ran out, do not count anywhere.
@@ -26,7 +26,8 @@ import (
 // Register says who is online where. All methods are safe for concurrent use. It never calls back. A register also
 // satisfies saver.Locator where stores need one.
 type Register interface {
-	// Join begins a new life of a room: sessions of its earlier boots stop counting. The lease runs for LeaseTTL.
+	// Join begins a new life of a room: sessions of its earlier boots stop counting. The lease runs for LeaseTTL. Joining
+	// again with the present boot prolongs a lease that holds and keeps its sessions.
 	Join(ctx context.Context, room Room) error
 	// Renew prolongs the lease by LeaseTTL and returns, once each, the orders that came up since the last renewal.
 	// KindConflict, code "lease_lost": another boot joined under this room id, or the lease ran out and its sessions no
@@ -37,7 +38,7 @@ type Register interface {
 	// Rooms returns the rooms whose lease holds.
 	Rooms(ctx context.Context) ([]Room, error)
 
-	// Insert registers a session, gives it its epoch and returns it with the session of the same device that it
+	// Insert registers a session of a room whose lease holds (otherwise KindConflict, "lease_lost"), gives it its epoch and returns it with the session of the same device that it
 	// replaced, if there was one that counts. With Epoch already set it is a re-insert after a lost lease: it takes place only if
 	// no session with a higher epoch is there, otherwise KindConflict, code "replaced".
 	Insert(ctx context.Context, s Session) (Inserted, error)

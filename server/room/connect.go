@@ -222,6 +222,9 @@ func closeFor(err error) (wire.CloseCode, string) {
 		}
 		return wire.CloseProtocol, e.Detail
 	case push.KindConflict:
+		if e.Code == "lease_lost" {
+			return wire.CloseOverloaded, ""
+		}
 		return wire.CloseReplaced, e.Detail
 	case push.KindUnavailable:
 		return wire.CloseOverloaded, ""

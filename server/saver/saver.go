@@ -44,6 +44,7 @@ type Store interface {
 
 	// Recall makes every entry of a message a hole and appends an entry of kind EntryRecall to each slot it was in, in
 	// one step a shard. Repeating it appends nothing and answers the same. KindNotFound: no such message is on record.
+	// A recall entry has the filter of the original, counts for RecallSize in the limits, and expires as RecallExpires says.
 	Recall(ctx context.Context, r Recall) (Recalled, error)
 
 	// Message returns what is on record about a persistent message, until it expired or an hour longer. KindNotFound

@@ -11,6 +11,7 @@ import (
 
 	"carillon/server/clock"
 	"carillon/server/embedded"
+	"carillon/server/failpoint"
 	"carillon/server/idgenerator"
 	"carillon/server/push"
 )
@@ -67,6 +68,7 @@ func (b *Blocks) Reserve(ctx context.Context, size int64) (push.MsgID, error) {
 	if err != nil {
 		return 0, fmt.Errorf("idgenerator: reserve: %w", err)
 	}
+	failpoint.Hit(failpoint.IDsReserved)
 	return first, nil
 }
 

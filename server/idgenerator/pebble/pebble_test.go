@@ -2,6 +2,8 @@ package pebble_test
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 
 	"carillon/server/embedded"
@@ -82,5 +84,49 @@ func TestBlocks_ClosedDatabase(t *testing.T) {
 	}
 	if _, err := b.Reserve(context.Background(), 1); push.KindOf(err) != push.KindClosed {
 		t.Errorf("got %v, want KindClosed", err)
+	}
+}
+
+// brokenFS fails the flush of logs once it is told to.
+type brokenFS struct {
+	vfs.FS
+	broken atomic.Bool
+}
+
+func (f *brokenFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	file, err := f.FS.Create(name, c)
+	return &brokenFile{file, f}, err
+}
+
+type brokenFile struct {
+	vfs.File
+	fs *brokenFS
+}
+
+func (f *brokenFile) Sync() error {
+	if f.fs.broken.Load() {
+		return errors.New("broken disk")
+	}
+	return f.File.Sync()
+}
+
+func (f *brokenFile) SyncData() error { return f.Sync() }
+
+func TestBlocks_NotFlushedIsNotReserved(t *testing.T) {
+	fs := &brokenFS{FS: vfs.NewMem()}
+	db, err := embedded.Open(embedded.Config{Dir: "data", FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	b, err := pebble.New(pebble.Config{DB: db})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs.broken.Store(true)
+	for range 2 {
+		if first, err := b.Reserve(context.Background(), 10); push.KindOf(err) != push.KindUnavailable {
+			t.Errorf("got %d, %v, want KindUnavailable", first, err)
+		}
 	}
 }

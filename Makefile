@@ -1,0 +1,57 @@
+# Carillon: one command for each thing that a developer does. The same commands run on a laptop and in CI.
+# Everything here needs Go; `make test` also needs a C compiler (the race detector), git and bash.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO ?= go
+# Arguments for the server that `make run` starts, for example ARGS='--public-listen 127.0.0.1:9090'.
+ARGS ?=
+# Which packages, which benchmarks and for how long `make bench` runs.
+PACKAGES ?= ./...
+BENCH ?= .
+BENCHTIME ?= 1s
+# How long each fuzz target runs.
+FUZZTIME ?= 10s
+# Packages whose tests need the named failpoints; their tests start a binary that is built with them.
+FAILPOINT_PACKAGES ?= ./server/gateway/...
+
+export GO FUZZTIME FAILPOINT_PACKAGES
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "; print "usage: make <target>\n"} \
+		/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## Start a development server on ./data (needs Go alone)
+	@exec ./bin/carillon serve --dev --data ./data $(ARGS)
+
+.PHONY: build
+build: ## Build bin/carillon
+	@$(GO) build -o bin/carillon ./server/cmd/carillon
+
+.PHONY: test
+test: ## Everything that must hold: formatting, drift, vet, staticcheck, tests, crash tests, README, fuzzing
+	@scripts/test.sh
+
+.PHONY: lint
+lint: ## The checks of `make test` that run no tests
+	@scripts/test.sh format tidy generated vet staticcheck
+
+.PHONY: fmt
+fmt: ## Format every Go file
+	@gofmt -w server
+
+.PHONY: bench
+bench: ## Run the benchmarks: PACKAGES=./server/room/... BENCH=Fanout BENCHTIME=3s
+	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime '$(BENCHTIME)' -benchmem $(PACKAGES)
+
+.PHONY: generate
+generate: ## Write the generated code anew
+	@$(GO) generate ./...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target, one after the other: FUZZTIME=5m
+	@scripts/test.sh fuzz

@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands, in one command, on a laptop and in CI alike.
+#
+#   scripts/test.sh                every step
+#   scripts/test.sh vet race       only these
+#
+# Each step writes to a log of its own under bin/test-logs, which is shown when the step fails; a failed step does not keep
+# the later ones from running. The last line counts steps and tests. Exit code: 0 all passed, 1 one failed, 2 usage,
+# 130 interrupted.
+#
+# From the environment (the Makefile sets them): GO, FUZZTIME, FAILPOINT_PACKAGES.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+GO=${GO:-go}
+FUZZTIME=${FUZZTIME:-10s}
+FAILPOINT_PACKAGES=${FAILPOINT_PACKAGES:-./server/gateway/...}
+ALL_STEPS=(format tidy generated vet staticcheck race failpoints readme fuzz)
+
+# ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
+
+step_format() {
+	local files
+	files=$(gofmt -l server) || return 1
+	[[ -z $files ]] && return 0
+	printf 'not formatted (make fmt mends it):\n%s\n' "$files"
+	return 1
+}
+
+step_tidy() {
+	$GO mod tidy -diff && return 0
+	echo 'go.mod or go.sum is not what `go mod tidy` would write'
+	return 1
+}
+
+# Generates in a copy, so that neither uncommitted work nor a clean clone is touched.
+step_generated() {
+	local copy=$scratch/generated
+	rm -rf "$copy" && mkdir -p "$copy/before" || return 1
+	# A file that is listed but deleted from the tree is nothing to compare.
+	git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' f; do
+		if [[ -e $f ]]; then printf '%s\0' "$f"; fi
+	done >"$copy/files" || return 1
+	tar -cf - --null -T "$copy/files" | tar -xf - -C "$copy/before" || return 1
+	cp -R "$copy/before" "$copy/after" || return 1
+	(cd "$copy/after" && GOFLAGS="${GOFLAGS:-} -buildvcs=false" $GO generate ./...) || return 1
+	diff -ru "$copy/before" "$copy/after" && return 0
+	echo 'generated code differs from what is checked in (make generate mends it)'
+	return 1
+}
+
+step_vet() {
+	local os failed=0
+	for os in linux darwin windows; do
+		echo "GOOS=$os"
+		GOOS=$os $GO vet ./... || failed=1
+	done
+	echo 'with failpoints'
+	$GO vet -tags failpoints ./... || failed=1
+	return $failed
+}
+
+step_staticcheck() {
+	local failed=0
+	$GO tool staticcheck ./... || failed=1
+	$GO tool staticcheck -tags failpoints ./... || failed=1
+	return $failed
+}
+
+step_race() {
+	if [[ $($GO env GOOS) == linux ]] && ! command -v "$($GO env CC)" >/dev/null; then
+		echo "the race detector needs a C compiler; none found as '$($GO env CC)' (install gcc or clang)"
+		return 1
+	fi
+	$GO test -race -shuffle=on -v ./...
+}
+
+# The crash tests kill and restart real servers. They run without the race detector, on the binary as it is released but
+# for the failpoints.
+step_failpoints() {
+	# shellcheck disable=SC2086 # a list of patterns
+	$GO test -tags failpoints -count=1 -timeout 15m -v $FAILPOINT_PACKAGES
+}
+
+# The commands of the README, as they stand there.
+step_readme() { scripts/readme_test.sh; }
+
+# Inputs that fail are written to testdata/fuzz of the package, to be committed with the fix; inputs that only reach new
+# code stay in Go's build cache, so that the next run begins where this one ended.
+step_fuzz() {
+	local dir target targets failed=0 found=0
+	while IFS= read -r dir; do
+		targets=$($GO test -list '^Fuzz' "./$dir") || { printf '%s\n' "$targets"; failed=1; continue; }
+		for target in $(grep '^Fuzz' <<<"$targets"); do
+			found=$((found + 1))
+			echo "$dir $target"
+			$GO test -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" "./$dir" || failed=1
+		done
+	done < <(grep -rlE '^func Fuzz' --include='*_test.go' server | xargs -r -n1 dirname | sort -u)
+	echo "fuzz targets: $found, $FUZZTIME each"
+	((found > 0 && failed == 0))
+}
+
+# ---- running them ----------------------------------------------------------------------------------------------------
+
+child=
+logs=$PWD/bin/test-logs
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/carillon-test.XXXXXX") || exit 1
+
+# Ends the running step and everything it started: each step is a process group of its own.
+stop() {
+	trap '' INT TERM
+	if [[ -n $child ]]; then
+		kill -TERM -- "-$child" 2>/dev/null
+		wait "$child" 2>/dev/null
+	fi
+	printf '\ninterrupted\n'
+	exit 130
+}
+trap 'rm -rf "$scratch"' EXIT
+trap stop INT TERM
+
+# Prints the lines of a step's log that matter when it went well: one for each package, or for each fuzz target.
+brief() {
+	grep -E '^(ok[[:space:]]|---? FAIL|FAIL[[:space:]]|fuzz targets:)' "$1" | sed 's/^/    /'
+}
+
+# Prints a failed step's log. Of verbose test output, only packages that failed, without their tests that passed.
+show_failure() {
+	if ! grep -q '^=== RUN' "$1"; then
+		sed 's/^/    /' "$1"
+		return
+	fi
+	awk '
+		/^=== (RUN|PAUSE|CONT|NAME)/ || /^ *--- (PASS|SKIP)/ || /^PASS$/ { next }
+		/^ok[ \t]/ || /^\?[ \t]/ { held = ""; next }
+		{ held = held "    " $0 "\n" }
+		/^FAIL[ \t]/ { printf "%s", held; held = "" }
+		END { printf "%s", held }
+	' "$1"
+}
+
+count() { grep -cE "^ *--- $2: " "$1"; }
+
+run_step() {
+	local name=$1 log=$logs/$1.log began=$SECONDS status
+	printf '%s ...\n' "$name"
+	set -m
+	"step_$name" >"$log" 2>&1 </dev/null &
+	child=$!
+	set +m
+	wait "$child"
+	status=$?
+	child=
+	tests_passed=$((tests_passed + $(count "$log" PASS)))
+	tests_failed=$((tests_failed + $(count "$log" FAIL)))
+	tests_skipped=$((tests_skipped + $(count "$log" SKIP)))
+	if ((status == 0)); then
+		brief "$log"
+		steps_passed=$((steps_passed + 1))
+		summary+=$(printf '  %-12s ok      %4ds' "$name" $((SECONDS - began)))$'\n'
+	else
+		show_failure "$log"
+		steps_failed=$((steps_failed + 1))
+		summary+=$(printf '  %-12s FAILED  %4ds  %s' "$name" $((SECONDS - began)) "${log#"$PWD/"}")$'\n'
+	fi
+}
+
+steps=("$@")
+((${#steps[@]})) || steps=("${ALL_STEPS[@]}")
+for name in "${steps[@]}"; do
+	if [[ " ${ALL_STEPS[*]} " != *" $name "* ]]; then
+		echo "no step '$name'; there are: ${ALL_STEPS[*]}" >&2
+		exit 2
+	fi
+done
+
+mkdir -p "$logs" || exit 1
+summary='' steps_passed=0 steps_failed=0 tests_passed=0 tests_failed=0 tests_skipped=0
+for name in "${steps[@]}"; do
+	run_step "$name"
+done
+
+printf '\n%s\n' "$summary"
+printf 'tests: %d passed, %d failed, %d skipped\n' "$tests_passed" "$tests_failed" "$tests_skipped"
+printf 'steps: %d passed, %d failed\n' "$steps_passed" "$steps_failed"
+((steps_failed == 0))

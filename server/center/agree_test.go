@@ -1,0 +1,154 @@
+package center
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestParsePublish_AgreesWithTheContract(t *testing.T) {
+	s := loadContract(t).schema(t, "/components/schemas/PublishRequest")
+	for _, c := range publishCases {
+		if err := judge(s, []byte(c.body)); (err == nil) != (c.want == nil) {
+			t.Errorf("%s: the contract says %v, want %v", c.name, err, c.want)
+		}
+	}
+	rng := rand.New(rand.NewPCG(3, 1))
+	valid := 0
+	for range 5000 {
+		body := randomPublish(rng)
+		_, _, ours := parsePublish([]byte(body), testLimits(), productLimits())
+		theirs := judge(s, []byte(body))
+		if (ours == nil) != (theirs == nil) {
+			t.Fatalf("%s\nours: %v\ncontract: %v", body, ours, theirs)
+		}
+		if ours == nil {
+			valid++
+		}
+	}
+	if valid < 500 || valid > 4500 {
+		t.Errorf("%d of 5000 generated requests are valid: they prove little", valid)
+	}
+}
+
+// chooser builds requests of which each part is wrong now and then.
+type chooser struct{ *rand.Rand }
+
+func (c chooser) oneIn(n int) bool { return c.IntN(n) == 0 }
+
+func (c chooser) of(words ...string) string { return words[c.IntN(len(words))] }
+
+func (c chooser) text() string {
+	if c.oneIn(12) {
+		return c.of(`5`, `null`, `""`, `"a\u0000b"`, `"a\u007f"`, `[]`, `{}`, `true`, `"`+strings.Repeat("é", 70)+`"`, `"`+strings.Repeat("x", 200)+`"`)
+	}
+	return c.of(`"alice"`, `"bob"`, `"cathy"`, `"u\u00e9"`, `"ü"`, `" "`, `"`+strings.Repeat("x", 128)+`"`, fmt.Sprintf(`"u%d"`, c.IntN(1000)))
+}
+
+// object joins members; now and then one is unknown.
+func (c chooser) object(members ...string) string {
+	members = slices.DeleteFunc(members, func(m string) bool { return m == "" })
+	if c.oneIn(25) {
+		members = append(members, `"extra":1`)
+	}
+	c.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+	return "{" + strings.Join(members, c.of(",", " ,\n")) + "}"
+}
+
+// member returns a member with a chance of one in n, otherwise nothing.
+func (c chooser) member(n int, name string, value func() string) string {
+	if !c.oneIn(n) {
+		return ""
+	}
+	return `"` + name + `":` + value()
+}
+
+func (c chooser) items(item func() string) string {
+	if c.oneIn(20) {
+		return c.of(`[]`, `{}`, `null`, `"alice"`)
+	}
+	items := make([]string, 1+c.IntN(3))
+	for i := range items {
+		items[i] = item()
+	}
+	return "[" + strings.Join(items, ",") + "]"
+}
+
+func (c chooser) audience() string {
+	device := func() string {
+		return c.object(`"user":`+c.text(), c.member(1+c.IntN(20)/19, "device", c.text))
+	}
+	kinds := []string{
+		`"users":` + c.items(c.text), `"devices":` + c.items(device), `"everyone":` + c.of(`true`, `true`, `true`, `false`, `1`),
+	}
+	c.Shuffle(3, func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
+	n := 1
+	if c.oneIn(20) {
+		n = c.IntN(4)
+	}
+	return c.object(kinds[:n]...)
+}
+
+func (c chooser) value() string {
+	return c.of(`1`, `null`, `"x"`, `{"a":[1,2,{"b":-0.5e3}]}`, `[ ]`, `false`, `{"a":1,"a":2}`, `"\ud83d\ude00"`)
+}
+
+func (c chooser) message() string {
+	bodies := []string{`"body":` + c.value(), `"body_base64":` + c.of(`""`, `"AAE="`, `"AA=="`, `"AAAA"`)}
+	if c.oneIn(20) {
+		bodies[1] = `"body_base64":` + c.of(`"AAE"`, `"AAF="`, `"A-=="`, `5`, `"AA=\n="`)
+	}
+	if k := c.IntN(20); k < 18 {
+		bodies = bodies[k%2 : k%2+1]
+	} else if k == 18 {
+		bodies = nil
+	}
+	hs := func() string {
+		return c.of(`{}`, `{"a":"b"}`, headers(3), headers(16), headers(17), `{"":"x"}`, `{"a":5}`, `{"a":"`+strings.Repeat("x", 4096)+`"}`, `[]`,
+			`{"a":"`+strings.Repeat("x", 2000)+`","b":"`+strings.Repeat("x", 2000)+`"}`, `{"a\n":"x"}`)
+	}
+	ttl := func() string {
+		return c.of(`1`, `60`, `604800`, `6e1`, `60.0`, `604801`, `0`, `-1`, `1.5`, `"60"`, `null`, `1e300`)
+	}
+	return c.object(append(bodies,
+		c.member(3, "persistent", func() string { return c.of(`true`, `true`, `true`, `false`, `null`) }),
+		c.member(6, "ttl_seconds", ttl), c.member(6, "collapse_key", c.text), c.member(8, "headers", hs), c.member(4, "ref", c.text),
+	)...)
+}
+
+func randomPublish(rng *rand.Rand) string {
+	c := chooser{rng}
+	return c.object(`"to":`+c.audience(), `"message":`+c.message(), c.member(5, "validate_only", func() string { return c.of(`true`, `false`, `false`, `0`) }))
+}
+
+func TestParseBatch_AgreesWithTheContract(t *testing.T) {
+	whole := loadContract(t).schema(t, "/components/schemas/BatchRequest")
+	item := loadContract(t).schema(t, "/components/schemas/BatchItem")
+	rng := rand.New(rand.NewPCG(5, 1))
+	c := chooser{rng}
+	for range 1500 {
+		parts := make([]string, 1+rng.IntN(4))
+		for i := range parts {
+			key := func() string {
+				return c.of(`"k"`, `"k 2"`, `""`, `"é"`, `"`+strings.Repeat("k", 255)+`"`, `"`+strings.Repeat("k", 256)+`"`, `7`)
+			}
+			parts[i] = c.object(`"to":`+c.audience(), `"message":`+c.message(), c.member(3, "idempotency_key", key))
+		}
+		body := c.object(`"messages":[`+strings.Join(parts, ",")+`]`, c.member(5, "validate_only", func() string { return c.of(`true`, `false`, `0`) }))
+		items, _, err := parseBatch([]byte(body), testLimits(), productLimits())
+		ours := err == nil && !slices.ContainsFunc(items, func(i batchItem) bool { return i.err != nil })
+		if theirs := judge(whole, []byte(body)); ours != (theirs == nil) {
+			t.Fatalf("%s\nours: %v %v\ncontract: %v", body, err, items, theirs)
+		}
+		if err != nil {
+			continue
+		}
+		for i, it := range items {
+			if theirs := judge(item, []byte(parts[i])); (it.err == nil) != (theirs == nil) {
+				t.Fatalf("%s\nours: %v\ncontract: %v", parts[i], it.err, theirs)
+			}
+		}
+	}
+}

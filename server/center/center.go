@@ -1,0 +1,138 @@
+package center
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"carillon/server/auth"
+	"carillon/server/catalog"
+	"carillon/server/clock"
+	"carillon/server/push"
+	"carillon/server/register"
+	"carillon/server/saver"
+)
+
+// Config is what a center is made of. Saver, Register, Rooms, Catalog, Keys, IDs, Secret and Rand are needed.
+type Config struct {
+	Saver    saver.Store
+	Register register.Register
+	Rooms    push.Rooms
+	Catalog  Catalog
+	Keys     Keys
+	IDs      IDs
+	Secret   string // the bearer of the admin interface
+
+	Backup func(ctx context.Context, directory string) error // nil: not supported by the store
+	Drain  func(ctx context.Context) error                   // begins to drain, does not wait; nil: no sessions here
+
+	Rand    io.Reader // of request ids and secrets, safe for concurrent use; crypto/rand.Reader outside tests
+	Clock   clock.Clock
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // nil: nothing is measured
+	Limits  Limits
+}
+
+// Catalog is the catalog with the look-up that costs nothing; *catalog.Cache is one.
+type Catalog interface {
+	catalog.Catalog
+	LookupProduct(ctx context.Context, id push.ProductID) (*catalog.Product, error)
+}
+
+// Keys judges the Authorization header of a product server; *auth.APIKeys does.
+type Keys interface {
+	Check(ctx context.Context, authorization string) (auth.Principal, error)
+}
+
+// IDs gives message ids; idgenerator's generator does.
+type IDs interface {
+	Next(ctx context.Context) (push.MsgID, error)
+}
+
+// Limits of requests. A zero field means its default.
+type Limits struct {
+	Request       int           // bytes of the body of a single publish, or of an admin request; 256 KiB
+	Batch         int           // bytes of the body of a batch; 8 MiB
+	Items         int           // messages of a batch; 500
+	Targets       int           // users, or devices, that a message names; 1 000
+	BatchTargets  int           // users that all messages of a batch name together; 10 000
+	BodyDepth     int           // levels that a message's JSON body nests; 60
+	InFlight      int           // requests of one product under way in this process; 256
+	StoreDeadline time.Duration // how long a write to the store may take; 10 s
+}
+
+func (l Limits) withDefaults() Limits {
+	def(&l.Request, 256<<10)
+	def(&l.Batch, 8<<20)
+	def(&l.Items, 500)
+	def(&l.Targets, 1000)
+	def(&l.BatchTargets, 10000)
+	def(&l.BodyDepth, 60)
+	def(&l.InFlight, 256)
+	def(&l.StoreDeadline, 10*time.Second)
+	return l
+}
+
+func def[T ~int | ~int64](p *T, v T) {
+	if *p == 0 {
+		*p = v
+	}
+}
+
+// Center serves the REST interface. It is safe for concurrent use, owns no goroutine, and holds nothing that has to be
+// closed: whoever made its stores closes them.
+type Center struct {
+	// Static after construction.
+	cfg     Config
+	limits  Limits
+	metrics *metrics
+	booted  string // random, the first part of request ids
+
+	requests atomic.Uint64 // request ids made so far
+	inFlight sync.Map      // push.ProductID to *atomic.Int64; products are few and never go
+}
+
+// New returns a center. It registers its metrics with Config.Metrics.
+func New(cfg Config) (*Center, error) {
+	for _, missing := range []struct {
+		is   bool
+		what string
+	}{
+		{cfg.Saver == nil, "Saver"}, {cfg.Register == nil, "Register"}, {cfg.Rooms == nil, "Rooms"},
+		{cfg.Catalog == nil, "Catalog"}, {cfg.Keys == nil, "Keys"}, {cfg.IDs == nil, "IDs"},
+		{cfg.Secret == "", "Secret"}, {cfg.Rand == nil, "Rand"},
+	} {
+		if missing.is {
+			return nil, errors.New("center: Config." + missing.what + " is missing")
+		}
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Center{cfg: cfg, limits: cfg.Limits.withDefaults()}
+	var err error
+	if c.metrics, err = newMetrics(cfg.Metrics); err != nil {
+		return nil, err
+	}
+	if c.booted, err = randomHex(cfg.Rand, 6); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Public returns the handler of /v1, for the public listener. It routes by the whole path of the request, wherever it is
+// mounted: nothing may strip it.
+func (c *Center) Public() http.Handler { return c.publicRouter() }
+
+// Admin returns the handler of /admin/v1, for the admin listener.
+func (c *Center) Admin() http.Handler { return c.adminRouter() }

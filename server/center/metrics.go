@@ -1,0 +1,69 @@
+package center
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what center counts. Labels are patterns, classes and codes, never anything that a sender chooses.
+type metrics struct {
+	requests *prometheus.CounterVec // method, route, class of status
+	problems *prometheus.CounterVec // code
+	messages *prometheus.CounterVec // outcome, code
+	publish  prometheus.Histogram   // seconds from the request to its answer
+}
+
+// outcome says what became of a message that somebody asked to publish.
+type outcome string
+
+const (
+	outcomeAccepted outcome = "accepted"
+	outcomeRepeated outcome = "repeated"
+	outcomeRefused  outcome = "refused"
+)
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carillon_center_requests_total", Help: "REST requests by operation and class of status.",
+		}, []string{"method", "route", "status"}),
+		problems: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carillon_center_problems_total", Help: "REST requests refused, by code.",
+		}, []string{"code"}),
+		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "carillon_center_messages_total", Help: "Messages asked to publish, by outcome and code of refusal.",
+		}, []string{"outcome", "code"}),
+		publish: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "carillon_center_publish_seconds", Help: "Time from a publish request to its answer.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
+		}),
+	}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.requests, m.problems, m.messages, m.publish} {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("center: register metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) request(method, route string, status int, code string) {
+	if route == "" {
+		method, route = "other", "none" // a stranger chooses neither label
+	}
+	m.requests.WithLabelValues(method, route, strconv.Itoa(status/100)+"xx").Inc()
+	if code != "" {
+		m.problems.WithLabelValues(code).Inc()
+	}
+}
+
+func (m *metrics) message(o outcome, code Code) {
+	m.messages.WithLabelValues(string(o), string(code)).Inc()
+}
+
+func (m *metrics) published(took time.Duration) { m.publish.Observe(took.Seconds()) }

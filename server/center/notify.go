@@ -1,0 +1,169 @@
+package center
+
+import (
+	"context"
+
+	"carillon/server/push"
+	"carillon/server/saver"
+)
+
+// deliveries groups what rooms are told of one message, one delivery a room. Rooms are as many as there are nodes, so a
+// list is searched faster than a map.
+type deliveries []roomDelivery
+
+type roomDelivery struct {
+	room push.RoomID
+	*push.Delivery
+}
+
+// of returns the delivery of a room, a copy of like if there was none yet.
+func (ds *deliveries) of(room push.RoomID, like *push.Delivery) *push.Delivery {
+	for _, d := range *ds {
+		if d.room == room {
+			return d.Delivery
+		}
+	}
+	d := *like
+	*ds = append(*ds, roomDelivery{room, &d})
+	return &d
+}
+
+func (c *Center) deliver(ds deliveries) {
+	for _, d := range ds {
+		c.cfg.Rooms.Deliver(d.room, d.Delivery)
+	}
+}
+
+// notifyStored tells the rooms that the store named of a message that was stored just now.
+func (c *Center) notifyStored(product push.ProductID, p *saver.Publication, s *saver.Published) {
+	like := &push.Delivery{Product: product, Message: s.Message, Lineage: s.Lineage, Filter: p.Filter}
+	var ds deliveries
+	ds.addOwn(like, s.Own, func(i int) *push.Filter { return p.Own[i].Filter })
+	ds.addCommon(like, s.Common)
+	c.deliver(ds)
+}
+
+// addOwn adds entries of own slots, each to the rooms that may hold readers of it.
+func (ds *deliveries) addOwn(like *push.Delivery, own []saver.Placed, filter func(i int) *push.Filter) {
+	for i := range own {
+		for _, room := range own[i].Rooms {
+			d := ds.of(room, like)
+			d.Own = append(d.Own, push.OwnPlace{User: own[i].User, Place: own[i].Place, Filter: filter(i)})
+		}
+	}
+}
+
+// addCommon adds entries of common slots.
+func (ds *deliveries) addCommon(like *push.Delivery, common []saver.Placed) {
+	for i := range common {
+		for _, room := range common[i].Rooms {
+			d := ds.of(room, like)
+			d.Common = append(d.Common, push.CommonPlace{Shard: common[i].Shard, Place: common[i].Place})
+		}
+	}
+}
+
+// findLive finds, for requests that are not persistent, the rooms of those online. They are asked for in one call, and
+// before anything is stored, so that a request which cannot be delivered leaves no idempotency record behind. The
+// result is as long as reqs, or nil if none needs it.
+func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request, results []result) []deliveries {
+	var users []push.UserID
+	live, everyone := false, false
+	for i, req := range reqs {
+		if req == nil || results[i].err != nil || req.message.Persistent {
+			continue
+		}
+		live = true
+		everyone = everyone || req.everyone
+		for _, t := range req.targets {
+			users = append(users, t.User)
+		}
+	}
+	if !live {
+		return nil
+	}
+	rooms, err := c.roomsOf(ctx, p, users, everyone)
+	found := make([]deliveries, len(reqs))
+	for i, req := range reqs {
+		if req == nil || results[i].err != nil || req.message.Persistent {
+			continue
+		}
+		if err != nil {
+			results[i].err = unavailable(codeRoomsUnavailable, err)
+			continue
+		}
+		found[i] = rooms.of(p, req)
+	}
+	return found
+}
+
+// liveRooms is where those online are.
+type liveRooms struct {
+	byUser map[push.UserID][]push.RoomID
+	all    []push.RoomID // if somebody asked for everyone
+}
+
+func (c *Center) roomsOf(
+	ctx context.Context, p push.ProductID, users []push.UserID, everyone bool,
+) (l liveRooms, err error) {
+	if everyone {
+		rooms, err := c.cfg.Register.Rooms(ctx)
+		if err != nil {
+			return l, err
+		}
+		for _, r := range rooms {
+			l.all = append(l.all, r.ID)
+		}
+	}
+	if len(users) == 0 {
+		return l, nil
+	}
+	sessions, err := c.cfg.Register.Lookup(ctx, p, users)
+	if err != nil {
+		return l, err
+	}
+	l.byUser = make(map[push.UserID][]push.RoomID, len(users))
+	for i, u := range users {
+		rooms := make([]push.RoomID, len(sessions[i]))
+		for j := range sessions[i] {
+			rooms[j] = sessions[i][j].Room
+		}
+		l.byUser[u] = rooms
+	}
+	return l, nil
+}
+
+// of returns the deliveries of a request, still without their message. A room stands in it once for each user,
+// however many devices of that user it holds.
+func (l *liveRooms) of(p push.ProductID, req *request) deliveries {
+	var ds deliveries
+	if req.everyone {
+		for _, room := range l.all {
+			ds.of(room, &push.Delivery{Product: p, Everyone: true})
+		}
+		return ds
+	}
+	like := &push.Delivery{Product: p}
+	for _, t := range req.targets {
+		for _, room := range l.byUser[t.User] {
+			d := ds.of(room, like)
+			if n := len(d.Users); n == 0 || d.Users[n-1].User != t.User {
+				d.Users = append(d.Users, push.UserFilter{User: t.User, Filter: t.Filter})
+			}
+		}
+	}
+	return ds
+}
+
+// deliverLive hands messages that are not persistent to the rooms that were found for them.
+func (c *Center) deliverLive(p push.ProductID, reqs []*request, results []result, live []deliveries) {
+	for i, ds := range live {
+		if results[i].err != nil || results[i].repeated {
+			continue
+		}
+		for _, d := range ds {
+			d.Message = results[i].message
+		}
+		c.deliver(ds)
+	}
+}

@@ -1,0 +1,92 @@
+package center
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"carillon/server/catalog"
+)
+
+// adminCases are bodies of the admin interface, by schema, and what is wrong with them.
+var adminCases = []struct {
+	schema string
+	body   string
+	want   []string
+}{
+	{"ProductCreate", `{"id":"shop"}`, nil},
+	{"ProductCreate", `{"id":"shop-2_x","name":"Läden","shards":1024,"token_lifetime_seconds":60,"limits":{"ttl_seconds":null,"own_messages":5},"first_visit":{"first":"head","later":null}}`, nil},
+	{"ProductCreate", `{}`, []string{"/id required"}},
+	{"ProductCreate", `{"id":"Shop"}`, []string{"/id bad_format"}},
+	{"ProductCreate", `{"id":"-shop"}`, []string{"/id bad_format"}},
+	{"ProductCreate", `{"id":""}`, []string{"/id bad_format"}},
+	{"ProductCreate", `{"id":"shop","shards":0}`, []string{"/shards too_small"}},
+	{"ProductCreate", `{"id":"shop","shards":1025}`, []string{"/shards too_large"}},
+	{"ProductCreate", `{"id":"shop","disabled":true}`, []string{"/disabled unknown_member"}},
+	{"ProductCreate", `{"id":"shop","name":"` + strings.Repeat("é", 101) + `"}`, []string{"/name too_long"}},
+	{"ProductCreate", `{"id":"shop","name":"a\u0085"}`, []string{"/name control_character"}},
+	{"ProductPatch", `{"disabled":true}`, nil},
+	{"ProductPatch", `{"name":"","token_lifetime_seconds":null}`, nil},
+	{"ProductPatch", `{}`, []string{" too_few"}},
+	{"ProductPatch", `{"id":"x"}`, []string{"/id unknown_member", " too_few"}},
+	{"ProductPatch", `{"limits":{}}`, []string{"/limits too_few"}},
+	{"ProductPatch", `{"limits":{"ttl_seconds":604801,"key_ttl_seconds":59,"body_bytes":65537,"own_bytes":1}}`,
+		[]string{"/limits/body_bytes too_large", "/limits/key_ttl_seconds too_small", "/limits/own_bytes too_small", "/limits/ttl_seconds too_large"}},
+	{"ProductPatch", `{"first_visit":{"common":"tail"}}`, []string{"/first_visit/common unknown_value"}},
+	{"ProductPatch", `{"first_visit":{"common":1}}`, []string{"/first_visit/common wrong_type"}},
+	{"DeviceKeyCreate", `{"alg":"HS256"}`, nil},
+	{"DeviceKeyCreate", `{"alg":"HS256","id":"k.1_-","name":"n","secret_base64":"` + strings.Repeat("AAAA", 16) + `"}`, nil},
+	{"DeviceKeyCreate", `{"alg":"EdDSA","public_key":"x"}`, nil},
+	{"DeviceKeyCreate", `{"alg":"none"}`, []string{"/alg unknown_value"}},
+	{"DeviceKeyCreate", `{"id":"k"}`, []string{"/alg required"}},
+	{"DeviceKeyCreate", `{"alg":"HS256","id":"a b"}`, []string{"/id bad_format"}},
+	{"DeviceKeyCreate", `{"alg":"HS256","public_key":"x"}`, []string{"/public_key not_allowed"}},
+	{"DeviceKeyCreate", `{"alg":"RS256"}`, []string{"/public_key required"}},
+	{"DeviceKeyCreate", `{"alg":"RS256","public_key":"x","secret_base64":"AAAA"}`, []string{"/secret_base64 not_allowed"}},
+	{"DeviceKeyCreate", `{"alg":"HS256","secret_base64":"AAA"}`, []string{"/secret_base64 bad_base64"}},
+	{"DeviceKeyCreate", `{"alg":"HS256","secret_base64":"` + strings.Repeat("AAAA", 343) + `"}`, []string{"/secret_base64 too_long"}},
+	{"ApiKeyCreate", `{"scopes":["messages:write","*"],"expires":"2030-01-01T00:00:00Z"}`, nil},
+	{"ApiKeyCreate", `{}`, []string{"/scopes required"}},
+	{"ApiKeyCreate", `{"scopes":[]}`, []string{"/scopes too_few"}},
+	{"ApiKeyCreate", `{"scopes":["root"]}`, []string{"/scopes/0 unknown_value"}},
+	{"ApiKeyCreate", `{"scopes":["*","*"]}`, []string{"/scopes/1 duplicate"}},
+	{"ApiKeyCreate", `{"scopes":["*"],"expires":"tomorrow"}`, []string{"/expires bad_format"}},
+	{"BackupRequest", `{"directory":"/backups/1"}`, nil},
+	{"BackupRequest", `{"directory":""}`, []string{"/directory empty"}},
+	{"BackupRequest", `{"directory":"a\u0000"}`, []string{"/directory control_character"}},
+	{"BackupRequest", `{}`, []string{"/directory required"}},
+}
+
+func TestParseAdmin_SaysWhereAndWhat_AndAgreesWithTheContract(t *testing.T) {
+	parse := map[string]func([]byte) error{
+		"ProductCreate":   func(b []byte) error { _, err := parseProduct(b); return err },
+		"ProductPatch":    func(b []byte) error { return patchProduct(b, new(catalog.Product)) },
+		"DeviceKeyCreate": func(b []byte) error { _, err := parseDeviceKey(b); return err },
+		"ApiKeyCreate":    func(b []byte) error { _, err := parseAPIKey(b); return err },
+		"BackupRequest":   func(b []byte) error { _, err := parseBackup(b); return err },
+	}
+	for _, c := range adminCases {
+		slices.Sort(c.want)
+		if got := places(t, parse[c.schema]([]byte(c.body))); !slices.Equal(got, c.want) {
+			t.Errorf("%s %s:\n got %q\nwant %q", c.schema, c.body, got, c.want)
+		}
+		theirs := judge(loadContract(t).schema(t, "/components/schemas/"+c.schema), []byte(c.body))
+		if (theirs == nil) != (c.want == nil) {
+			t.Errorf("%s %s: the contract says %v, want %v", c.schema, c.body, theirs, c.want)
+		}
+	}
+}
+
+func TestLimitFields_AreThoseOfTheContract(t *testing.T) {
+	props := loadContract(t).at("components", "schemas", "LimitsPatch", "properties").(map[string]any)
+	if got, want := len(limitFields), len(props); got != want {
+		t.Errorf("%d limits, the contract has %d", got, want)
+	}
+	for _, f := range limitFields {
+		p, _ := props[f.name].(map[string]any)
+		if got, want := fmt.Sprintf("%v %v", p["minimum"], p["maximum"]), fmt.Sprintf("%d %d", f.least, f.most); got != want {
+			t.Errorf("%s: the contract says %s, want %s", f.name, got, want)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package center
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"carillon/server/push"
+)
+
+// moment is the form of points in time.
+const moment = "2006-01-02T15:04:05.000Z07:00"
+
+// published answers a publish. Its body is appended by hand: encoding/json would cost as much as the rest of a request.
+type published struct {
+	status   int
+	id       push.MsgID
+	replayed bool
+	body     []byte
+}
+
+// VisitPublishMessageResponse writes the answer.
+func (p published) VisitPublishMessageResponse(w http.ResponseWriter) error {
+	h := w.Header()
+	if p.status == http.StatusCreated {
+		h.Set("Location", "/v1/messages/"+p.id.String())
+	}
+	if p.replayed {
+		h.Set("Idempotent-Replayed", "true")
+	}
+	h.Set("Content-Type", "application/json")
+	w.WriteHeader(p.status)
+	_, err := w.Write(p.body)
+	return err
+}
+
+// appendPublished appends the schema Published. It depends on the request and on what the store remembers under an
+// idempotency key alone, so that a repeat has the same bytes.
+func appendPublished(dst []byte, req *request, m *push.Message) []byte {
+	dst = append(dst, `{"id":"`...)
+	dst = strconv.AppendInt(dst, int64(m.ID), 10)
+	dst = append(dst, '"')
+	if req.message.Ref != "" {
+		dst = append(dst, `,"ref":`...)
+		dst = appendString(dst, req.message.Ref)
+	}
+	dst = append(dst, `,"persistent":`...)
+	dst = strconv.AppendBool(dst, m.Persistent)
+	dst = appendMoment(append(dst, `,"created":`...), m.Created)
+	if m.Persistent {
+		dst = appendMoment(append(dst, `,"expires":`...), m.Expires)
+	}
+	dst = appendTargets(append(dst, ','), req)
+	return append(dst, '}')
+}
+
+// appendValidated appends the schema Validated.
+func appendValidated(dst []byte, req *request) []byte {
+	dst = appendTargets(append(dst, `{"valid":true,`...), req)
+	return append(dst, '}')
+}
+
+func appendTargets(dst []byte, req *request) []byte {
+	if req.everyone {
+		return append(dst, `"targets":{"everyone":true},"membership":"at_delivery"`...)
+	}
+	dst = append(dst, `"targets":{"users":`...)
+	dst = strconv.AppendInt(dst, int64(len(req.targets)), 10)
+	if req.devices > 0 {
+		dst = append(dst, `,"devices":`...)
+		dst = strconv.AppendInt(dst, int64(req.devices), 10)
+	}
+	return append(dst, `},"membership":"at_send"`...)
+}
+
+func appendMoment(dst []byte, t push.MilliTime) []byte {
+	dst = append(dst, '"')
+	dst = t.Time().AppendFormat(dst, moment)
+	return append(dst, '"')
+}
+
+// appendString appends a JSON string.
+func appendString(dst []byte, s string) []byte {
+	b, _ := json.Marshal(s) // a string: it cannot fail
+	return append(dst, b...)
+}
+
+// showTime returns a point in time as answers hold it.
+func showTime(t push.MilliTime) string { return t.Time().Format(moment) }
+
+// optTime returns a point in time, nil for none.
+func optTime(t push.MilliTime) *string {
+	if t == 0 {
+		return nil
+	}
+	return new(showTime(t))
+}
+
+// optString returns s, nil if it is empty.
+func optString(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// seconds returns whole seconds of a duration.
+func seconds(d time.Duration) int { return int(d / time.Second) }

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"carillon/server/failpoint"
+)
+
+// The exit codes, as the help states them.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// app is what a command may touch of the world.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	environ        []string // NAME=value
+}
+
+// env returns a variable's value, empty if it is not set.
+func (a *app) env(name string) string {
+	value := ""
+	for _, e := range a.environ {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			value = v
+		}
+	}
+	return value
+}
+
+// say writes a line for people; what programs read goes to stdout.
+func (a *app) say(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) }
+
+func (a *app) print(format string, args ...any) { fmt.Fprintf(a.stdout, format+"\n", args...) }
+
+// The variables that commands read beside the server's configuration.
+const (
+	envConfig     = "CARILLON_CONFIG"
+	envURL        = "CARILLON_URL"
+	envAdminURL   = "CARILLON_ADMIN_URL"
+	envAPIKey     = "CARILLON_API_KEY"
+	envAPIKeyFile = "CARILLON_API_KEY_FILE"
+	envProduct    = "CARILLON_PRODUCT"
+	envToken      = "CARILLON_TOKEN"
+	envTokenFile  = "CARILLON_TOKEN_FILE"
+)
+
+// ownEnv lists them, for the configuration to pass over, and in a build for tests the variable of package failpoint.
+func ownEnv() []string {
+	own := []string{envConfig, envURL, envAdminURL, envAPIKey, envAPIKeyFile, envProduct, envToken, envTokenFile}
+	if failpoint.Enabled {
+		own = append(own, "CARILLON_FAILPOINT")
+	}
+	return own
+}
+
+// cli is the command line.
+type cli struct {
+	Serve   serveCmd   `cmd:"" help:"Run the gateway."`
+	Config  configCmd  `cmd:"" help:"Look at the server's configuration."`
+	Version versionCmd `cmd:"" help:"Say which version this is."`
+	Token   tokenCmd   `cmd:"" help:"Make a device token for development."`
+	Send    sendCmd    `cmd:"" help:"Send a message."`
+	Listen  listenCmd  `cmd:"" help:"Be a device: print messages as they come."`
+	Product productCmd `cmd:"" help:"Manage products."`
+	Key     keyCmd     `cmd:"" help:"Manage the keys of a product."`
+	Backup  backupCmd  `cmd:"" help:"Write a backup of the embedded store."`
+}
+
+const description = `Carillon carries messages from your servers to the devices of your users.
+
+Start with "carillon serve --dev": the other commands then find addresses and keys in ./data/dev.json.
+
+Exit codes: 0 all is well, 1 it failed, 2 the command line is wrong.`
+
+// run executes one command line and returns the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	exited := false
+	parser, err := newParser(a, func(int) { exited = true })
+	if err != nil {
+		a.say("carillon: %v", err)
+		return exitFailed
+	}
+	command, err := parser.Parse(args)
+	if exited { // the help was shown
+		return exitOK
+	}
+	if err != nil {
+		a.say("carillon: %v", err)
+		a.say("Run \"carillon%s --help\" for help.", commandPath(parser, args))
+		return exitUsage
+	}
+	command.BindTo(ctx, (*context.Context)(nil))
+	err = command.Run(a)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		a.say("carillon: %v", err)
+		return exitUsage
+	}
+	a.say("carillon: %v", err)
+	return exitFailed
+}
+
+func newParser(a *app, exit func(int)) (*kong.Kong, error) {
+	c := &cli{}
+	c.Serve.configFlags = newConfigFlags()
+	c.Config.Check.configFlags = newConfigFlags()
+	c.Config.Print.configFlags = newConfigFlags()
+	return kong.New(c,
+		kong.Name("carillon"), kong.Description(description), kong.Writers(a.stdout, a.stderr), kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+	)
+}
+
+// commandPath returns the commands among the arguments, each behind a blank, for "Run ... --help".
+func commandPath(parser *kong.Kong, args []string) string {
+	path, at := "", parser.Model.Node
+	for _, arg := range args {
+		i := slices.IndexFunc(at.Children, func(n *kong.Node) bool { return n.Name == arg })
+		if i < 0 {
+			break
+		}
+		at = at.Children[i]
+		path += " " + arg
+	}
+	return path
+}
+
+// usageError is an error in how a command was called.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }

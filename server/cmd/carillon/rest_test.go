@@ -1,0 +1,249 @@
+package main
+
+import (
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+const sent = `{"id":"7345881023471616","persistent":true,"created":"2026-11-22T09:35:59.120Z",
+	"expires":"2026-11-29T09:35:59.120Z","targets":{"users":1},"membership":"at_send"}`
+
+func TestSend_BuildsTheRequest(t *testing.T) {
+	f := newFakeServer(t, 201, sent)
+	dir := devData(t, f.URL, "http://127.0.0.1:1")
+	file := writeFile(t, `{"from":"file"}`)
+	cases := []struct {
+		args  string // split at blanks
+		stdin string
+		want  string
+	}{
+		{`--user alice --body {"n":1}`, "", `{"to":{"users":["alice"]},"message":{"body":{"n":1}}}`},
+		{`-u alice -u b,ob --body 1`, "", `{"to":{"users":["alice","b,ob"]},"message":{"body":1}}`},
+		{`--device alice/phone --device a%2Fb/c/d --body null`, "",
+			`{"to":{"devices":[{"user":"alice","device":"phone"},{"user":"a/b","device":"c/d"}]},"message":{"body":null}}`},
+		{`--everyone --body-base64 AAE=`, "", `{"to":{"everyone":true},"message":{"body_base64":"AAE="}}`},
+		{`--user alice --body-file ` + file, "", `{"to":{"users":["alice"]},"message":{"body":{"from":"file"}}}`},
+		{`--user alice --body-file -`, `"in"`, `{"to":{"users":["alice"]},"message":{"body":"in"}}`},
+		{`--user alice --body-file - --binary`, "\x00\x01", `{"to":{"users":["alice"]},"message":{"body_base64":"AAE="}}`},
+		{`--user alice --body-file - --binary`, "", `{"to":{"users":["alice"]},"message":{"body_base64":""}}`},
+		{`--user alice --body 1 --ttl 2m --collapse-key score --header a=b --header c=d=e,f --ref mine`, "",
+			`{"to":{"users":["alice"]},"message":{"body":1,"ttl_seconds":120,"collapse_key":"score",
+			"headers":{"a":"b","c":"d=e,f"},"ref":"mine"}}`},
+		{`--user alice --body 1 --online-only --validate-only`, "",
+			`{"to":{"users":["alice"]},"message":{"body":1,"persistent":false},"validate_only":true}`},
+	}
+	for _, c := range cases {
+		args := append([]string{"send", "--data", dir}, strings.Fields(c.args)...)
+		r := carillon(t, nil, c.stdin, args...)
+		if r.code != exitOK {
+			t.Errorf("%s: %s", c.args, r.errOut)
+			continue
+		}
+		got := f.last(t)
+		if got.method != "POST" || got.path != "/v1/messages" || got.bearer != "cak_dev" {
+			t.Errorf("%s: asked %s %s as %s", c.args, got.method, got.path, got.bearer)
+		}
+		if !reflect.DeepEqual(got.body, jsonValue(t, c.want)) {
+			t.Errorf("%s:\ngot  %v\nwant %s", c.args, got.body, c.want)
+		}
+	}
+}
+
+func TestSend_RefusesWhatCannotBeMeant(t *testing.T) {
+	for _, args := range []string{
+		"--device alice --body 1", "--device /phone --body 1", "--user alice --body 1 --ttl 1500ms",
+		"--user alice --body 1 --header novalue", "--user alice --body 1 --header a=1 --header a=2",
+		"--user alice --body-base64 !!!", "--user alice --body 1 --body-base64 AAE=",
+	} {
+		r := carillon(t, []string{"CARILLON_URL=http://127.0.0.1:1", "CARILLON_API_KEY=x"}, "",
+			append([]string{"send"}, strings.Fields(args)...)...)
+		if r.code != exitUsage {
+			t.Errorf("%s: code %d, want %d (%s)", args, r.code, exitUsage, r.errOut)
+		}
+	}
+}
+
+func TestSend_SaysWhatBecameOfIt(t *testing.T) {
+	f := newFakeServer(t, 201, sent)
+	dir := devData(t, f.URL, "")
+	r := carillon(t, nil, "", "send", "--data", dir, "--user", "alice", "--body", "1", "--idempotency-key", "k-1")
+	if want := "stored message 7345881023471616 for 1 user until 2026-11-29T09:35:59.120Z\n"; r.out != want {
+		t.Errorf("got %q, want %q", r.out, want)
+	}
+	if got := f.last(t).key; got != "k-1" {
+		t.Errorf("idempotency key %q, want k-1", got)
+	}
+	carillon(t, nil, "", "send", "--data", dir, "--user", "alice", "--body", "1")
+	if f.last(t).key == "" {
+		t.Error("no idempotency key was made up")
+	}
+
+	refused := newFakeServer(t, 400, `{"type":"x","title":"The request is wrong.","status":400,"code":"invalid_request",
+		"errors":[{"pointer":"/message/ref","code":"too_long"}]}`)
+	r = carillon(t, nil, "", "send", "--data", dir, "--url", refused.URL, "--user", "alice", "--body", "1")
+	if r.code != exitUsage || len(refused.got) != 0 {
+		t.Errorf("the development server's key went elsewhere: code %d, %d requests", r.code, len(refused.got))
+	}
+	r = carillon(t, []string{"CARILLON_API_KEY=cak_other"}, "", "send", "--data", dir, "--url", refused.URL,
+		"--user", "alice", "--body", "1")
+	if r.code != exitFailed || !strings.Contains(r.errOut, "(invalid_request)\n  /message/ref: too_long\n") {
+		t.Errorf("code %d: %s", r.code, r.errOut)
+	}
+
+	unsure := newFakeServer(t, 503, "no JSON at all")
+	r = carillon(t, nil, "", "send", "--data", devData(t, unsure.URL, ""), "--user", "alice", "--body", "1")
+	key := unsure.last(t).key
+	if r.code != exitFailed || !strings.Contains(r.errOut, "repeat the command with --idempotency-key "+key) {
+		t.Errorf("code %d: %s", r.code, r.errOut)
+	}
+}
+
+func TestCredentials_FlagWinsOverEnvironmentOverDevelopment(t *testing.T) {
+	f := newFakeServer(t, 201, sent)
+	dir := devData(t, f.URL, f.URL)
+	apiFile, envFile := writeFile(t, "cak_file\n"), writeFile(t, "cak_env_file\n")
+	secretFile := writeFile(t, "the-secret\n")
+	cases := []struct {
+		args, env []string
+		want      string
+	}{
+		{nil, nil, "cak_dev"},
+		{nil, []string{"CARILLON_API_KEY_FILE=" + envFile}, "cak_env_file"},
+		{nil, []string{"CARILLON_API_KEY=cak_env", "CARILLON_API_KEY_FILE=" + envFile}, "cak_env"},
+		{[]string{"--api-key-file", apiFile}, []string{"CARILLON_API_KEY=cak_env"}, "cak_file"},
+	}
+	for _, c := range cases {
+		args := append([]string{"send", "--data", dir, "--user", "alice", "--body", "1"}, c.args...)
+		if r := carillon(t, c.env, "", args...); r.code != exitOK {
+			t.Errorf("%v: %s", c, r.errOut)
+		} else if got := f.last(t).bearer; got != c.want {
+			t.Errorf("%v: sent as %q", c, got)
+		}
+	}
+	f.answer = `{"products":[]}`
+	for _, c := range []struct {
+		args, env []string
+		want      string
+	}{
+		{nil, nil, "dev-secret"},
+		{nil, []string{"CARILLON_SECRET=env"}, "env"},
+		{[]string{"--secret-file", secretFile}, []string{"CARILLON_SECRET=env"}, "the-secret"},
+	} {
+		args := append([]string{"product", "list", "--data", dir}, c.args...)
+		if r := carillon(t, c.env, "", args...); r.code != exitOK {
+			t.Errorf("%v: %s", c, r.errOut)
+		} else if got := f.last(t).bearer; got != c.want {
+			t.Errorf("%v: sent as %q", c, got)
+		}
+	}
+}
+
+func TestAdministration_AsksForTheRightThing(t *testing.T) {
+	f := newFakeServer(t, 200, `{"took_ms":1500}`)
+	dir := devData(t, "", f.URL)
+	pem := writeFile(t, "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----\n")
+	shared := writeFile(t, base64.StdEncoding.EncodeToString([]byte(strings.Repeat("s", 32))))
+	backup := filepath.Join(dir, "backup")
+	cases := []struct {
+		args, method, path, body string
+	}{
+		{"product create shop --name Shop --shards 8 --limit own_messages=5 --limit own_bytes=default --token-lifetime 2h",
+			"POST", "/admin/v1/products", `{"id":"shop","name":"Shop","shards":8,"token_lifetime_seconds":7200,
+			"limits":{"own_messages":5,"own_bytes":null}}`},
+		{"product update shop --disable --first-visit common=beginning --first-visit later=default --token-lifetime default",
+			"PATCH", "/admin/v1/products/shop", `{"disabled":true,"token_lifetime_seconds":null,
+			"first_visit":{"common":"beginning","later":null}}`},
+		{"product update shop --enable", "PATCH", "/admin/v1/products/shop", `{"disabled":false}`},
+		{"key create --kind api --scope messages:write --scope users:read --name n --ends 2027-01-31T01:00:00+01:00",
+			"POST", "/admin/v1/products/dev/api-keys",
+			`{"name":"n","scopes":["messages:write","users:read"],"expires":"2027-01-31T00:00:00Z"}`},
+		{"key create --kind device --product shop", "POST", "/admin/v1/products/shop/device-keys", `{"alg":"HS256"}`},
+		{"key create --kind device --shared-secret-file " + shared, "POST", "/admin/v1/products/dev/device-keys",
+			`{"alg":"HS256","secret_base64":"` + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("s", 32))) + `"}`},
+		{"key create --kind device --alg EdDSA --kid k1 --public-key-file " + pem, "POST",
+			"/admin/v1/products/dev/device-keys",
+			`{"alg":"EdDSA","id":"k1","public_key":"-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----"}`},
+		{"key revoke --kind api k1", "DELETE", "/admin/v1/products/dev/api-keys/k1", ""},
+		{"key revoke --kind device --product shop k1", "DELETE", "/admin/v1/products/shop/device-keys/k1", ""},
+		{"backup " + backup, "POST", "/admin/v1/backup", `{"directory":"` + backup + `"}`},
+	}
+	for _, c := range cases {
+		words := strings.Fields(c.args)
+		r := carillon(t, []string{"CARILLON_DATA=" + dir}, "", words...)
+		if r.code != exitOK {
+			t.Errorf("%s: %s", c.args, r.errOut)
+			continue
+		}
+		got := f.last(t)
+		if got.method != c.method || got.path != c.path || got.bearer != "dev-secret" {
+			t.Errorf("%s: asked %s %s as %s", c.args, got.method, got.path, got.bearer)
+		}
+		if c.body == "" && got.body != nil || c.body != "" && !reflect.DeepEqual(got.body, jsonValue(t, c.body)) {
+			t.Errorf("%s:\ngot  %v\nwant %s", c.args, got.body, c.body)
+		}
+	}
+	asked := len(f.got)
+	for _, args := range []string{
+		"product update shop", "product create shop --limit own_messages=many", "product create x --token-lifetime 5",
+		"key create --kind api", "key create --kind api --scope * --kid k", "key create --kind device --scope *",
+		"key create --kind api --scope * --ends soon", "key create --kind device --alg ES256",
+		"key create --kind device --public-key-file " + pem, "key list --kind other", "key list",
+	} {
+		r := carillon(t, []string{"CARILLON_DATA=" + dir}, "", strings.Fields(args)...)
+		if r.code != exitUsage {
+			t.Errorf("%s: code %d, want %d (%s)", args, r.code, exitUsage, r.errOut)
+		}
+	}
+	if len(f.got) != asked {
+		t.Error("a wrong command line reached the server")
+	}
+}
+
+func TestLists_PrintEveryPage(t *testing.T) {
+	f := newFakeServer(t, 200, "")
+	dir := devData(t, "", f.URL)
+	f.answer = `{"keys":[{"id":"k1","name":"a\u001b[2Jb","scopes":["messages:write","*"],"created":"2026-11-22T00:00:00.000Z"}]}`
+	r := carillon(t, nil, "", "key", "list", "--data", dir, "--kind", "api")
+	want := "ID  NAME            SCOPES            CREATED                   EXPIRES  REVOKED\n" +
+		"k1  a\\u001b[2Jb     messages:write,*  2026-11-22T00:00:00.000Z  -        -\n"
+	if strings.Join(strings.Fields(r.out), " ") != strings.Join(strings.Fields(want), " ") {
+		t.Errorf("got\n%s\nwant\n%s", r.out, want)
+	}
+	r = carillon(t, nil, "", "key", "list", "--data", dir, "--kind", "api", "--json")
+	if !strings.HasPrefix(r.out, `{"id":"k1"`) {
+		t.Errorf("got %q", r.out)
+	}
+}
+
+func TestKeyCreate_KeepsTheSecret(t *testing.T) {
+	f := newFakeServer(t, 201, `{"id":"k1","key":"cak_k1_secret"}`)
+	dir := devData(t, "", f.URL)
+	r := carillon(t, nil, "", "key", "create", "--data", dir, "--kind", "api", "--scope", "*")
+	if r.out != "cak_k1_secret\n" {
+		t.Errorf("shown as %q", r.out)
+	}
+	out := filepath.Join(dir, "key")
+	r = carillon(t, nil, "", "key", "create", "--data", dir, "--kind", "api", "--scope", "*", "--out", out)
+	b, err := os.ReadFile(out)
+	if err != nil || string(b) != "cak_k1_secret\n" || strings.Contains(r.out+r.errOut, "secret") {
+		t.Errorf("file %q, %v; shown %q", b, err, r.out+r.errOut)
+	}
+	if info, err := os.Stat(out); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, want 0600", info.Mode())
+	}
+	asked := len(f.got)
+	r = carillon(t, nil, "", "key", "create", "--data", dir, "--kind", "api", "--scope", "*", "--out", out)
+	if r.code != exitFailed || len(f.got) != asked {
+		t.Error("a key was made though its file could not be")
+	}
+	f.status = 403
+	gone := filepath.Join(dir, "gone")
+	carillon(t, nil, "", "key", "create", "--data", dir, "--kind", "api", "--scope", "*", "--out", gone)
+	if _, err := os.Stat(gone); err == nil {
+		t.Error("a refused key leaves an empty file")
+	}
+}

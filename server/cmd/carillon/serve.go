@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"carillon/server/config"
+	"carillon/server/gateway"
+	"carillon/server/room"
+)
+
+type serveCmd struct{ configFlags }
+
+// Help is shown under --help.
+func (serveCmd) Help() string {
+	return `Each flag is a key of the configuration. A flag wins over its variable, that over the file, the file over the
+default. The secret of the administration is given as CARILLON_SECRET or with --secret-file.
+
+Ends gracefully at the first SIGINT or SIGTERM and at once at the second.
+
+Example:
+
+    carillon serve --dev`
+}
+
+// Run executes the command.
+func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
+	l, err := c.load(a)
+	if err != nil {
+		return err
+	}
+	cfg := gatewayConfig(l.Config, a)
+	g, err := gateway.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closing := g.Close(); err == nil {
+			err = closing
+		}
+	}()
+	if l.Dev {
+		text, err := g.DevText(os.Args[0])
+		if err != nil {
+			return err
+		}
+		a.print("%s", text)
+		pid := filepath.Join(l.Data, pidFile)
+		if err := os.WriteFile(pid, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
+			return err
+		}
+		defer os.Remove(pid)
+	}
+	cfg.Log.Info("serving", "public", g.PublicAddr().String(), "admin", g.AdminAddr().String(), "data", l.Data,
+		"version", cfg.Version)
+	return g.Run(ctx)
+}
+
+// pidFile is where a development server leaves its process id, for whoever wants to see it survive kill -9.
+const pidFile = "dev.pid"
+
+// gatewayConfig hands the configuration to the gateway as plain values.
+func gatewayConfig(c config.Config, a *app) gateway.Config {
+	return gateway.Config{
+		Data: c.Data, Dev: c.Dev, Secret: c.Secret.Reveal(),
+		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen, Origins: c.Public.Origins,
+		ShutdownTimeout: c.Shutdown.Timeout, CacheBytes: c.Store.CacheBytes, Version: version(),
+		Log: newLog(c.Log, a),
+		Room: room.Config{
+			ConnectTimeout: c.Limits.ConnectTimeout, FrameBytes: c.Limits.FrameBytes,
+			FramesPerSecond: c.Limits.FramesPerSecond, QueueMessages: c.Limits.QueueMessages,
+			QueueBytes: c.Limits.QueueBytes, WriteDeadline: c.Limits.WriteDeadline,
+			Heartbeat: c.Heartbeat.Interval, Grace: c.Heartbeat.Grace,
+		},
+	}
+}
+
+func newLog(c config.Log, a *app) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Level}
+	if c.Format == config.LogJSON {
+		return slog.New(slog.NewJSONHandler(a.stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, options))
+}

@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"text/template"
+	"time"
+
+	_ "embed"
+
+	"carillon/server/auth"
+	"carillon/server/catalog"
+	"carillon/server/dev"
+	"carillon/server/push"
+)
+
+const (
+	devProduct = push.ProductID("dev")
+	// devTokenLife is how long the token lives that the development server prints.
+	devTokenLife = 24 * time.Hour
+)
+
+// setUpDev makes the product, the keys and the secret of a development node, as far as dev.json and the catalog do not have them
+// already, and writes dev.json.
+func (g *Gateway) setUpDev(ctx context.Context) error {
+	if err := os.MkdirAll(g.cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	f, err := dev.Load(g.cfg.Data)
+	if err != nil && !dev.IsMissing(err) {
+		return err
+	}
+	f.Warning = "Development only. Whoever reads this file can do everything with this gateway."
+	f.Public, f.Admin, f.Product = urlOf(g.public.Addr()), urlOf(g.admin.Addr()), string(devProduct)
+	if _, err := g.cache.CreateProduct(ctx, catalog.Product{ID: devProduct, Name: "Development"}); err != nil && push.KindOf(err) != push.KindConflict {
+		return err
+	}
+	for _, step := range []func(context.Context, *dev.File) error{g.devSecret, g.devKey, g.devAPIKey} {
+		if err := step(ctx, &f); err != nil {
+			return fmt.Errorf("gateway: setting up development: %w", err)
+		}
+	}
+	g.dev = f
+	return f.Save(g.cfg.Data)
+}
+
+func (g *Gateway) devSecret(_ context.Context, f *dev.File) error {
+	if g.cfg.Secret != "" {
+		f.Secret = g.cfg.Secret
+		return nil
+	}
+	if f.Secret != "" {
+		return nil
+	}
+	b, err := g.random(32)
+	f.Secret = dev.SecretMark + base64.RawURLEncoding.EncodeToString(b)
+	return err
+}
+
+func (g *Gateway) devKey(ctx context.Context, f *dev.File) error {
+	if f.KeyID != "" {
+		k, err := g.cache.DeviceKey(ctx, devProduct, catalog.KeyID(f.KeyID))
+		if err == nil && k.Revoked == 0 {
+			return nil
+		}
+		if err != nil && push.KindOf(err) != push.KindNotFound {
+			return err
+		}
+	}
+	name, err := g.random(4)
+	if err != nil {
+		return err
+	}
+	if f.Key, err = g.random(32); err != nil {
+		return err
+	}
+	f.KeyID = fmt.Sprintf("dev-%x", name)
+	_, err = g.cache.AddDeviceKey(ctx, catalog.DeviceKey{
+		Product: devProduct, ID: catalog.KeyID(f.KeyID), Alg: catalog.HS256, Material: f.Key, Name: "made by serve --dev",
+	})
+	return err
+}
+
+func (g *Gateway) devAPIKey(ctx context.Context, f *dev.File) error {
+	if f.APIKeyID != "" {
+		k, err := g.cache.APIKey(ctx, catalog.APIKeyID(f.APIKeyID))
+		if err == nil && k.Revoked == 0 {
+			return nil
+		}
+		if err != nil && push.KindOf(err) != push.KindNotFound {
+			return err
+		}
+	}
+	k, text, err := catalog.NewAPIKey(g.cfg.Rand, catalog.APIKey{
+		Product: devProduct, Name: "made by serve --dev", Scopes: []catalog.Scope{catalog.ScopeAll},
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := g.cache.AddAPIKey(ctx, k); err != nil {
+		return err
+	}
+	f.APIKeyID, f.APIKey = string(k.ID), string(text)
+	return nil
+}
+
+func (g *Gateway) random(n int) ([]byte, error) {
+	b := make([]byte, n)
+	_, err := io.ReadFull(g.cfg.Rand, b)
+	return b, err
+}
+
+// urlOf returns the address as a URL for people on this machine.
+func urlOf(a net.Addr) string {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err == nil && ap.Addr().IsUnspecified() {
+		return fmt.Sprintf("http://localhost:%d", ap.Port())
+	}
+	return "http://" + a.String()
+}
+
+//go:embed devpage.txt
+var devText string
+
+//go:embed devpage.html
+var devHTML string
+
+// DevText returns what a development node tells its developer: addresses, a device token, and commands that run as they
+// stand. command is how the binary was called.
+func (g *Gateway) DevText(command string) (string, error) { return g.fill(devText, command) }
+
+func (g *Gateway) fill(text, command string) (string, error) {
+	f := g.dev
+	if f.Product == "" {
+		return "", errors.New("gateway: this is no development node")
+	}
+	token, err := auth.Mint(auth.SigningKey{ID: catalog.KeyID(f.KeyID), Alg: catalog.HS256, Private: f.Key}, auth.Claims{
+		Product: devProduct, User: "alice", Device: "laptop", Platform: push.PlatformDesktop,
+		Issued: g.cfg.Clock.Now(), Expires: g.cfg.Clock.Now().Add(devTokenLife),
+	})
+	if err != nil {
+		return "", err
+	}
+	data := ""
+	if g.cfg.Data != "./data" {
+		data = " --data " + shellWord(g.cfg.Data)
+	}
+	var b strings.Builder
+	err = template.Must(template.New("dev").Parse(text)).Execute(&b, map[string]string{
+		"Public": f.Public, "Admin": f.Admin, "WebSocket": "ws" + strings.TrimPrefix(f.Public, "http") + "/connect",
+		"Product": f.Product, "Token": token, "File": dev.Path(g.cfg.Data), "Command": command, "Data": data,
+		"Version": g.cfg.Version,
+	})
+	return b.String(), err
+}
+
+// shellWord quotes a word for a shell, if it needs that.
+func shellWord(s string) string {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-+,:@%") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// serveDevPage shows a developer on this machine what DevText says. A page that reached us under another name than this
+// machine's (DNS rebinding) gets none of it.
+func (g *Gateway) serveDevPage(w http.ResponseWriter, r *http.Request) {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		problem(w, http.StatusForbidden, "forbidden", "the development page is shown under localhost only")
+		return
+	}
+	text, err := g.DevText("./bin/carillon")
+	if err != nil {
+		problem(w, http.StatusInternalServerError, "internal", "the page could not be made")
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = io.WriteString(w, strings.Replace(devHTML, "{{.Text}}", template.HTMLEscapeString(text), 1))
+}

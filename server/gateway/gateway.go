@@ -1,0 +1,375 @@
+// Package gateway puts a node together: stores, room, center, transports and listeners. It is the only package that knows
+// all others; they meet here through their contracts.
+//
+// # Place in the flow
+//
+// The command line turns its configuration into a [Config] and calls New, Run and Close; tests do the same, many nodes in
+// one process if they like, since clock, randomness, file system and network are arguments.
+//
+//	public listener   /connect -> transport/ws -> room -> saver, register
+//	                  /v1      -> center -> saver, then push.Rooms -> room
+//	admin listener    /admin/v1 -> center, /livez, /readyz, /metrics, /debug/pprof
+//
+// # Shutdown
+//
+// When Run's context ends: /readyz fails, the room says goodbye to its clients with a spread, requests under way are
+// finished, and after ShutdownTimeout whatever is left is cut. Stores are closed last, by Close.
+package gateway
+
+import (
+	"context"
+	cryptorand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"carillon/server/auth"
+	"carillon/server/catalog"
+	catalogpebble "carillon/server/catalog/pebble"
+	"carillon/server/center"
+	"carillon/server/clock"
+	"carillon/server/config"
+	"carillon/server/dev"
+	"carillon/server/embedded"
+	"carillon/server/idgenerator"
+	idpebble "carillon/server/idgenerator/pebble"
+	"carillon/server/push"
+	registermemory "carillon/server/register/memory"
+	"carillon/server/room"
+	saverpebble "carillon/server/saver/pebble"
+	"carillon/server/transport/ws"
+)
+
+// Config is what a node is given. Data is needed, and Secret unless Dev is set.
+type Config struct {
+	Data   string // directory of the embedded store
+	Dev    bool   // makes up what is missing and writes it to dev.json; never for production
+	Secret string // bearer of the admin interface
+
+	PublicListen string   // 127.0.0.1:8080
+	AdminListen  string   // 127.0.0.1:8081
+	Origins      []string // pages that may open WebSockets, see ws.Config
+
+	ShutdownTimeout time.Duration // 20 s
+	CacheBytes      int64         // of the store; its own default if 0
+
+	Room    room.Config   // its limits and intervals; the rest is filled in here
+	Center  center.Limits // of requests
+	Version string        // shown to operators
+
+	FS     vfs.FS                                              // vfs.Default
+	Listen func(network, address string) (net.Listener, error) // net.Listen
+	Clock  clock.Clock                                         // clock.System
+	Rand   io.Reader                                           // crypto/rand
+	Log    *slog.Logger                                        // none
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Data == "" {
+		return c, errors.New("gateway: a data directory is needed")
+	}
+	if c.PublicListen == "" {
+		c.PublicListen = "127.0.0.1:8080"
+	}
+	if c.AdminListen == "" {
+		c.AdminListen = "127.0.0.1:8081"
+	}
+	if c.ShutdownTimeout == 0 {
+		c.ShutdownTimeout = 20 * time.Second
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Listen == nil {
+		c.Listen = net.Listen
+	}
+	if c.Clock == nil {
+		c.Clock = clock.System
+	}
+	if c.Rand == nil {
+		c.Rand = cryptorand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Dev {
+		c.Origins = append([]string{"localhost:*", "127.0.0.1:*", "[[]::1]:*"}, c.Origins...)
+		return c, nil
+	}
+	if err := auth.CheckSecret(c.Secret); err != nil {
+		return c, err
+	}
+	return c, nil
+}
+
+// Gateway is one node. Make it with New, serve with Run, and Close it in any case.
+type Gateway struct {
+	cfg Config
+	log *slog.Logger
+	dev dev.File // of a development node
+
+	closers []func() error // in the order of opening; closed backwards
+	closing sync.Once
+	closed  error
+
+	db      *embedded.DB
+	saver   *saverpebble.Store
+	cache   *catalog.Cache
+	room    *room.Room
+	ws      *ws.Transport
+	center  *center.Center
+	metrics *prometheus.Registry
+
+	public, admin         net.Listener
+	publicHTTP, adminHTTP *http.Server
+	leaving               atomic.Bool // draining or stopping
+}
+
+// New opens the stores and the listeners of a node. Nothing is served before Run.
+func New(cfg Config) (*Gateway, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{cfg: cfg, log: cfg.Log, metrics: prometheus.NewRegistry()}
+	if err := g.open(); err != nil {
+		return nil, errors.Join(err, g.Close())
+	}
+	return g, nil
+}
+
+func (g *Gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
+
+// open brings the parts up, in the order in which they need each other.
+func (g *Gateway) open() error {
+	cfg := &g.cfg
+	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := g.listen(); err != nil {
+		return err
+	}
+	var err error
+	if g.db, err = embedded.Open(embedded.Config{
+		Dir: cfg.Data, FS: cfg.FS, Rand: cfg.Rand, Log: cfg.Log, CacheBytes: cfg.CacheBytes,
+	}); err != nil {
+		return err
+	}
+	g.onClose(g.db.Close)
+	g.metrics.MustRegister(storeMetrics(g.db)...)
+
+	cat, err := catalogpebble.New(catalogpebble.Config{DB: g.db, Clock: cfg.Clock})
+	if err != nil {
+		return err
+	}
+	g.onClose(cat.Close)
+	g.cache = catalog.NewCache(cat, catalog.CacheConfig{Clock: cfg.Clock})
+
+	reg := registermemory.New(registermemory.Config{Clock: cfg.Clock})
+	g.onClose(reg.Close)
+	if g.saver, err = saverpebble.New(saverpebble.Config{
+		DB: g.db, Clock: cfg.Clock, Rand: cfg.Rand, Locator: reg, Log: cfg.Log, Limits: g.limits,
+	}); err != nil {
+		return err
+	}
+	g.onClose(g.saver.Close)
+
+	if cfg.Dev {
+		if err := g.setUpDev(context.Background()); err != nil {
+			return err
+		}
+		cfg.Secret = g.dev.Secret
+	}
+	if err := g.openRoom(reg); err != nil {
+		return err
+	}
+	return g.openCenter(reg)
+}
+
+func (g *Gateway) listen() error {
+	var err error
+	if g.public, err = g.cfg.Listen("tcp", g.cfg.PublicListen); err != nil {
+		return config.ListenError("public.listen", g.cfg.PublicListen, err)
+	}
+	g.onClose(ignoreClosed(g.public.Close))
+	if g.admin, err = g.cfg.Listen("tcp", g.cfg.AdminListen); err != nil {
+		return config.ListenError("admin.listen", g.cfg.AdminListen, err)
+	}
+	g.onClose(ignoreClosed(g.admin.Close))
+	return nil
+}
+
+func ignoreClosed(closeIt func() error) func() error {
+	return func() error {
+		if err := closeIt(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+// limits returns a product's limits for the store's sweep; the defaults if there is no such product.
+func (g *Gateway) limits(p push.ProductID) push.Limits {
+	prod, err := g.cache.LookupProduct(context.Background(), p)
+	if err != nil {
+		return push.Limits{}.WithDefaults()
+	}
+	return prod.Limits.WithDefaults()
+}
+
+func (g *Gateway) openRoom(reg *registermemory.Register) error {
+	cfg := &g.cfg
+	tokens, err := auth.NewVerifier(auth.Config{Keys: g.cache, Clock: cfg.Clock})
+	if err != nil {
+		return err
+	}
+	var boot [8]byte
+	if _, err := io.ReadFull(cfg.Rand, boot[:]); err != nil {
+		return fmt.Errorf("gateway: boot id: %w", err)
+	}
+	rc := cfg.Room
+	rc.ID, rc.Boot = "room", push.BootID(binary.BigEndian.Uint64(boot[:])|1)
+	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.saver, reg, tokens, g.policy
+	rc.Clock, rc.Log, rc.Metrics = cfg.Clock, cfg.Log, room.NewMetrics(g.metrics)
+	if g.room, err = room.New(rc); err != nil {
+		return err
+	}
+	g.ws, err = ws.New(ws.Config{Acceptor: g.room, Origins: cfg.Origins, FrameBytes: rc.FrameBytes, Log: cfg.Log})
+	return err
+}
+
+// policy tells the room what it needs to know of a product.
+func (g *Gateway) policy(ctx context.Context, p push.ProductID) (room.Policy, error) {
+	prod, err := g.cache.LookupProduct(ctx, p)
+	if err != nil {
+		return room.Policy{}, err
+	}
+	return room.Policy{Shards: prod.Shards, FirstVisit: prod.FirstVisit.WithDefaults(), Limits: prod.Limits.WithDefaults()}, nil
+}
+
+func (g *Gateway) openCenter(reg *registermemory.Register) error {
+	cfg := &g.cfg
+	blocks, err := idpebble.New(idpebble.Config{DB: g.db, Clock: cfg.Clock})
+	if err != nil {
+		return err
+	}
+	ids, err := idgenerator.New(blocks, idgenerator.Config{})
+	if err != nil {
+		return err
+	}
+	keys, err := auth.NewAPIKeys(auth.APIConfig{Keys: g.cache, Clock: cfg.Clock})
+	if err != nil {
+		return err
+	}
+	g.center, err = center.New(center.Config{
+		Saver: g.saver, Register: reg, Rooms: rooms{g.room}, Catalog: g.cache, Keys: keys, IDs: ids, Secret: cfg.Secret,
+		Backup: g.backup, Drain: g.drain, Rand: cfg.Rand, Clock: cfg.Clock, Log: cfg.Log, Metrics: g.metrics, Limits: cfg.Center,
+	})
+	return err
+}
+
+// PublicAddr and AdminAddr return where the node listens.
+func (g *Gateway) PublicAddr() net.Addr { return g.public.Addr() }
+
+// AdminAddr: see PublicAddr.
+func (g *Gateway) AdminAddr() net.Addr { return g.admin.Addr() }
+
+// Dev returns what a development node wrote to dev.json.
+func (g *Gateway) Dev() dev.File { return g.dev }
+
+// Run serves until ctx ends or a listener fails, and then stops gracefully. It is called once.
+func (g *Gateway) Run(ctx context.Context) error {
+	g.publicHTTP = g.server(g.publicRoutes())
+	g.adminHTTP = g.server(g.adminRoutes())
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+
+	// What serves goes on after ctx ended, until stop says so.
+	serve, halt := context.WithCancel(context.WithoutCancel(ctx))
+	defer halt()
+	var parts sync.WaitGroup
+	part := func(name string, run func() error) {
+		parts.Go(func() {
+			if err := run(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, http.ErrServerClosed) {
+				fail(fmt.Errorf("gateway: %s: %w", name, err))
+			}
+		})
+	}
+	part("room", func() error { return g.room.Run(serve) })
+	part("store", func() error { return g.saver.Run(serve) })
+	select { // nobody is let in before the room can take them
+	case <-g.room.Joined():
+	case <-ctx.Done():
+	}
+	part("public listener", func() error { return g.publicHTTP.Serve(g.public) })
+	part("admin listener", func() error { return g.adminHTTP.Serve(g.admin) })
+
+	<-ctx.Done()
+	err := context.Cause(ctx)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	g.log.Info("stopping", "clients", g.room.Count(), "within", g.cfg.ShutdownTimeout)
+	return errors.Join(err, g.stop(ctx, halt, &parts))
+}
+
+// stop lets clients and requests go, and cuts them when the time is over.
+func (g *Gateway) stop(ctx context.Context, halt func(), parts *sync.WaitGroup) error {
+	g.leaving.Store(true)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.ShutdownTimeout)
+	defer cancel()
+	if err := g.room.Drain(ctx); err != nil {
+		g.log.Warn("clients are cut that did not leave in time", "clients", g.room.Count())
+	}
+	errPublic := g.publicHTTP.Shutdown(ctx)
+	if errPublic != nil {
+		errPublic = errors.Join(errPublic, g.publicHTTP.Close())
+	}
+	halt() // the room cuts what is left, writes its last acknowledgements and leaves the register
+	errWS := g.ws.Close(ctx)
+	errAdmin := g.adminHTTP.Shutdown(ctx)
+	if errAdmin != nil {
+		errAdmin = errors.Join(errAdmin, g.adminHTTP.Close())
+	}
+	parts.Wait()
+	return errors.Join(errPublic, errWS, errAdmin)
+}
+
+// drain begins to hand clients over to other nodes; the node goes on serving requests.
+func (g *Gateway) drain(ctx context.Context) error {
+	g.leaving.Store(true)
+	ctx, cancel := context.WithCancel(ctx)
+	cancel() // begins, and does not wait
+	if err := g.room.Drain(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func (g *Gateway) backup(_ context.Context, directory string) error {
+	return g.db.Checkpoint(directory)
+}
+
+// Close closes the stores and listeners. Run has to have returned, if it was called. Further calls return the same.
+func (g *Gateway) Close() error {
+	g.closing.Do(func() {
+		var errs []error
+		for i := len(g.closers) - 1; i >= 0; i-- {
+			errs = append(errs, g.closers[i]())
+		}
+		if g.ws != nil && g.publicHTTP == nil { // Run, which closes it, was never called
+			errs = append(errs, g.ws.Close(context.Background()))
+		}
+		g.closed = errors.Join(errs...)
+	})
+	return g.closed
+}

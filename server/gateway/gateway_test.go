@@ -1,0 +1,495 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"carillon/server/auth"
+	"carillon/server/catalog"
+	"carillon/server/client"
+	"carillon/server/dev"
+	"carillon/server/push"
+	"carillon/server/room"
+	"carillon/server/wire"
+)
+
+const secret = "kB3xT0q9vWm2ZrY7uN5sLcP8dHfJgA1e"
+
+// node is a gateway that runs inside the test.
+type node struct {
+	*Gateway
+	t    *testing.T
+	stop func()
+	logs *safeBuffer
+	key  string // API key
+	sign auth.SigningKey
+}
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *safeBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *safeBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// start runs a production node on the file system fs.
+func start(t *testing.T, fs vfs.FS) *node {
+	t.Helper()
+	logs := &safeBuffer{}
+	g, err := New(Config{
+		Data: "data", FS: fs, Secret: secret, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
+		Log:  slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Room: room.Config{CloseTimeout: 2 * time.Second},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	n := &node{Gateway: g, t: t, logs: logs}
+	var once sync.Once
+	n.stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("the node ended with %v", err)
+			}
+			if err := g.Close(); err != nil {
+				t.Errorf("closing: %v", err)
+			}
+		})
+	}
+	t.Cleanup(n.stop)
+	<-g.room.Joined()
+	return n
+}
+
+// call makes a request and returns status and answer.
+func (n *node) call(method, base, path, bearer string, body any) (int, map[string]any) {
+	n.t.Helper()
+	var in io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		in = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(n.t.Context(), method, base+path, in)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+bearer)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	out := map[string]any{}
+	if b, _ := io.ReadAll(resp.Body); len(b) > 0 {
+		if err := json.Unmarshal(b, &out); err != nil {
+			n.t.Fatalf("%s %s answered %q", method, path, b)
+		}
+	}
+	return resp.StatusCode, out
+}
+
+func (n *node) admin(method, path string, body any) (int, map[string]any) {
+	n.t.Helper()
+	return n.call(method, urlOf(n.AdminAddr()), path, secret, body)
+}
+
+func (n *node) rest(method, path string, body any) (int, map[string]any) {
+	n.t.Helper()
+	return n.call(method, urlOf(n.PublicAddr()), path, n.key, body)
+}
+
+// setUp makes a product with its keys through the admin interface.
+func (n *node) setUp() {
+	n.t.Helper()
+	if status, a := n.admin("POST", "/admin/v1/products", map[string]any{"id": "shop", "name": "Shop"}); status != 201 {
+		n.t.Fatalf("creating the product: %d %v", status, a)
+	}
+	key := bytes.Repeat([]byte("0123456789abcdef"), 2)
+	status, a := n.admin("POST", "/admin/v1/products/shop/device-keys", map[string]any{
+		"id": "k1", "alg": "HS256", "secret_base64": base64.StdEncoding.EncodeToString(key),
+	})
+	if status != 201 {
+		n.t.Fatalf("creating the device key: %d %v", status, a)
+	}
+	n.sign = auth.SigningKey{ID: "k1", Alg: catalog.HS256, Private: key}
+	status, a = n.admin("POST", "/admin/v1/products/shop/api-keys", map[string]any{"name": "test", "scopes": []string{"*"}})
+	if status != 201 {
+		n.t.Fatalf("creating the API key: %d %v", status, a)
+	}
+	n.key, _ = a["key"].(string)
+	if n.key == "" {
+		n.t.Fatalf("no key in %v", a)
+	}
+}
+
+func (n *node) publish(user, body string) string {
+	n.t.Helper()
+	status, a := n.rest("POST", "/v1/messages", map[string]any{
+		"to": map[string]any{"users": []string{user}}, "message": map[string]any{"body": body},
+	})
+	if status != 201 {
+		n.t.Fatalf("publishing: %d %v", status, a)
+	}
+	return a["id"].(string)
+}
+
+// watcher is a device in the test.
+type watcher struct {
+	got    chan *wire.Message
+	recall chan *wire.Recall
+	kicked chan *wire.Kick
+	caught chan struct{}
+	done   chan error
+	stop   context.CancelFunc
+}
+
+func (n *node) watch(user, device string, store client.Storage) *watcher {
+	n.t.Helper()
+	w := &watcher{
+		got: make(chan *wire.Message, 100), recall: make(chan *wire.Recall, 10), kicked: make(chan *wire.Kick, 1),
+		caught: make(chan struct{}, 100), done: make(chan error, 1),
+	}
+	token, err := auth.Mint(n.sign, auth.Claims{
+		Product: "shop", User: push.UserID(user), Device: push.DeviceID(device), Platform: push.PlatformWeb,
+		Issued: time.Now(), Expires: time.Now().Add(time.Hour),
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	c, err := client.New(client.Config{
+		URLs:   []string{"ws" + strings.TrimPrefix(urlOf(n.PublicAddr()), "http") + "/connect"},
+		Tokens: client.StaticToken(token), Storage: store, AckEvery: 10 * time.Millisecond,
+		Callbacks: client.Callbacks{
+			Message: func(_ context.Context, m *wire.Message) error { w.got <- m; return nil },
+			Recall:  func(_ context.Context, r *wire.Recall) error { w.recall <- r; return nil },
+			Kick:    func(k *wire.Kick) { w.kicked <- k },
+			Status: func(s client.Status) {
+				if s.Phase == client.CaughtUp {
+					w.caught <- struct{}{}
+				}
+			},
+		},
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	var ctx context.Context
+	ctx, w.stop = context.WithCancel(context.Background())
+	n.t.Cleanup(w.stop)
+	go func() { w.done <- c.Run(ctx) }()
+	return w
+}
+
+func (w *watcher) leave(t *testing.T) {
+	t.Helper()
+	w.stop()
+	if err := <-w.done; err != nil {
+		t.Errorf("the client ended with %v", err)
+	}
+}
+
+func (w *watcher) want(t *testing.T, id string) *wire.Message {
+	t.Helper()
+	select {
+	case m := <-w.got:
+		if m.ID.String() != id {
+			t.Fatalf("got message %s, want %s", m.ID, id)
+		}
+		return m
+	case <-time.After(20 * time.Second):
+		t.Fatalf("message %s never came", id)
+	}
+	return nil
+}
+
+func (n *node) stateOf(id, device string) string {
+	n.t.Helper()
+	status, a := n.rest("GET", "/v1/messages/"+id, nil)
+	if status != 200 {
+		n.t.Fatalf("GET message: %d %v", status, a)
+	}
+	for _, u := range a["users"].([]any) {
+		for _, d := range u.(map[string]any)["devices"].([]any) {
+			if d := d.(map[string]any); d["device"] == device {
+				return d["state"].(string)
+			}
+		}
+	}
+	return ""
+}
+
+func (n *node) waitState(id, device, want string) {
+	n.t.Helper()
+	deadline := time.After(20 * time.Second)
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for got := n.stateOf(id, device); got != want; got = n.stateOf(id, device) {
+		select {
+		case <-deadline:
+			n.t.Fatalf("message %s on %s is %q, want %q", id, device, got, want)
+		case <-poll.C:
+		}
+	}
+}
+
+func TestGateway_AMessageWaitsArrivesSurvivesARestartAndReachesASecondDevice(t *testing.T) {
+	fs := vfs.NewMem()
+	n := start(t, fs)
+	n.setUp()
+	first := n.publish("alice", "before any device")
+	phoneStore := &client.Memory{}
+	phone := n.watch("alice", "phone", phoneStore)
+	if m := phone.want(t, first); string(m.Body) != `"before any device"` {
+		t.Errorf("the body arrived as %s", m.Body)
+	}
+	n.waitState(first, "phone", "acknowledged")
+	web := n.watch("alice", "web", &client.Memory{})
+	<-web.caught
+	second := n.publish("alice", "for both")
+	phone.want(t, second)
+	web.want(t, second)
+	n.waitState(second, "web", "acknowledged")
+	phone.leave(t)
+	web.leave(t)
+	third := n.publish("alice", "while away")
+	key, sign := n.key, n.sign
+	n.stop()
+
+	n = start(t, fs)
+	n.key, n.sign = key, sign
+	if got := n.stateOf(third, "phone"); got != "stored" {
+		t.Errorf("after a restart the message is %q for the phone, want stored", got)
+	}
+	phone = n.watch("alice", "phone", phoneStore)
+	phone.want(t, third)
+	n.waitState(third, "phone", "acknowledged")
+	if got := n.stateOf(third, "web"); got != "stored" {
+		t.Errorf("the phone's acknowledgement made the message %q for the web, want stored", got)
+	}
+	phone.leave(t)
+}
+
+func TestGateway_RecallKickAndForgetReachTheDevice(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	phone := n.watch("alice", "phone", &client.Memory{})
+	<-phone.caught
+	id := n.publish("alice", "regrettable")
+	phone.want(t, id)
+	if status, a := n.rest("DELETE", "/v1/messages/"+id, nil); status != 200 {
+		t.Fatalf("recall: %d %v", status, a)
+	}
+	if r := <-phone.recall; r.ID.String() != id {
+		t.Errorf("recalled %v, want %s", r.ID, id)
+	}
+	status, user := n.rest("GET", "/v1/users/alice", nil)
+	if status != 200 || user["online"] != true {
+		t.Errorf("GET user: %d %v, want alice online", status, user)
+	}
+	if status, a := n.rest("DELETE", "/v1/users/alice/devices/phone", nil); status != 204 {
+		t.Fatalf("deleting the device: %d %v", status, a)
+	}
+	if k := <-phone.kicked; k.Code != wire.CloseDeleted {
+		t.Errorf("kicked with %v, want deleted", k.Code)
+	}
+	if err := <-phone.done; err == nil {
+		t.Error("a client that was told to stay away came back")
+	}
+}
+
+func TestGateway_TokensOfOtherProductsAndKeysAreRefused(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	n.sign.Private = []byte("another secret of thirty-two byte")
+	phone := n.watch("alice", "phone", &client.Memory{})
+	if err := <-phone.done; err == nil {
+		t.Error("a client with a token that does not hold was let in")
+	}
+}
+
+func TestGateway_AdminListenerTellsHealthAndGuardsTheRest(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/nothing": 404, "/debug/pprof/heap": 401, "/admin/v1/products": 401} {
+		resp, err := http.Get(urlOf(n.AdminAddr()) + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s answered %d %s, want %d", path, resp.StatusCode, b, want)
+		}
+	}
+	resp, err := http.Get(urlOf(n.AdminAddr()) + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	for _, name := range []string{"carillon_room_connections", "carillon_store_healthy 1", "go_goroutines", "process_resident_memory_bytes"} {
+		if name == "carillon_room_connections" {
+			continue // appears with the first connection
+		}
+		if !bytes.Contains(b, []byte(name)) {
+			t.Errorf("/metrics lacks %s", name)
+		}
+	}
+	for path, want := range map[string]int{"/": 404, "/v1/messages": 405, "/connect": 426} {
+		resp, err := http.Get(urlOf(n.PublicAddr()) + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s answered %d on the public listener, want %d", path, resp.StatusCode, want)
+		}
+	}
+}
+
+func TestGateway_LogsHoldNeitherBodiesNorSecrets(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	phone := n.watch("alice", "phone", &client.Memory{})
+	id := n.publish("alice", "the-body-of-the-message")
+	phone.want(t, id)
+	n.rest("POST", "/v1/messages", map[string]any{"to": map[string]any{"users": []string{"alice"}}, "message": map[string]any{"bodi": "the-body-of-the-message"}})
+	n.call("GET", urlOf(n.PublicAddr()), "/v1/users/alice", "cak_wrong-secret-key", nil)
+	phone.leave(t)
+	n.stop()
+	logs := n.logs.String()
+	if logs == "" {
+		t.Fatal("nothing was logged at debug level")
+	}
+	for _, bad := range []string{"the-body-of-the-message", secret, n.key, "0123456789abcdef", "cak_wrong-secret-key"} {
+		if strings.Contains(logs, bad) {
+			t.Errorf("the log holds %q", bad)
+		}
+	}
+}
+
+func TestGateway_StopSaysGoodbyeAndLeavesNothing(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	var ws []*watcher
+	for i := range 20 {
+		w := n.watch(fmt.Sprintf("user%d", i), "web", &client.Memory{})
+		<-w.caught
+		ws = append(ws, w)
+	}
+	n.stop()
+	if got := n.room.Count(); got != 0 {
+		t.Errorf("%d sessions are left", got)
+	}
+	for _, w := range ws {
+		w.stop()
+		<-w.done
+	}
+}
+
+func TestGateway_StartsOnlyWithWhatItNeeds(t *testing.T) {
+	cases := []struct {
+		name string
+		cfg  Config
+		want string
+	}{
+		{"no data directory", Config{Secret: secret}, "data directory"},
+		{"no secret", Config{Data: "data", FS: vfs.NewMem()}, "secret"},
+		{"a short secret", Config{Data: "data", FS: vfs.NewMem(), Secret: "short"}, "secret"},
+		{"a development secret", Config{Data: "data", FS: vfs.NewMem(), Secret: dev.SecretMark + secret + secret}, "secret"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			c.cfg.PublicListen, c.cfg.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
+			g, err := New(c.cfg)
+			if err == nil {
+				g.Close()
+				t.Fatal("it started")
+			}
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the error is %q, want one about the %s", err, c.want)
+			}
+		})
+	}
+}
+
+func TestGateway_PortInUseNamesTheFlag(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	_, err := New(Config{Data: "data", FS: vfs.NewMem(), Secret: secret, PublicListen: n.PublicAddr().String(), AdminListen: "127.0.0.1:0"})
+	if err == nil || !strings.Contains(err.Error(), "--public-listen") {
+		t.Errorf("the error is %v, want one that names --public-listen", err)
+	}
+}
+
+func TestGateway_DevelopmentWritesItsFileOnceAndShowsWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *Gateway {
+		g, err := New(Config{Data: dir, Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	g := open()
+	one := g.Dev()
+	info, err := os.Stat(dev.Path(dir))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("dev.json: %v %v, want mode 0600", info.Mode(), err)
+	}
+	text, err := g.DevText("./bin/carillon")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"DEVELOPMENT", one.Public, "./bin/carillon send", "listen", "--device phone"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the text lacks %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, one.APIKey) || strings.Contains(text, one.Secret) {
+		t.Error("the text shows a secret")
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g = open()
+	defer g.Close()
+	two := g.Dev()
+	if two.APIKey != one.APIKey || two.Secret != one.Secret || !bytes.Equal(two.Key, one.Key) {
+		t.Error("a second start made other keys")
+	}
+	if auth.CheckSecret(one.Secret) == nil {
+		t.Error("a made-up secret is taken for a production one")
+	}
+}

@@ -1,0 +1,22 @@
+package gateway
+
+import (
+	"context"
+
+	"carillon/server/push"
+	"carillon/server/room"
+)
+
+// rooms is push.Rooms for a node that is alone: its own room is the only one.
+type rooms struct{ room *room.Room }
+
+func (r rooms) Deliver(_ push.RoomID, d *push.Delivery) { r.room.Deliver(d) }
+
+func (r rooms) Sessions(_ context.Context, p push.ProductID, u push.UserID) ([]push.LiveSession, error) {
+	return r.room.Sessions(p, u), nil
+}
+
+func (r rooms) End(_ context.Context, p push.ProductID, u push.UserID, d push.DeviceID) error {
+	r.room.End(p, u, d)
+	return nil
+}

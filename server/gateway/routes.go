@@ -1,0 +1,128 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"carillon/server/auth"
+)
+
+// server returns an HTTP server with deadlines on everything that a stranger could draw out. WebSockets leave it at the
+// upgrade, so its deadlines do not concern them.
+func (g *Gateway) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       60 * time.Second,
+		WriteTimeout:      120 * time.Second,
+		IdleTimeout:       120 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          quietLog(g.log),
+	}
+}
+
+func (g *Gateway) publicRoutes() http.Handler {
+	r := chi.NewRouter()
+	r.Handle("/connect", g.ws)
+	r.Mount("/v1", g.center.Public())
+	if g.cfg.Dev {
+		r.Get("/", g.serveDevPage)
+	}
+	r.NotFound(notFound)
+	r.MethodNotAllowed(wrongMethod)
+	return r
+}
+
+func (g *Gateway) adminRoutes() http.Handler {
+	r := chi.NewRouter()
+	r.Mount("/admin/v1", g.center.Admin())
+	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	r.Get("/readyz", g.serveReady)
+	r.Handle("/metrics", promhttp.HandlerFor(g.metrics, promhttp.HandlerOpts{ErrorLog: quietLog(g.log)}))
+	r.Group(func(r chi.Router) {
+		r.Use(g.onlyOperators)
+		r.HandleFunc("/debug/pprof/*", pprof.Index)
+		r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		r.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		r.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	})
+	r.NotFound(notFound)
+	r.MethodNotAllowed(wrongMethod)
+	return r
+}
+
+// onlyOperators lets those through who show the secret: a profile holds what is in memory.
+func (g *Gateway) onlyOperators(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got, ok := auth.BearerOf(r.Header.Get("Authorization"))
+		if !g.cfg.Dev && (!ok || !auth.EqualSecret(got, g.cfg.Secret)) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			problem(w, http.StatusUnauthorized, "unauthenticated", "show the gateway's secret as a bearer token")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ready is the answer of /readyz.
+type ready struct {
+	Status  string            `json:"status"` // ok or failing
+	Checks  map[string]string `json:"checks"` // each ok, or why not
+	Version string            `json:"version,omitempty"`
+	Clients int               `json:"clients"`
+
+	// What an accepted persistent message survives.
+	Durability string `json:"durability"`
+}
+
+func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
+	a := ready{
+		Status: "ok", Checks: map[string]string{"store": "ok", "room": "ok"}, Version: g.cfg.Version,
+		Clients: g.room.Count(), Durability: g.saver.Durability().String(),
+	}
+	status := http.StatusOK
+	fail := func(check string, err error) {
+		a.Status, a.Checks[check] = "failing", err.Error()
+		status = http.StatusServiceUnavailable
+	}
+	if err := g.saver.Health(r.Context()); err != nil {
+		fail("store", err)
+	}
+	if g.leaving.Load() {
+		fail("room", errors.New("draining"))
+	}
+	writeJSON(w, status, a)
+}
+
+func notFound(w http.ResponseWriter, _ *http.Request) {
+	problem(w, http.StatusNotFound, "not_found", "there is nothing at this path")
+}
+
+func wrongMethod(w http.ResponseWriter, _ *http.Request) {
+	problem(w, http.StatusMethodNotAllowed, "method_not_allowed", "this path does not take this method")
+}
+
+// problem answers with an RFC 9457 document.
+func problem(w http.ResponseWriter, status int, code, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{ // a client that left is no concern of ours
+		"type": "about:blank", "title": http.StatusText(status), "status": status, "code": code, "detail": detail,
+	})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v)
+}

@@ -1,0 +1,85 @@
+package pebble
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"carillon/server/clock"
+	"carillon/server/embedded"
+	"carillon/server/push"
+	"carillon/server/saver"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// BenchmarkPublish publishes on a real disk from 256 producers to one user each, with idempotency keys, 100-byte bodies,
+// and a flush before each answer. One iteration is one message.
+func BenchmarkPublish(b *testing.B) {
+	for _, batch := range []int{1, 100} {
+		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) { benchPublish(b, batch) })
+	}
+}
+
+const producers = 256
+
+func openBench(b *testing.B) *Store {
+	b.Helper()
+	db, err := embedded.Open(embedded.Config{Dir: b.TempDir(), FS: vfs.Default})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := New(Config{DB: db, Clock: clock.System})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = s.Close()
+		_ = db.Close()
+	})
+	return s
+}
+
+func benchPublish(b *testing.B, batch int) {
+	s := openBench(b)
+	ctx := context.Background()
+	var next, done atomic.Int64
+	body := make([]byte, 100)
+	limits := push.Limits{}.WithDefaults()
+	b.ReportAllocs()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for w := range producers {
+		wg.Go(func() {
+			user := push.UserID(fmt.Sprintf("user-%05d", w))
+			for done.Add(int64(batch)) <= int64(b.N)+int64(batch)-1 {
+				ps := make([]*saver.Publication, batch)
+				for i := range ps {
+					id := next.Add(1)
+					p := &saver.Publication{
+						Product: "shop", Shards: 64, Limits: limits, TTL: 24 * time.Hour,
+						Message: &push.Message{ID: push.MsgID(id), Persistent: true, Body: body},
+						Key:     saver.IdempotencyKey(fmt.Sprintf("request-%016x", id)),
+						Own:     []saver.Target{{User: user}},
+					}
+					binary.BigEndian.PutUint64(p.Digest[:], uint64(id))
+					ps[i] = p
+				}
+				for _, r := range s.Publish(ctx, ps) {
+					if r.Err != nil {
+						b.Error(r.Err)
+						return
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(next.Load())/b.Elapsed().Seconds(), "messages/s")
+	b.ReportMetric(float64(next.Load())/float64(max(s.db.Metrics().Syncs, 1)), "messages/sync")
+}

@@ -1,0 +1,110 @@
+package pebble
+
+import (
+	"encoding/binary"
+
+	"carillon/server/embedded"
+	"carillon/server/push"
+	"carillon/server/saver"
+)
+
+// All keys, where product, user, device and key are escaped and ended strings, and numbers are big endian:
+//
+//	s u product shard(2) user c collapse(32)   epoch and position of the newest entry of that identity
+//	s u product shard(2) user d device         a device with its cursors
+//	s u product shard(2) user e position(8)    an entry of the own slot
+//	s u product shard(2) user s                the state of the own slot
+//	s c product shard(2) c collapse(32)        the same for the shard's common slot
+//	s c product shard(2) e position(8)
+//	s c product shard(2) s
+//	s k hour(4) product key                    an idempotency key
+//	s m hour(4) product id(8)                  a message's record
+//	s b hour(4) product id(8)                  a body that several slots share
+//
+// hour is the one in which the thing may be forgotten, in hours since 1970: everything below it goes in one range.
+const (
+	spaceUser    = 'u'
+	spaceCommon  = 'c'
+	spaceKey     = 'k'
+	spaceMessage = 'm'
+	spaceBucket  = 'b'
+
+	subCollapse = 'c'
+	subDevice   = 'd'
+	subEntry    = 'e'
+	subState    = 's'
+)
+
+func appendSpace(dst []byte, space byte) []byte { return append(dst, byte(embedded.SpaceSaver), space) }
+
+func appendShard(dst []byte, ref saver.ShardRef) []byte {
+	dst = embedded.AppendKeyString(dst, ref.Product)
+	return embedded.AppendKeyUint16(dst, uint16(ref.Shard))
+}
+
+// userPrefix begins every key of a user. commonPrefix begins every key of a common slot.
+func userPrefix(ref saver.ShardRef, u push.UserID) []byte {
+	dst := make([]byte, 0, 2+len(ref.Product)+2+2+len(u)+2+16)
+	return embedded.AppendKeyString(appendShard(appendSpace(dst, spaceUser), ref), u)
+}
+
+func commonPrefix(ref saver.ShardRef) []byte {
+	dst := make([]byte, 0, 2+len(ref.Product)+2+2+16)
+	return appendShard(appendSpace(dst, spaceCommon), ref)
+}
+
+// slotPrefix begins every key of a slot.
+func slotPrefix(ref saver.ShardRef, k push.SlotKind, u push.UserID) []byte {
+	if k == push.Own {
+		return userPrefix(ref, u)
+	}
+	return commonPrefix(ref)
+}
+
+// sub returns prefix and one byte in dst's memory.
+func sub(dst, prefix []byte, b byte) []byte { return append(append(dst[:0], prefix...), b) }
+
+func entryKey(dst, prefix []byte, pos push.Position) []byte {
+	return binary.BigEndian.AppendUint64(sub(dst, prefix, subEntry), uint64(pos))
+}
+
+// entryPos returns the position at the end of an entry's key.
+func entryPos(key []byte) push.Position {
+	return push.Position(binary.BigEndian.Uint64(key[len(key)-8:]))
+}
+
+func deviceKey(dst, prefix []byte, d push.DeviceID) []byte {
+	return embedded.AppendKeyString(sub(dst, prefix, subDevice), d)
+}
+
+func collapseKey(dst, prefix []byte, id *saver.CollapseID) []byte {
+	return append(sub(dst, prefix, subCollapse), id[:]...)
+}
+
+// hour is a moment in hours since 1970, as keys carry it.
+type hour uint32
+
+const hourMilli = 3_600_000
+
+// hourAfter returns the first hour that begins after a moment: from then on what is forgotten at that moment may go.
+func hourAfter(t push.MilliTime) hour {
+	return hour(min(max(t, 0)/hourMilli+1, 1<<32-1))
+}
+
+// hourOf returns the hour that a moment lies in.
+func hourOf(t push.MilliTime) hour { return hour(min(max(t, 0)/hourMilli, 1<<32-1)) }
+
+func appendHour(dst []byte, space byte, h hour) []byte {
+	return binary.BigEndian.AppendUint32(appendSpace(dst, space), uint32(h))
+}
+
+func idempotencyKey(dst []byte, h hour, p push.ProductID, k saver.IdempotencyKey) []byte {
+	return embedded.AppendKeyString(embedded.AppendKeyString(appendHour(dst, spaceKey, h), p), k)
+}
+
+func messageKey(dst []byte, space byte, h hour, p push.ProductID, id push.MsgID) []byte {
+	return embedded.AppendKeyUint64(embedded.AppendKeyString(appendHour(dst, space, h), p), uint64(id))
+}
+
+// forgetHour is the hour of a message's record and bucket.
+func forgetHour(expires push.MilliTime) hour { return hourAfter(expires.Add(saver.RecordKept)) }
