@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"carillon/server/client"
 	"carillon/server/failpoint"
 	"carillon/server/history"
 )
@@ -123,7 +124,7 @@ func (l *load) rest(t *testing.T) {
 	want := func(d *device) int64 { return l.expected[d.name.User].Load() + l.everyone.Load() }
 	for _, d := range l.devices {
 		eventually(t, 60*time.Second, func() bool { return d.seen.Load() >= want(d) },
-			func() string { return fmt.Sprintf("%v has %d of %d messages", d.name, d.seen.Load(), want(d)) })
+			func() string { return fmt.Sprintf("%d messages are due: %s", want(d), d.where()) })
 	}
 	for _, d := range l.devices {
 		d.leave(t)
@@ -242,6 +243,10 @@ func killAt(t *testing.T, point string) {
 	for range 50 {
 		<-l.progress
 	}
+	// A second device that is new begins at the head: it has to be there before the markers are sent.
+	for _, d := range l.devices {
+		eventually(t, 30*time.Second, func() bool { s := d.last.Load(); return s != nil && s.Phase == client.CaughtUp }, d.where)
+	}
 	enough()
 	wg.Wait()
 	recalls.Wait()
@@ -315,7 +320,7 @@ func (l *load) restOfFirstDevices(t *testing.T) {
 		return false
 	}
 	for _, d := range l.devices {
-		eventually(t, 60*time.Second, func() bool { return arrived(d) }, func() string { return fmt.Sprintf("%v never got its marker", d.name) })
+		eventually(t, 60*time.Second, func() bool { return arrived(d) }, func() string { return "the marker is missing: " + d.where() })
 	}
 	for _, d := range l.devices {
 		d.leave(t)

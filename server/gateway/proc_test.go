@@ -209,6 +209,7 @@ type device struct {
 	name  history.Device
 	store client.Memory
 	seen  atomic.Int64
+	last  atomic.Pointer[client.Status]
 	done  chan error
 	stop  context.CancelFunc
 }
@@ -253,6 +254,7 @@ func (p *proc) connect(ctx context.Context, d *device, log *history.Log, caughtU
 				}
 			},
 			Status: func(s client.Status) {
+				d.last.Store(&s)
 				if s.Phase == client.CaughtUp && caughtUp != nil {
 					caughtUp()
 				}
@@ -263,6 +265,21 @@ func (p *proc) connect(ctx context.Context, d *device, log *history.Log, caughtU
 		p.t.Fatal(err)
 	}
 	go func() { d.done <- c.Run(ctx) }()
+}
+
+// where tells how a device that misses something stands.
+func (d *device) where() string {
+	s := d.last.Load()
+	if s == nil {
+		return fmt.Sprintf("%v never connected", d.name)
+	}
+	select {
+	case err := <-d.done:
+		d.done <- err
+		return fmt.Sprintf("%v ended with %v", d.name, err)
+	default:
+	}
+	return fmt.Sprintf("%v is %v (%v, in %v), after %d messages", d.name, s.Phase, s.Err, s.Delay, d.seen.Load())
 }
 
 // leave ends a device and waits for it.

@@ -29,6 +29,7 @@ import (
 	"carillon/server/catalog"
 	"carillon/server/clock"
 	"carillon/server/embedded"
+	"carillon/server/failpoint"
 	"carillon/server/push"
 )
 
@@ -159,7 +160,12 @@ func (c *Catalog) write(ctx context.Context, f func(b *embedded.Batch, now push.
 		return err
 	}
 	b.Set(keyOf(sortVersion), binary.BigEndian.AppendUint64(nil, uint64(v+1)))
-	if err := c.db.Write(ctx, b); err != nil {
+	ticket, err := c.db.Commit(b)
+	if err != nil {
+		return failed(err)
+	}
+	failpoint.Hit(failpoint.CatalogWritten)
+	if err := ticket.Wait(ctx); err != nil {
 		return failed(err)
 	}
 	return nil

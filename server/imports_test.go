@@ -1,0 +1,143 @@
+// Package server holds no code; its test holds the direction of imports.
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// layers says what each package may import of ours, by prefix. Everything may import push and failpoint; what is not
+// listed may not be there.
+var layers = []struct {
+	pkg string
+	may []string
+	why string
+}{
+	{"push", nil, "the words that all share know nobody"},
+	{"failpoint", nil, "a failpoint may stand anywhere, so it knows nobody"},
+	{"clock", nil, "time is an argument everywhere"},
+	{"history", nil, "the judge knows nothing of how the system works inside"},
+	{"dev", nil, "a file for developers"},
+	{"config", nil, "the configuration is plain values"},
+	{"wire", []string{"push"}, "transports build on wire, never the other way"},
+	{"transport", []string{"wire", "push"}, "the contract between transports and sessions"},
+	{"transport/transporttest", []string{"transport", "wire", "push"}, "a suite knows the contract alone"},
+	{"transport/ws", []string{"transport", "wire", "push"}, "a transport never imports a sibling or the room"},
+	{"register", []string{"push"}, "a contract"},
+	{"register/registertest", []string{"register", "push", "clock"}, "a suite knows the contract alone"},
+	{"register/memory", []string{"register", "push", "clock"}, "an adapter imports its contract, never a sibling"},
+	{"saver", []string{"push"}, "a contract"},
+	{"saver/savertest", []string{"saver", "push", "clock"}, "a suite knows the contract alone"},
+	{"saver/memory", []string{"saver", "push", "clock"}, "an adapter imports its contract, never a sibling"},
+	{"saver/pebble", []string{"saver", "push", "clock", "embedded"}, "an adapter imports its contract, never a sibling"},
+	{"catalog", []string{"push", "clock"}, "a contract"},
+	{"catalog/catalogtest", []string{"catalog", "push", "clock"}, "a suite knows the contract alone"},
+	{"catalog/memory", []string{"catalog", "push", "clock"}, "an adapter imports its contract, never a sibling"},
+	{"catalog/pebble", []string{"catalog", "push", "clock", "embedded"}, "an adapter imports its contract, never a sibling"},
+	{"idgenerator", []string{"push", "clock"}, "a contract"},
+	{"idgenerator/idgeneratortest", []string{"idgenerator", "push", "clock"}, "a suite knows the contract alone"},
+	{"idgenerator/memory", []string{"idgenerator", "push", "clock"}, "an adapter imports its contract, never a sibling"},
+	{"idgenerator/pebble", []string{"idgenerator", "push", "clock", "embedded"}, "an adapter imports its contract, never a sibling"},
+	{"embedded", []string{"push", "clock"}, "the database knows nothing of what lies in it"},
+	{"auth", []string{"catalog", "push", "clock"}, "credentials are judged by the catalog's keys"},
+	{"room", []string{"transport", "wire", "register", "saver", "auth", "push", "clock"},
+		"a room never imports an adapter, a transport's package, or center: they meet in gateway"},
+	{"center", []string{"register", "saver", "catalog", "idgenerator", "auth", "push", "clock", "center"},
+		"center never imports an adapter, a transport, or the room: they meet in gateway"},
+	{"client", []string{"wire", "push", "clock"}, "a client knows the wire alone"},
+	{"gateway", []string{""}, "gateway is the only package that knows all"},
+	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room"}, "subcommands and flags, nothing else"},
+}
+
+// contracts are imported without what lies below them: room may import saver, but not saver/pebble.
+var adapters = []string{"/memory", "/pebble", "/redis", "/ws", "/sse", "/longpoll", "/tcp"}
+
+func TestImports_FollowTheLayers(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "carillon/...").Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("go list: %v\n%s", err, exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(out))
+	for {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkg, ours := strings.CutPrefix(p.ImportPath, "carillon/server/")
+		if !ours || pkg == "" {
+			continue
+		}
+		for _, imp := range p.Imports {
+			if to, ours := strings.CutPrefix(imp, "carillon/server/"); ours {
+				if why := forbidden(pkg, to); why != "" {
+					t.Errorf("%s imports %s: %s", pkg, to, why)
+				}
+			}
+		}
+	}
+}
+
+// forbidden returns why pkg may not import to, empty if it may.
+func forbidden(pkg, to string) string {
+	best := -1
+	for i, l := range layers {
+		if (pkg == l.pkg || strings.HasPrefix(pkg, l.pkg+"/")) && (best < 0 || len(l.pkg) > len(layers[best].pkg)) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return "the package has no layer in server/imports_test.go"
+	}
+	l := layers[best]
+	if (to == "push" || to == "failpoint") && l.pkg != "push" && l.pkg != "failpoint" {
+		return ""
+	}
+	if slices.Contains(l.may, "") {
+		return ""
+	}
+	isAdapter := slices.ContainsFunc(adapters, func(a string) bool { return strings.HasSuffix(to, a) })
+	for _, m := range l.may {
+		if to == m || strings.HasPrefix(to, m+"/") && !isAdapter {
+			return ""
+		}
+	}
+	return l.why
+}
+
+func TestImports_RefuseWhatTheLayersForbid(t *testing.T) {
+	cases := []struct {
+		pkg, to string
+		ok      bool
+	}{
+		{"room", "saver", true},
+		{"room", "saver/pebble", false},
+		{"room", "center", false},
+		{"center", "room", false},
+		{"center/strictjson", "center/api", true},
+		{"saver/pebble", "saver/memory", false},
+		{"push", "wire", false},
+		{"transport/ws", "room", false},
+		{"gateway", "saver/pebble", true},
+		{"somewhere", "push", false},
+	}
+	for _, c := range cases {
+		if got := forbidden(c.pkg, c.to) == ""; got != c.ok {
+			t.Errorf("%s importing %s is allowed: %v, want %v", c.pkg, c.to, got, c.ok)
+		}
+	}
+}
