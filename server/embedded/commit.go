@@ -96,11 +96,6 @@ func (db *DB) CommitNoSync(b *Batch) error {
 // to see this one applied waits for [Ticket.Applied]. With flush unset nobody may Wait on the ticket. It is for callers that keep
 // in memory what they wrote, so that the next writer needs no look at the store. It takes the batch over.
 func (db *DB) Submit(b *Batch, flush bool) (Ticket, error) {
-	if b.err != nil {
-		err := &push.Error{Kind: push.KindInternal, Code: "storage_batch", Err: fmt.Errorf("embedded: commit: %w", b.err)}
-		db.Discard(b)
-		return Ticket{}, err
-	}
 	db.mu.Lock()
 	if db.closing {
 		db.mu.Unlock()
@@ -194,10 +189,8 @@ func (db *DB) apply(g *group) (written int, err error) {
 			n++
 		}
 		m := db.pdb.NewBatchWithSize(size)
-		for _, b := range rest[:n] {
-			if err := m.Apply(&b.b, nil); err != nil {
-				return written, err
-			}
+		if err := db.merger.merge(m, rest[:n]); err != nil {
+			return written, err
 		}
 		rest = rest[n:]
 		written += size

@@ -73,7 +73,9 @@ type DB struct {
 	next    *group // what the committer takes next; nil if there is nothing to do
 	closing bool
 
-	seq uint64 // number of the last flushed write; owned by the committer
+	// Owned by the committer.
+	seq    uint64 // number of the last flushed write
+	merger merger
 
 	uses use // reads under way
 }

@@ -255,3 +255,73 @@ func TestPrefixEnd_IsRightAfterThePrefix(t *testing.T) {
 		}
 	}
 }
+
+func TestDB_LaterWritesWinWithinABatchAndAGroup(t *testing.T) {
+	held := &heldFS{FS: vfs.NewMem(), gate: make(chan struct{})}
+	db := open(t, held)
+	cases := []struct {
+		name  string
+		build func(b *Batch)
+		want  string
+	}{
+		{"set twice", func(b *Batch) { b.Set([]byte("xa"), []byte("1")); b.Set([]byte("xa"), []byte("2")) }, "xa=2 "},
+		{"set and deleted", func(b *Batch) { b.Set([]byte("xa"), []byte("1")); b.Delete([]byte("xa")) }, ""},
+		{"deleted and set", func(b *Batch) { b.Delete([]byte("xa")); b.Set([]byte("xa"), []byte("3")) }, "xa=3 "},
+		{"range after", func(b *Batch) {
+			b.Set([]byte("xa"), nil)
+			b.DeleteRange([]byte("x"), []byte("y"))
+			b.Set([]byte("xb"), nil)
+		}, "xb= "},
+		{"range before", func(b *Batch) { b.DeleteRange([]byte("x"), []byte("y")); b.Set([]byte("xa"), []byte("4")) }, "xa=4 "},
+		{"out of order", func(b *Batch) { b.Set([]byte("xc"), nil); b.Set([]byte("xa"), nil); b.Set([]byte("xb"), nil) }, "xa= xb= xc= "},
+	}
+	for _, c := range cases {
+		for _, separate := range []bool{false, true} { // one batch, or as many that are submitted one after another
+			clear := db.NewBatch()
+			clear.DeleteRange([]byte("x"), []byte("y"))
+			if err := db.CommitNoSync(clear); err != nil {
+				t.Fatal(err)
+			}
+			whole := db.NewBatch()
+			c.build(whole)
+			parts := []*Batch{whole}
+			if separate {
+				parts = nil
+				for _, o := range whole.ops {
+					b := db.NewBatch()
+					b.add(o.kind, whole.buf[o.key:o.end], whole.buf[o.end:o.valueEnd])
+					parts = append(parts, b)
+				}
+			}
+			var last Ticket
+			for _, b := range parts {
+				var err error
+				if last, err = db.Submit(b, false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := last.Applied(); err != nil {
+				t.Fatal(err)
+			}
+			it, err := db.ScanPrefix([]byte("x"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			for ok := it.First(); ok; ok = it.Next() {
+				v, err := it.Value()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got += fmt.Sprintf("%s=%s ", it.Key(), v)
+			}
+			if err := it.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got != c.want {
+				t.Errorf("%s (separate %v): got %q, want %q", c.name, separate, got, c.want)
+			}
+		}
+	}
+	close(held.gate)
+}

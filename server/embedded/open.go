@@ -161,7 +161,7 @@ func (db *DB) options() *pebble.Options {
 		// Beyond reach: this package stalls writers itself, see awaitRoom.
 		MemTableStopWritesThreshold: 4 * stallMemTables,
 		L0StopWritesThreshold:       1 << 12,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       8,
 		LBaseMaxBytes:               64 << 20,
 		MaxOpenFiles:                500,
 		BytesPerSync:                1 << 20,

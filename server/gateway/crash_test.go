@@ -290,7 +290,7 @@ func (l *load) recaller(ctx, finish context.Context) *sync.WaitGroup {
 				continue
 			}
 			for status = 0; status != http.StatusOK && finish.Err() == nil; {
-				if status, answer = l.p.post(finish, c, http.MethodDelete, "/v1/messages/"+id, "", nil); status == http.StatusNotFound {
+				if status, _ = l.p.post(finish, c, http.MethodDelete, "/v1/messages/"+id, "", nil); status == http.StatusNotFound {
 					l.p.t.Errorf("the accepted message %s is unknown", id)
 					return
 				} else if status != http.StatusOK {

@@ -86,7 +86,6 @@ func newProc(t *testing.T, binary func() (string, error)) *proc {
 // start starts the server and waits until it is ready; false if it died before (of an armed failpoint).
 func (p *proc) start(failpoint string) bool {
 	p.t.Helper()
-	_ = os.Remove(filepath.Join(p.data, "ready"))
 	cmd := exec.Command(p.bin, "serve", "--dev", "--data", p.data, "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0")
 	cmd.Env = append(os.Environ(), "CARILLON_FAILPOINT="+failpoint)
 	log := &bytes.Buffer{}
@@ -146,18 +145,6 @@ func (p *proc) kill() {
 	}
 	_ = cmd.Process.Kill()
 	<-died
-}
-
-// stop ends the server as an operator would, and waits for its end.
-func (p *proc) stop() {
-	p.t.Helper()
-	_ = p.cmd.Process.Signal(os.Interrupt)
-	select {
-	case <-p.died:
-	case <-time.After(30 * time.Second):
-		p.t.Errorf("the server did not stop:\n%s", p.log.String())
-		p.kill()
-	}
 }
 
 // http dials the server wherever it listens at the moment, whatever address was asked for.

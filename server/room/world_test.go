@@ -1,7 +1,6 @@
 package room
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -538,5 +537,3 @@ func (d *device) want(ids ...push.MsgID) {
 		d.w.t.Errorf("got messages %v, want %v", got, ids)
 	}
 }
-
-func body(n int) string { return `"` + string(bytes.Repeat([]byte("x"), n)) + `"` }

@@ -101,7 +101,7 @@ func TestRun_SweepsAStepATick(t *testing.T) {
 	f.store.sweepUsers = 10
 	fillAll(t, f)
 	before := f.keys(t)
-	f.clock.Advance(2 * time.Hour) // messages of an hour, and their keys; records live an hour longer than those
+	f.clock.Advance(4 * time.Hour) // past the messages, their keys, and the hour in which their records go
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
