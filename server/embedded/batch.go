@@ -68,9 +68,9 @@ const opBytes = 5
 // Len returns about how many bytes the batch will take in the log.
 func (b *Batch) Len() int { return len(b.buf) + opBytes*len(b.ops) }
 
-// merger puts batches into one of Pebble's, sorted by key: the write buffer finds the place of a key quickly if it is near that of
-// the last one, and searching it is the greatest part of a write. Of several writes to one key only the last is
-// made. It belongs to the committer, which reuses its memory.
+// merger puts batches into one of Pebble's, sorted by key: the write buffer finds the place of a key quickly if it is
+// near that of the last one, and searching it is the greatest part of a write. Of several writes to one key only the
+// last is made. It belongs to the committer, which reuses its memory.
 type merger struct{ ops []mergedOp }
 
 type mergedOp struct {

@@ -72,8 +72,8 @@ func (t Ticket) Applied() error {
 }
 
 // Commit applies the batch and asks for its flush. When it returns without error every reader sees the batch; Wait on
-// the ticket says when it is durable. Callers that hold a lock hold it over Commit and not over Wait. It takes the batch
-// over, whatever it returns. It blocks while the disk lags far behind, and only then.
+// the ticket says when it is durable. Callers that hold a lock hold it over Commit and not over Wait. It takes the
+// batch over, whatever it returns. It blocks while the disk lags far behind, and only then.
 func (db *DB) Commit(b *Batch) (Ticket, error) {
 	t, err := db.Submit(b, true)
 	if err == nil {
@@ -82,8 +82,8 @@ func (db *DB) Commit(b *Batch) (Ticket, error) {
 	return t, err
 }
 
-// CommitNoSync applies the batch and lets it be flushed with whatever comes later: a power cut may lose it, together with
-// all that was applied after it and not flushed.
+// CommitNoSync applies the batch and lets it be flushed with whatever comes later: a power cut may lose it, together
+// with all that was applied after it and not flushed.
 func (db *DB) CommitNoSync(b *Batch) error {
 	t, err := db.Submit(b, false)
 	if err == nil {
@@ -92,9 +92,18 @@ func (db *DB) CommitNoSync(b *Batch) error {
 	return err
 }
 
+// Sync makes durable what was committed without a flush and not flushed with anything else since. It does nothing if
+// there is nothing.
+func (db *DB) Sync(ctx context.Context) error {
+	if !db.loose.Load() {
+		return nil
+	}
+	return db.Write(ctx, db.NewBatch())
+}
+
 // Submit hands a batch to the committer and does not wait: batches are applied in the order of the calls, and who wants
-// to see this one applied waits for [Ticket.Applied]. With flush unset nobody may Wait on the ticket. It is for callers that keep
-// in memory what they wrote, so that the next writer needs no look at the store. It takes the batch over.
+// to see this one applied waits for [Ticket.Applied]. With flush unset nobody may Wait on the ticket. It is for callers
+// that keep in memory what they wrote, so that the next writer needs no look at the store. It takes the batch over.
 func (db *DB) Submit(b *Batch, flush bool) (Ticket, error) {
 	db.mu.Lock()
 	if db.closing {
@@ -161,6 +170,7 @@ func (db *DB) runCommitter() {
 		}
 		g.batches = nil
 		ok := g.applyErr == nil
+		db.loose.Store(!g.sync)
 		close(g.applied)
 		if ok && g.sync {
 			db.syncs <- g
@@ -168,8 +178,8 @@ func (db *DB) runCommitter() {
 	}
 }
 
-// apply writes a group, in several pieces if it is large. A panic of Pebble, which it answers a broken log with, becomes
-// the fault.
+// apply writes a group, in several pieces if it is large. A panic of Pebble, which it answers a broken log with,
+// becomes the fault.
 func (db *DB) apply(g *group) (written int, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -241,8 +251,8 @@ func (db *DB) runSyncer() {
 	}
 }
 
-// awaitRoom waits while flushes and compactions lag too far behind. Pebble has stalls of its own, but a writer in one of
-// them could not be let go if the disk then failed.
+// awaitRoom waits while flushes and compactions lag too far behind. Pebble has stalls of its own, but a writer in one
+// of them could not be let go if the disk then failed.
 func (db *DB) awaitRoom() {
 	for {
 		m := db.pdb.Metrics()

@@ -1,11 +1,11 @@
-// Package embedded is the one database of a node that needs no other service: a Pebble store that the saver, the catalog
-// and the id blocks share, each in a key space of its own (see keys.go).
+// Package embedded is the one database of a node that needs no other service: a Pebble store that the saver, the
+// catalog and the id blocks share, each in a key space of its own (see keys.go).
 //
 // # Place in the flow
 //
 // The gateway opens one [DB] and hands it to saver/pebble, catalog/pebble and idgenerator/pebble, which are the only
-// other packages that know it. They build a [Batch], call [DB.Commit] under whatever lock orders their writes, let go of
-// the lock, and wait on the [Ticket] for the flush to disk.
+// other packages that know it. They build a [Batch], call [DB.Commit] under whatever lock orders their writes, let go
+// of the lock, and wait on the [Ticket] for the flush to disk.
 //
 // # Invariants
 //
@@ -13,9 +13,11 @@
 //   - Commit returns when the batch is visible to readers, in the order of the calls. It is durable only when
 //     [Ticket.Wait] has returned nil: what readers see may still be lost by a power cut, and the node's [DB.Lineage]
 //     changes at each open to tell them so.
-//   - Durable batches are a prefix of the visible ones: if one survived a crash, so did all that were applied before it.
-//   - After one failed write or sync nothing is durable any more: every later Commit and every Wait still under way fail
-//     with the same error, for the life of this process, and nothing on the disk is changed any more (see failstop.go).
+//   - Durable batches are a prefix of the visible ones: if one survived a crash, so did all that were applied before
+//     it.
+//   - After one failed write or sync nothing is durable any more: every later Commit and every Wait still under way
+//     fail with the same error, for the life of this process, and nothing on the disk is changed any more (see
+//     failstop.go).
 //   - Reading goes on after such a failure.
 //
 // # Group commit
@@ -76,6 +78,8 @@ type DB struct {
 	// Owned by the committer.
 	seq    uint64 // number of the last flushed write
 	merger merger
+
+	loose atomic.Bool // something was applied that nothing flushes
 
 	uses use // reads under way
 }

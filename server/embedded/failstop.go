@@ -55,8 +55,8 @@ func (f *fault) get() error {
 //   - log files take writes and syncs into nothing and report success. Pebble panics, with its locks held, when a log
 //     file fails, and an unlock in its way out would end the process. It may believe what it likes: the fault is set
 //     before it hears anything, and this package acknowledges nothing once it is;
-//   - everything else fails. Making a new table waits until Close instead, as Pebble repeats a failed flush at once, for
-//     ever.
+//   - everything else fails. Making a new table waits until Close instead, as Pebble repeats a failed flush at once,
+//     for ever.
 //
 // Only files of the database count: a full disk under a backup does not stop it.
 type failStop struct {

@@ -298,8 +298,8 @@ func TestDB_WritersWaitForTheBacklogAndAreLetGoOnFailure(t *testing.T) {
 	}
 }
 
-// TestDB_FlippedBytesInTheLogAreNoticed kills a process and damages its last log: what was flushed to the log and not yet to a table is either read back as it was,
-// or the database does not open.
+// TestDB_FlippedBytesInTheLogAreNoticed kills a process and damages its last log: what was flushed to the log and not
+// yet to a table is either read back as it was, or the database does not open.
 func TestDB_FlippedBytesInTheLogAreNoticed(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	db := open(t, fs)

@@ -13,11 +13,12 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A log that was cut off by a crash ends in the middle of something, and Pebble takes whatever it cannot read at the end
-// of the last log for such an end. Bytes that went bad there would make what was acknowledged vanish without a word. So
-// every flushed write carries a number, in the database and, once it is flushed, in a small file beside it: a database that
-// comes up below the number in the file has lost something that it promised. The file itself is never flushed: it
-// tells of a bad log after the process was killed, and tells nothing after a power cut, where it is old or gone.
+// A log that was cut off by a crash ends in the middle of something, and Pebble takes whatever it cannot read at the
+// end of the last log for such an end. Bytes that went bad there would make what was acknowledged vanish without a
+// word. So every flushed write carries a number, in the database and, once it is flushed, in a small file beside it: a
+// database that comes up below the number in the file has lost something that it promised. The file itself is never
+// flushed: it tells of a bad log after the process was killed, and tells nothing after a power cut, where it is old or
+// gone.
 const markName = "synced"
 
 var seqKey = append([]byte{byte(SpaceMeta)}, "seq"...)

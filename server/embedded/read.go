@@ -52,8 +52,8 @@ func (db *DB) Scan(lower, upper []byte) (*Iter, error) {
 // ScanPrefix returns an iterator over all keys with that prefix.
 func (db *DB) ScanPrefix(prefix []byte) (*Iter, error) { return db.Scan(prefix, PrefixEnd(prefix)) }
 
-// First, Last, Next, Prev and SeekGE (to the first key not below key) move and report whether they found a key. Once one
-// of them returned false, Err says whether that was the end.
+// First, Last, Next, Prev and SeekGE (to the first key not below key) move and report whether they found a key. Once
+// one of them returned false, Err says whether that was the end.
 func (i *Iter) First() bool            { return i.it.First() }
 func (i *Iter) Last() bool             { return i.it.Last() }
 func (i *Iter) Next() bool             { return i.it.Next() }

@@ -9,14 +9,14 @@
 // # Invariants
 //
 //   - A block is on the disk before Reserve returns, so no restart gives it again.
-//   - A block begins at the clock's milliseconds << [TimeShift] or above, so that a store that was set back, to a backup or
-//     to a replica that had seen less, goes on above what was given since.
-//   - The first block under a new lineage of the store begins a minute above the clock, since the clock of whoever gave the
-//     last ids may have been ahead. The minute counts from the clock, not from the last block: so ids are never further
-//     than that ahead of it, however often a process restarts, and a store that is set back behind many restarts
-//     still goes on above them all.
-//   - The clock may go back as far as it likes: blocks never do, while the store keeps what it holds. Only a store set back
-//     together with a clock set back could give an id twice.
+//   - A block begins at the clock's milliseconds << [TimeShift] or above, so that a store that was set back, to a
+//     backup or to a replica that had seen less, goes on above what was given since.
+//   - The first block under a new lineage of the store begins a minute above the clock, since the clock of whoever gave
+//     the last ids may have been ahead. The minute counts from the clock, not from the last block: so ids are never
+//     further than that ahead of it, however often a process restarts, and a store that is set back behind many
+//     restarts still goes on above them all.
+//   - The clock may go back as far as it likes: blocks never do, while the store keeps what it holds. Only a store set
+//     back together with a clock set back could give an id twice.
 //
 // Ids name messages. They never order them, and the moment in their high bits is no one's creation time: a quiet node
 // gives out a block for hours.
@@ -61,7 +61,8 @@ func First(next push.MsgID, size int64, now push.MilliTime, fresh bool) (push.Ms
 	return max(next, base, 1), nil
 }
 
-// DefaultBlock is how many ids a generator reserves at once: more than half a second's worth at the highest rate of one node.
+// DefaultBlock is how many ids a generator reserves at once: more than half a second's worth at the highest rate of one
+// node.
 const DefaultBlock = 1 << 16
 
 // Config of a Generator. The zero value is useful.
@@ -102,8 +103,8 @@ func New(b Blocks, c Config) (*Generator, error) {
 	return &Generator{blocks: b, size: c.Block, turn: make(chan struct{}, 1)}, nil
 }
 
-// Next returns an id that was never returned before, by whatever process. It costs an atomic addition, but where a block
-// has to be reserved, which is a flush of the store, and which ctx bounds.
+// Next returns an id that was never returned before, by whatever process. It costs an atomic addition, but where a
+// block has to be reserved, which is a flush of the store, and which ctx bounds.
 func (g *Generator) Next(ctx context.Context) (push.MsgID, error) {
 	for {
 		b := g.current.Load()

@@ -1,5 +1,5 @@
-// Package idgeneratortest holds what every implementation of [idgenerator.Blocks] must do, as tests. An implementation joins
-// in a few lines:
+// Package idgeneratortest holds what every implementation of [idgenerator.Blocks] must do, as tests. An implementation
+// joins in a few lines:
 //
 //	func TestConformance(t *testing.T) { idgeneratortest.Run(t, newSubject) }
 package idgeneratortest
@@ -49,8 +49,8 @@ type Subject struct {
 	Clock  *Clock // given to Blocks
 	// Crash ends the process without a goodbye, with everything lost that was not flushed, and starts another one.
 	Crash func(t *testing.T) idgenerator.Blocks
-	// Mark notes what is reserved; the function that it returns starts another process on that, with all that came later
-	// lost. nil: it cannot.
+	// Mark notes what is reserved; the function that it returns starts another process on that, with all that came
+	// later lost. nil: it cannot.
 	Mark func(t *testing.T) (fallBack func(t *testing.T) idgenerator.Blocks)
 }
 
@@ -159,8 +159,9 @@ func concurrent(t *testing.T, s *Subject) {
 	}
 }
 
-// property lets generators live short lives over crashes, a clock that wanders by up to an hour, and, if asked for, stores that
-// fall back, and looks for an id given twice. Where stores fall back the clock only goes on: see the package's invariants.
+// property lets generators live short lives over crashes, a clock that wanders by up to an hour, and, if asked for,
+// stores that fall back, and looks for an id given twice. Where stores fall back the clock only goes on: see the
+// package's invariants.
 func property(t *testing.T, newSubject func(t *testing.T) *Subject, rollbacks bool) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 7))

@@ -48,8 +48,8 @@ func (b *Blocks) Reserve(_ context.Context, size int64) (push.MsgID, error) {
 	return first, nil
 }
 
-// Mark notes which blocks are reserved. The function that it returns forgets those reserved since, under a new lineage, as a store
-// that was set back does.
+// Mark notes which blocks are reserved. The function that it returns forgets those reserved since, under a new lineage,
+// as a store that was set back does.
 func (b *Blocks) Mark() (fallBack func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package pebble reserves blocks of ids in the embedded database. One key holds the id after the last one reserved; each
-// reservation is flushed to the disk before it is used. The lineage is that of the open database, so the first block
-// after each start begins a minute above the clock.
+// Package pebble reserves blocks of ids in the embedded database. One key holds the id after the last one reserved;
+// each reservation is flushed to the disk before it is used. The lineage is that of the open database, so the first
+// block after each start begins a minute above the clock.
 package pebble
 
 import (

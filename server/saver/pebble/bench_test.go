@@ -17,8 +17,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// BenchmarkPublish publishes on a real disk from 256 producers to one user each, with idempotency keys, 100-byte bodies,
-// and a flush before each answer. One iteration is one message.
+// BenchmarkPublish publishes on a real disk from 256 producers to one user each, with idempotency keys, 100-byte
+// bodies, and a flush before each answer. One iteration is one message.
 func BenchmarkPublish(b *testing.B) {
 	for _, batch := range []int{1, 100} {
 		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) { benchPublish(b, batch) })

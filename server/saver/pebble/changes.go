@@ -23,8 +23,8 @@ type roomLog struct {
 	used push.MilliTime // when the room asked last, or the log was made
 }
 
-// locate fills in which rooms hold readers of what was appended, and notes appends to own slots in those rooms' logs. The
-// caller holds no lock. Rooms share no memory with what the locator returned.
+// locate fills in which rooms hold readers of what was appended, and notes appends to own slots in those rooms' logs.
+// The caller holds no lock. Rooms share no memory with what the locator returned.
 func (s *Store) locate(p push.ProductID, own, common []saver.Placed) {
 	if len(own) > 0 {
 		var buf [4]push.UserID

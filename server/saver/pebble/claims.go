@@ -16,8 +16,8 @@ type claim struct {
 	recall  push.MsgID           // 0 for a key
 }
 
-// claims holds those under way. Whoever holds one waits for no other: callers take what they can without waiting, finish
-// and release it, and wait for somebody else's only with empty hands.
+// claims holds those under way. Whoever holds one waits for no other: callers take what they can without waiting,
+// finish and release it, and wait for somebody else's only with empty hands.
 type claims struct {
 	shards [64]struct {
 		mu   sync.Mutex

@@ -12,9 +12,9 @@ import (
 	"carillon/server/saver"
 )
 
-// Open waits for the flush only where something is new that the device relies on: itself, a slot, or a device that had to
-// go for it. That a known device was seen again may be lost. It asks the locator, under no lock, only when the user has too many
-// devices, and then looks again.
+// Open waits for the flush only where something is new that the device relies on: itself, a slot, or a device that had
+// to go for it. That a known device was seen again may be lost. It asks the locator, under no lock, only when the user
+// has too many devices, and then looks again.
 func (s *Store) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
 	if err := s.enter("open"); err != nil {
 		return saver.Opened{}, err
@@ -47,7 +47,8 @@ type opening struct {
 }
 
 // open submits a device's arrival. If the user has too many devices and it was not asked yet who is online, it writes
-// nothing that a second call would not, and ask is true. A refused device leaves the slots behind that it would have read.
+// nothing that a second call would not, and ask is true. A refused device leaves the slots behind that it would have
+// read.
 func (s *Store) open(o *saver.Open, online []push.DeviceID, asked bool) (out opening, _ embedded.Ticket, ask bool, err error) {
 	t := s.begin([]int{s.stripeOf(o.Shard())})
 	out, ask, err = t.open(o, online, asked)
@@ -171,8 +172,8 @@ func (t *tx) freeAcknowledged(u *user) error {
 	return nil
 }
 
-// Ack writes one batch for each stripe and does not wait for a flush: a lost acknowledgement costs a repetition. Cursors and
-// what they free are in the same batch.
+// Ack writes one batch for each stripe and does not wait for a flush: a lost acknowledgement costs a repetition.
+// Cursors and what they free are in the same batch.
 func (s *Store) Ack(_ context.Context, as []saver.Ack) error {
 	if err := s.enter("ack"); err != nil {
 		return err

@@ -130,8 +130,8 @@ func TestStore_NothingIsAnsweredAfterAFailedFlush(t *testing.T) {
 	}
 }
 
-// wantAllRefused checks that a store whose disk failed promises nothing: no new message, no repetition of one whose flush
-// failed or of one that succeeded, no recall, no device.
+// wantAllRefused checks that a store whose disk failed promises nothing: no new message, no repetition of one whose
+// flush failed or of one that succeeded, no recall, no device.
 func wantAllRefused(t *testing.T, s *Store, refused *sync.Map) {
 	t.Helper()
 	ctx := context.Background()
@@ -211,8 +211,9 @@ func TestPublish_RepeatIsNotAnsweredBeforeTheFirstIsFlushed(t *testing.T) {
 	}
 }
 
-// TestPublish_WhoGaveUpWaitingLeavesNoTrap: the outcome is unknown to a publisher whose context ended, but the message is there: a
-// repeat must still wait for the flush, and the rooms must learn of it from their logs, since the repeat notifies nobody.
+// TestPublish_WhoGaveUpWaitingLeavesNoTrap: the outcome is unknown to a publisher whose context ended, but the message
+// is there: a repeat must still wait for the flush, and the rooms must learn of it from their logs, since the repeat
+// notifies nobody.
 func TestPublish_WhoGaveUpWaitingLeavesNoTrap(t *testing.T) {
 	f, g := blocked(t)
 	f.locator.SetRooms("shop", "alice", "room")
@@ -299,7 +300,8 @@ func TestRecall_RepeatIsNotAnsweredBeforeTheFirstIsFlushed(t *testing.T) {
 	}
 }
 
-// TestPublish_CrossedKeysDoNotDeadlock: calls that share keys in opposite orders must all come to an end, each key stored once.
+// TestPublish_CrossedKeysDoNotDeadlock: calls that share keys in opposite orders must all come to an end, each key
+// stored once.
 func TestPublish_CrossedKeysDoNotDeadlock(t *testing.T) {
 	f := newFixture(t, vfs.NewMem(), "data")
 	const callers, keys = 8, 20

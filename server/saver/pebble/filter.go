@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// filter tells for certain which idempotency keys are not stored, of those that may have come since the store was opened:
-// nearly every key is new, and a look into the database for each would cost as much as storing the message. It is a
-// chain of Bloom filters, each twice as large as the one before. Methods are safe for concurrent use.
+// filter tells for certain which idempotency keys are not stored, of those that may have come since the store was
+// opened: nearly every key is new, and a look into the database for each would cost as much as storing the message. It
+// is a chain of Bloom filters, each twice as large as the one before. Methods are safe for concurrent use.
 type filter struct {
 	links atomic.Pointer[[]*bloom] // replaced as a whole, under mu
 	mu    sync.Mutex

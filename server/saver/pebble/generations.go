@@ -10,8 +10,8 @@ import (
 	"carillon/server/push"
 )
 
-// generations is the set of hours that keys of one space have, so that who looks for a key knows where to look. There is
-// at most one for each hour of the longest time to live.
+// generations is the set of hours that keys of one space have, so that who looks for a key knows where to look. There
+// is at most one for each hour of the longest time to live.
 type generations struct {
 	filtered bool // new hours get a filter
 	mu       sync.RWMutex
@@ -25,7 +25,8 @@ type generation struct {
 
 func compareHour(g generation, h hour) int { return cmp.Compare(g.hour, h) }
 
-// loadGenerations finds the hours in use by skipping from one to the next. What they hold is not read: they have no filter.
+// loadGenerations finds the hours in use by skipping from one to the next. What they hold is not read: they have no
+// filter.
 func loadGenerations(db *embedded.DB, space byte, filtered bool) (*generations, error) {
 	g := &generations{filtered: filtered}
 	it, err := db.ScanPrefix(appendSpace(nil, space))

@@ -39,8 +39,8 @@ func (s *Store) Publish(ctx context.Context, ps []*saver.Publication) []saver.Pu
 	return out
 }
 
-// publishRun publishes as many as go in one batch, at least one, and returns how many. A run ends before a publication whose key
-// somebody else is busy with, since nobody waits for that while holding keys of their own.
+// publishRun publishes as many as go in one batch, at least one, and returns how many. A run ends before a publication
+// whose key somebody else is busy with, since nobody waits for that while holding keys of their own.
 func (s *Store) publishRun(ctx context.Context, ps []*saver.Publication, out []saver.Published) (n int) {
 	var buf [4]item
 	items := buf[:0]
@@ -128,8 +128,9 @@ func (s *Store) release(items []item) {
 	}
 }
 
-// finishLater does what Publish would have done, had its context not ended before the flush: the caller is told that the
-// outcome is unknown, but rooms learn of the entries from their logs, and keys stay claimed until a repeat may be answered.
+// finishLater does what Publish would have done, had its context not ended before the flush: the caller is told that
+// the outcome is unknown, but rooms learn of the entries from their logs, and keys stay claimed until a repeat may be
+// answered.
 func (s *Store) finishLater(ticket embedded.Ticket, items []item) {
 	later := make([]item, len(items))
 	for i, it := range items {
@@ -153,8 +154,8 @@ func (s *Store) finishLater(ticket embedded.Ticket, items []item) {
 	}()
 }
 
-// answerRepeat answers a publication whose key is known. The claim is held, so whoever stored the key has been through the
-// flush; if that failed, so has the database.
+// answerRepeat answers a publication whose key is known. The claim is held, so whoever stored the key has been through
+// the flush; if that failed, so has the database.
 func (s *Store) answerRepeat(it *item) {
 	now := s.now()
 	k, found, err := s.lookupKey(it.p, it.hash, now)

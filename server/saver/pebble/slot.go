@@ -10,8 +10,8 @@ import (
 	"carillon/server/saver"
 )
 
-// frontMost is how many of a slot's oldest entries are remembered, so that dropping them needs no walk over the database:
-// slots of users who are online are short, and a full slot drops one for each that comes.
+// frontMost is how many of a slot's oldest entries are remembered, so that dropping them needs no walk over the
+// database: slots of users who are online are short, and a full slot drops one for each that comes.
 const frontMost = 32
 
 // slot is the state of a slot, as the newest batch submitted leaves it. The lock of its stripe guards it.
@@ -140,8 +140,8 @@ func (sl *slot) doCollapse(t *tx, e *saver.Stored, pos push.Position) error {
 	return nil
 }
 
-// lookupCollapse returns the position of the newest entry of an identity that is stored, 0 if there is none. That entry may be
-// a hole by now: the index is swept, not kept up.
+// lookupCollapse returns the position of the newest entry of an identity that is stored, 0 if there is none. That entry
+// may be a hole by now: the index is swept, not kept up.
 func (sl *slot) lookupCollapse(t *tx, id *saver.CollapseID) (push.Position, error) {
 	if sl.Count <= 1 {
 		return 0, nil // only the new entry is kept
@@ -185,8 +185,8 @@ func (sl *slot) remove(t *tx, pos push.Position, id push.MsgID) (bool, error) {
 	return true, nil
 }
 
-// find returns the weight of the kept entry at a position. Where front or the batch tell, and no id is asked for, it does
-// without the database.
+// find returns the weight of the kept entry at a position. Where front or the batch tell, and no id is asked for, it
+// does without the database.
 func (sl *slot) find(t *tx, pos push.Position, id push.MsgID) (saver.Weight, bool, error) {
 	switch {
 	case pos <= sl.Freed || pos > sl.Head || slices.Contains(sl.gone, pos):
@@ -262,8 +262,8 @@ func without(ws, gone []saver.Weight) []saver.Weight {
 	})
 }
 
-// kept walks the kept entries in order: front, then what the database holds above it, then the batch's own. What stopped
-// the walk is left in err.
+// kept walks the kept entries in order: front, then what the database holds above it, then the batch's own. What
+// stopped the walk is left in err.
 func (sl *slot) kept(t *tx, err *error) iter.Seq[saver.Weight] {
 	return func(yield func(saver.Weight) bool) {
 		for _, w := range sl.front {

@@ -15,8 +15,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// TestSlot_CacheAgreesWithTheDatabase does random work on one long slot, whose oldest entries are remembered in memory, and
-// compares what is remembered with what is stored.
+// TestSlot_CacheAgreesWithTheDatabase does random work on one long slot, whose oldest entries are remembered in memory,
+// and compares what is remembered with what is stored.
 func TestSlot_CacheAgreesWithTheDatabase(t *testing.T) {
 	for seed := range uint64(25) {
 		f := newFixture(t, vfs.NewMem(), "data")
@@ -169,7 +169,9 @@ func TestPublish_CollapsesWithinOneCall(t *testing.T) {
 				t.Fatal(r.Err)
 			}
 		}
-		tails, err := f.store.Read(context.Background(), []saver.Read{{ShardRef: ref("alice").Shard(), User: "alice", MaxEntries: 99, MaxBytes: 1 << 20}})
+		tails, err := f.store.Read(context.Background(), []saver.Read{{
+			ShardRef: ref("alice").Shard(), User: "alice", MaxEntries: 99, MaxBytes: 1 << 20,
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}

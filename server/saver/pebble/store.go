@@ -4,15 +4,16 @@
 // # Place in the flow
 //
 // It stands where memory or redis would stand. It keeps no register and asks a [saver.Locator] who is online, under no
-// lock. Change logs lie in memory: the rooms of an embedded node die with it, and a log of another life reads as trimmed.
+// lock. Change logs lie in memory: the rooms of an embedded node die with it, and a log of another life reads as
+// trimmed.
 //
 // # Writing
 //
 // Everything of a shard's users lies under one of a fixed number of stripes, each a lock and the states of the slots
-// written last. A writer locks the stripes of all shards it touches, in ascending order, builds one batch from those states and
-// submits it: the database applies batches in that order. The lock is let go before anything is applied or flushed, so
-// callers queue up for the same flush. A writer that has to look into the database under its stripe first waits until
-// what the stripe submitted before is applied.
+// written last. A writer locks the stripes of all shards it touches, in ascending order, builds one batch from those
+// states and submits it: the database applies batches in that order. The lock is let go before anything is applied or
+// flushed, so callers queue up for the same flush. A writer that has to look into the database under its stripe first
+// waits until what the stripe submitted before is applied.
 //
 // A known idempotency key, and a recall under way, is claimed (see claims.go) until its batch is flushed: a repeat must
 // not be answered before the first one is certain.
@@ -28,8 +29,8 @@
 //     any more, repeats included.
 //   - An acknowledgement and what it frees are one batch; so are an entry, its bucket, its record and its key.
 //   - Cached states are at most ahead of the database by what was submitted, and are dropped if a batch is given up.
-//   - Old keys, records and buckets go by the hour in which they are forgotten, which is part of their own keys: never by
-//     what an id might say about time.
+//   - Old keys, records and buckets go by the hour in which they are forgotten, which is part of their own keys: never
+//     by what an id might say about time.
 package pebble
 
 import (

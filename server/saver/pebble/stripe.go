@@ -40,8 +40,8 @@ type user struct {
 // devicesKept is how many devices of a user are kept in memory; whoever has more is read each time.
 const devicesKept = 8
 
-// stripeOf returns the number of a shard's stripe. The shards of one product fall on different stripes, as far as there are
-// enough.
+// stripeOf returns the number of a shard's stripe. The shards of one product fall on different stripes, as far as there
+// are enough.
 func (s *Store) stripeOf(ref saver.ShardRef) int {
 	h := uint32(2166136261)
 	for i := 0; i < len(ref.Product); i++ {
@@ -79,7 +79,8 @@ func (s *Store) begin(numbers []int) *tx {
 	return t
 }
 
-// submit hands the batch over and unlocks. An empty one is not handed over: the ticket is that of the newest batch before.
+// submit hands the batch over and unlocks. An empty one is not handed over: the ticket is that of the newest batch
+// before.
 func (t *tx) submit(flush bool) (embedded.Ticket, error) {
 	for _, sl := range t.slots {
 		t.val = saver.AppendSlot(t.val[:0], &sl.Slot)
@@ -137,8 +138,8 @@ func (t *tx) end() {
 // dropCached forgets all cached states; the caller holds mu.
 func (st *stripe) dropCached() { st.users, st.commons = nil, nil }
 
-// trim keeps the cache within its bounds; the caller holds mu. Which states go is left to chance: a state that is missed is read
-// again.
+// trim keeps the cache within its bounds; the caller holds mu. Which states go is left to chance: a state that is
+// missed is read again.
 func (st *stripe) trim(most int) {
 	if len(st.users) > most {
 		for ref := range st.users {
@@ -153,7 +154,8 @@ func (st *stripe) trim(most int) {
 	}
 }
 
-// applied waits until the database shows everything that the stripe submitted; the caller holds mu, and looks into the database next.
+// applied waits until the database shows everything that the stripe submitted; the caller holds mu, and looks into the
+// database next.
 func (st *stripe) applied() error { return st.last.Applied() }
 
 // user returns a user of a locked shard, with the state of the own slot.

@@ -19,8 +19,9 @@ const (
 	sweepRest = 300
 )
 
-// Run sweeps for as long as ctx lives: in each second at most Config.SweepUsers users, with five minutes between two
-// passes over all. Trouble is logged and tried again with the next pass. It returns nil.
+// Run looks after the store for as long as ctx lives. Every second it flushes acknowledgements that nothing else
+// flushed, so that on a quiet node a crash repeats no more than a second's, and sweeps at most Config.SweepUsers users,
+// with five minutes between two passes over all. Trouble is logged and tried again with the next pass. It returns nil.
 func (s *Store) Run(ctx context.Context) error {
 	tick := s.clock.NewTicker(time.Second)
 	defer tick.Stop()
@@ -30,6 +31,9 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		if err := s.db.Sync(ctx); err != nil {
+			continue // Health tells why; there is nothing to sweep on such a disk
 		}
 		if rest > 0 {
 			rest--
@@ -46,9 +50,9 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// Sweep makes one pass over everything, without pause: it frees what expired, devices unseen for too long, the states of
-// slots that nobody needs, forgotten keys, records and buckets, and the change logs of rooms that stopped asking. Other calls
-// go on meanwhile. It ends early, with the context's error, when the context does.
+// Sweep makes one pass over everything, without pause: it frees what expired, devices unseen for too long, the states
+// of slots that nobody needs, forgotten keys, records and buckets, and the change logs of rooms that stopped asking.
+// Other calls go on meanwhile. It ends early, with the context's error, when the context does.
 func (s *Store) Sweep(ctx context.Context) error {
 	p := pass{most: sweepChunk}
 	for {
@@ -290,8 +294,8 @@ func (t *tx) tendCommon(f *found, limits push.Limits) error {
 	return nil
 }
 
-// tendSlot frees what expired, forgets old notes and stale index entries, and forgets the slot if nobody needs it: idle is
-// true then.
+// tendSlot frees what expired, forgets old notes and stale index entries, and forgets the slot if nobody needs it: idle
+// is true then.
 func (t *tx) tendSlot(sl *slot, collapse bool, devices int, limits push.Limits) (idle bool, err error) {
 	if sl.Epoch == 0 {
 		return false, t.sweepCollapse(sl, collapse)

@@ -150,3 +150,42 @@ func TestGenerations_AreFoundAgain(t *testing.T) {
 		}
 	}
 }
+
+func TestRun_FlushesAcknowledgementsOfAQuietNode(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	f := newFixture(t, mem, "data")
+	ctx, cancel := context.WithCancel(context.Background())
+	open := saver.Open{
+		UserRef: ref("alice"), Facts: push.DeviceFacts{Device: "phone"}, FirstVisit: push.FirstVisit{First: push.StartBeginning},
+	}
+	if _, err := f.store.Open(ctx, open); err != nil {
+		t.Fatal(err)
+	}
+	at := publish1(f.store, to(1, "", "alice")).Own[0].Place
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := f.store.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	waitFor(t, func() bool { // until the first pass is over
+		f.clock.Advance(time.Second)
+		return f.store.Sweep(ctx) == nil
+	})
+	if err := f.store.Ack(ctx, []saver.Ack{{UserRef: ref("alice"), Device: "phone", Places: push.Cursor{push.Own: at}}}); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool {
+		f.clock.Advance(time.Second)
+		g := newFixture(t, mem.CrashClone(vfs.CrashCloneCfg{}), "data")
+		defer g.close()
+		u, err := g.store.User(ctx, ref("alice"))
+		if err != nil || len(u.Devices) != 1 {
+			t.Fatal(u, err)
+		}
+		return u.Devices[0].Cursors[push.Own].Pos == at.Pos
+	})
+	cancel()
+	f.clock.Advance(time.Second)
+	wg.Wait()
+}
