@@ -71,6 +71,21 @@ func (t Ticket) Applied() error {
 	}
 }
 
+// Flushed waits until all that a reader may have seen before the call is durable, writes apart that nobody asked to flush. Its
+// errors are those of [Ticket.Wait]: what was seen may then be lost. On a store where nothing is under way it costs a load.
+func (db *DB) Flushed(ctx context.Context) error {
+	g := db.latest.Load()
+	if g == nil {
+		return nil
+	}
+	select {
+	case <-g.synced: // whatever failed since
+		return g.syncErr
+	default:
+		return Ticket{db, g}.Wait(ctx)
+	}
+}
+
 // Commit applies the batch and asks for its flush. When it returns without error every reader sees the batch; Wait on
 // the ticket says when it is durable. Callers that hold a lock hold it over Commit and not over Wait. It takes the
 // batch over, whatever it returns. It blocks while the disk lags far behind, and only then.
@@ -157,6 +172,9 @@ func (db *DB) runCommitter() {
 	for g := db.takeGroup(); g != nil; g = db.takeGroup() {
 		g.applyErr = db.fault.get()
 		if g.applyErr == nil {
+			if g.sync { // before anybody can see any of it
+				db.latest.Store(g)
+			}
 			if unchecked >= roomEvery {
 				unchecked = 0
 				db.awaitRoom()

@@ -70,6 +70,8 @@ type DB struct {
 	syncs    chan *group   // from the committer, which closes it, to the syncer
 	workers  sync.WaitGroup
 
+	latest atomic.Pointer[group] // the last group with a flush that was, or is being, applied; nil before the first
+
 	// Guarded by mu.
 	mu      sync.Mutex
 	next    *group // what the committer takes next; nil if there is nothing to do

@@ -162,21 +162,21 @@ func blocked(t *testing.T) (*fixture, *gate) {
 	return f, g
 }
 
-// waitVisible waits until a user's own slot holds so many entries.
+// waitVisible waits until a user's own slot holds so many entries, flushed or not.
 func (f *fixture) waitVisible(t *testing.T, u push.UserID, want int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
-		tails, err := f.store.Read(ctx, []saver.Read{{ShardRef: ref(u).Shard(), User: u, MaxEntries: 100, MaxBytes: 1 << 20}})
-		if err != nil {
+		var tail saver.Tail
+		if err := f.store.read(&saver.Read{ShardRef: ref(u).Shard(), User: u, MaxEntries: 100, MaxBytes: 1 << 20}, &tail); err != nil {
 			t.Fatal(err)
 		}
-		if len(tails[0].Entries) >= want {
+		if len(tail.Entries) >= want {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("%d entries, want %d", len(tails[0].Entries), want)
+			t.Fatalf("%d entries, want %d", len(tail.Entries), want)
 		}
 		runtime.Gosched()
 	}
@@ -208,6 +208,28 @@ func TestPublish_RepeatIsNotAnsweredBeforeTheFirstIsFlushed(t *testing.T) {
 	}
 	if r := <-second; r.Err != nil || !r.Repeated || r.Message.ID != 1 {
 		t.Errorf("second: %+v", r)
+	}
+}
+
+func TestRead_TellsNothingThatIsNotFlushed(t *testing.T) {
+	f, g := blocked(t)
+	g.shut()
+	answered := make(chan saver.Published, 1)
+	go func() { answered <- publish1(f.store, to(1, "key", "alice")) }()
+	f.waitVisible(t, "alice", 1)
+	rs := []saver.Read{{ShardRef: ref("alice").Shard(), User: "alice", MaxEntries: 100, MaxBytes: 1 << 20}}
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	if tails, err := f.store.Read(impatient, rs); push.KindOf(err) != push.KindUnavailable {
+		t.Errorf("a read told of %+v, %v, before it was flushed", tails, err)
+	}
+	g.open()
+	tails, err := f.store.Read(context.Background(), rs) // waits for the flush
+	if err != nil || len(tails[0].Entries) != 1 {
+		t.Errorf("after the flush a read told of %+v, %v", tails, err)
+	}
+	if p := <-answered; p.Err != nil {
+		t.Error(p.Err)
 	}
 }
 

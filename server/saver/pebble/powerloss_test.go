@@ -260,18 +260,19 @@ func (w *world) connect(c *honest) {
 	c.cursor = push.Cursor{opened.Starts[0].At, opened.Starts[1].At}
 }
 
-// receive lets a client read a few entries of each slot and handle them, durable or not.
+// receive lets a client read a few entries of each slot and handle them. Half of the time it is told what is not durable, as
+// Read never does, so that the lineages are put to the test too.
 func (w *world) receive(c *honest, most int) {
 	w.t.Helper()
 	ref := saver.UserRef{Product: "shop", Shards: worldShards, User: c.user}
 	for k := range c.cursor {
-		tails, err := w.store.Read(context.Background(), []saver.Read{{
+		rq := saver.Read{
 			ShardRef: ref.Shard(), Slot: push.SlotKind(k), User: c.user, From: c.cursor[k], MaxEntries: most, MaxBytes: 1 << 20,
-		}})
-		if err != nil {
-			w.t.Fatal(err)
 		}
-		tail := tails[0]
+		tail, ok := w.read(rq)
+		if !ok {
+			continue
+		}
 		if tail.State.Epoch == 0 {
 			continue
 		}
@@ -283,6 +284,28 @@ func (w *world) receive(c *honest, most int) {
 		}
 		c.cursor[k] = push.Place{Epoch: tail.State.Epoch, Lineage: tail.State.Lineage(), Pos: tail.Through}
 	}
+}
+
+// read reads a slot; false: what it would have told is not durable.
+func (w *world) read(rq saver.Read) (saver.Tail, bool) {
+	w.t.Helper()
+	if w.r.IntN(2) == 0 {
+		var tail saver.Tail
+		if err := w.store.read(&rq, &tail); err != nil {
+			w.t.Fatal(err)
+		}
+		return tail, true
+	}
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	tails, err := w.store.Read(impatient, []saver.Read{rq})
+	if push.KindOf(err) == push.KindUnavailable {
+		return saver.Tail{}, false
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return tails[0], true
 }
 
 func (w *world) ack(c *honest) {
@@ -357,7 +380,7 @@ func (w *world) finish() {
 	w.check()
 	for _, c := range w.clients {
 		w.connect(c)
-		for range 3 {
+		for range 12 { // some of them may be refused
 			w.receive(c, 1<<20)
 		}
 		for _, s := range w.sent {

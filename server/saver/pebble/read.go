@@ -11,7 +11,7 @@ import (
 )
 
 // Read reads each slot as it is at one moment of its own.
-func (s *Store) Read(_ context.Context, rs []saver.Read) ([]saver.Tail, error) {
+func (s *Store) Read(ctx context.Context, rs []saver.Read) ([]saver.Tail, error) {
 	if err := s.enter("read"); err != nil {
 		return nil, err
 	}
@@ -21,6 +21,11 @@ func (s *Store) Read(_ context.Context, rs []saver.Read) ([]saver.Tail, error) {
 		if err := s.read(&rs[i], &out[i]); err != nil {
 			return nil, fmt.Errorf("saver: read: %w", err)
 		}
+	}
+	// What was seen is told to nobody before it is certain. A device that passed over the hole of an unflushed recall, or was
+	// given an unflushed message, could otherwise have acknowledged what a loss of power then undoes.
+	if err := s.db.Flushed(ctx); err != nil {
+		return nil, fmt.Errorf("saver: read: %w", err)
 	}
 	return out, nil
 }

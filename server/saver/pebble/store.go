@@ -25,8 +25,8 @@
 //
 // # Invariants
 //
-//   - What is read may not be flushed yet; what is answered to publishers is. After a failed flush nothing is answered
-//     any more, repeats included.
+//   - What Read returns is flushed, and so is what is answered to publishers. After a failed flush neither is answered any
+//     more, repeats included.
 //   - An acknowledgement and what it frees are one batch; so are an entry, its bucket, its record and its key.
 //   - Cached states are at most ahead of the database by what was submitted, and are dropped if a batch is given up.
 //   - Old keys, records and buckets go by the hour in which they are forgotten, which is part of their own keys: never
