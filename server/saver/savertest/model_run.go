@@ -16,8 +16,8 @@ import (
 
 // SeedVariable and SeedsVariable are the environment variables that replay one seed, and say how many are run.
 const (
-	SeedVariable  = "CARILLON_SAVERTEST_SEED"
-	SeedsVariable = "CARILLON_SAVERTEST_SEEDS"
+	SeedVariable  = "SAVERTEST_SEED"
+	SeedsVariable = "SAVERTEST_SEEDS"
 )
 
 const (
