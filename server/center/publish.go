@@ -102,8 +102,8 @@ func (c *Center) publish(ctx context.Context, product *catalog.Product, reqs []*
 // result is as long as ps, nil where nothing was handed over.
 //
 // It is not given up when the sender goes away, since what was stored has to be told to the rooms all the same. Requests
-// that come at the same time do not wait for each other here to go to the store together: that was tried, and gained
-// nothing over the group commit that the store does itself.
+// that come at the same time do not wait for each other here to go to the store together: that was tried with 128 callers, and gained
+// nothing beyond the noise over the group commit that the store does itself.
 func (c *Center) store(ctx context.Context, ps []*saver.Publication, results []result) []*saver.Published {
 	stored := make([]*saver.Published, len(ps))
 	need := make([]*saver.Publication, 0, len(ps))
