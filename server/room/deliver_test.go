@@ -110,6 +110,43 @@ func TestRoom_EveryLostNotificationIsSweptUp(t *testing.T) {
 	})
 }
 
+func TestRoom_WhatASweepTellsABusySessionIsNotForgotten(t *testing.T) {
+	cases := []struct {
+		name   string
+		before bool // there is something to read, so that it is the read that is under way
+	}{{"while it reads", true}, {"while it is opened", false}}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			inWorld(t, oneRoom, nil, func(w *world) {
+				w.dropAll = true
+				w.connect("r1", "alice/web/web", "") // somebody of the shard is there, so it is swept
+				phone := w.connect("r1", "alice/phone/android", "")
+				cursor := phone.theCursor()
+				phone.leave()
+				var want []push.MsgID
+				if c.before {
+					want = append(want, w.publish(post{to: []push.UserID{"alice"}, body: `1`}))
+				}
+				arm := func(then func()) { w.saver.set(func(g *gate) { g.after = then }) }
+				late := func() {
+					want = append(want, w.publish(post{to: []push.UserID{"alice"}, body: `2`}))
+					time.Sleep(5 * time.Second) // two sweeps tell of it
+				}
+				if c.before {
+					arm(func() { arm(late) }) // the open is carried out first, then the read
+				} else {
+					arm(late)
+				}
+				d := w.dial("r1")
+				d.send(&wire.Connect{Version: wire.Version, Token: "alice/phone/android", Cursor: cursor})
+				time.Sleep(5100 * time.Millisecond)
+				synctest.Wait()
+				d.want(want...)
+			})
+		})
+	}
+}
+
 func TestRoom_QuietSweepsReadNoSlots(t *testing.T) {
 	inWorld(t, oneRoom, nil, func(w *world) {
 		w.connect("r1", "alice/phone/android", "")

@@ -95,21 +95,21 @@ func (s *session) noticeBehind(k push.SlotKind, place push.Place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := &s.slots[k]
-	if s.state != open || place.IsZero() {
+	if place.IsZero() || s.state == open && place.Epoch == f.at.Epoch && place.Lineage == f.at.Lineage && place.Pos <= f.at.Pos {
 		return
 	}
-	if place.Epoch != f.at.Epoch || place.Lineage != f.at.Lineage {
+	// The log tells it once: whatever this session is busy with, it has to remember.
+	f.wanted = max(f.wanted, place.Pos)
+	switch {
+	case s.state != open: // the opener reads up to it
+	case place.Epoch != f.at.Epoch || place.Lineage != f.at.Lineage:
 		// The slot may be one that a stale log speaks of; reading judges that, and costs one read.
 		f.again = true
 		s.requestReadLocked(k)
-		return
+	case f.mode == live:
+		s.room.m.swept()
+		s.startHoldLocked(k)
 	}
-	if place.Pos <= f.at.Pos || f.mode != live {
-		return
-	}
-	s.room.m.swept()
-	f.wanted = max(f.wanted, place.Pos)
-	s.startHoldLocked(k)
 }
 
 // extendLocked moves the slot's place to pos, which directly follows it, queueing the entry if it is for this device. It

@@ -179,6 +179,7 @@ type gate struct {
 	onRead func([]saver.Read) error
 	onAck  func([]saver.Ack) error
 	onOpen func() error
+	after  func() // a read or an open was carried out, and its result is not handed over yet
 	reads  int
 }
 
@@ -207,7 +208,19 @@ func (g *gate) Read(ctx context.Context, rs []saver.Read) ([]saver.Tail, error) 
 			return nil, err
 		}
 	}
-	return g.Store.Read(ctx, rs)
+	tails, err := g.Store.Read(ctx, rs)
+	g.carriedOut()
+	return tails, err
+}
+
+func (g *gate) carriedOut() {
+	g.mu.Lock()
+	f := g.after
+	g.after = nil
+	g.mu.Unlock()
+	if f != nil {
+		f()
+	}
 }
 
 func (g *gate) Ack(ctx context.Context, as []saver.Ack) error {
@@ -225,7 +238,9 @@ func (g *gate) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
 			return saver.Opened{}, err
 		}
 	}
-	return g.Store.Open(ctx, o)
+	opened, err := g.Store.Open(ctx, o)
+	g.carriedOut()
+	return opened, err
 }
 
 // post is a publication on its way; the zero to means everyone.
