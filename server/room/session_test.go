@@ -239,6 +239,7 @@ func TestRoom_DrainSaysGoodbyeWithASpread(t *testing.T) {
 		if err := w.rooms["r1"].Drain(w.ctx); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		delays := make(map[uint32]bool)
 		for _, d := range ds {
 			gs := framesOf[*wire.Goaway](d)
