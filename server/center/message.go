@@ -42,12 +42,14 @@ func (o publicOps) RecallMessage(
 	return answer, nil
 }
 
-// notifyRecalled tells the rooms that the store named. Recall entries have no filter that the store tells, and need
-// none: a room asks its sessions whether they were sent the message.
+// notifyRecalled tells the rooms that the store named, for the devices that the message was for.
 func (c *Center) notifyRecalled(product push.ProductID, id push.MsgID, rec *saver.Recalled) {
 	like := &push.Delivery{Product: product, Recall: id, Lineage: rec.Lineage}
+	if len(rec.Common) > 0 {
+		like.Filter = rec.Common[0].Filter // the same in every shard
+	}
 	var ds deliveries
-	ds.addOwn(like, rec.Own, func(int) *push.Filter { return nil })
+	ds.addOwn(like, rec.Own, func(i int) *push.Filter { return rec.Own[i].Filter })
 	ds.addCommon(like, rec.Common)
 	c.deliver(ds)
 }

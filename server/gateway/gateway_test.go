@@ -330,6 +330,37 @@ func TestGateway_RecallKickAndForgetReachTheDevice(t *testing.T) {
 	}
 }
 
+func TestGateway_RecallIsToldToTheDevicesThatTheMessageWasFor(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	phone, web := n.watch("alice", "phone", &client.Memory{}), n.watch("alice", "web", &client.Memory{})
+	<-phone.caught
+	<-web.caught
+	status, a := n.rest("POST", "/v1/messages", map[string]any{
+		"to":      map[string]any{"devices": []map[string]string{{"user": "alice", "device": "phone"}}},
+		"message": map[string]any{"body": "for the phone alone"},
+	})
+	if status != 201 {
+		t.Fatalf("publishing: %d %v", status, a)
+	}
+	id := a["id"].(string)
+	phone.want(t, id)
+	if status, a := n.rest("DELETE", "/v1/messages/"+id, nil); status != 200 {
+		t.Fatalf("recall: %d %v", status, a)
+	}
+	if r := <-phone.recall; r.ID.String() != id {
+		t.Errorf("recalled %v, want %s", r.ID, id)
+	}
+	web.want(t, n.publish("alice", "for both")) // whatever came before it has come
+	select {
+	case r := <-web.recall:
+		t.Errorf("the web was told of the recall of %v, which was never for it", r.ID)
+	default:
+	}
+	phone.leave(t)
+	web.leave(t)
+}
+
 func TestGateway_TokensOfOtherProductsAndKeysAreRefused(t *testing.T) {
 	n := start(t, vfs.NewMem())
 	n.setUp()

@@ -167,6 +167,8 @@ type Placed struct {
 	Shard push.Shard
 	Place push.Place // epoch, lineage and position of the entry
 	Rooms []push.RoomID
+
+	Filter *push.Filter // of a recall: that of the message it takes back; nil in what Publish returns, which the caller knows
 }
 
 // Recall asks to take a message back.

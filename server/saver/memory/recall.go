@@ -41,13 +41,13 @@ func (s *Store) recall(r saver.Recall) (saver.Recalled, error) {
 	if rec.r.Everyone {
 		out.Common = make([]saver.Placed, len(rec.r.Common))
 		for i := range out.Common {
-			out.Common[i].Shard = push.Shard(i)
+			out.Common[i] = saver.Placed{Shard: push.Shard(i), Filter: saver.CloneFilter(rec.r.Filter)}
 		}
 	} else {
 		out.Own = make([]saver.Placed, len(rec.r.Own))
 		for i := range out.Own {
 			u := rec.r.Own[i].User
-			out.Own[i] = saver.Placed{User: u, Shard: push.ShardOf(u, r.Shards)}
+			out.Own[i] = saver.Placed{User: u, Shard: push.ShardOf(u, r.Shards), Filter: saver.CloneFilter(rec.r.Own[i].Filter)}
 		}
 	}
 	places := out.Own

@@ -103,14 +103,14 @@ func recallPlaces(rec *saver.Record, shards int) []saver.Placed {
 	if rec.Everyone {
 		places := make([]saver.Placed, len(rec.Common))
 		for i := range places {
-			places[i].Shard = push.Shard(i)
+			places[i] = saver.Placed{Shard: push.Shard(i), Filter: rec.Filter}
 		}
 		return places
 	}
 	places := make([]saver.Placed, len(rec.Own))
 	for i := range places {
 		u := rec.Own[i].User
-		places[i] = saver.Placed{User: u, Shard: push.ShardOf(u, shards)}
+		places[i] = saver.Placed{User: u, Shard: push.ShardOf(u, shards), Filter: rec.Own[i].Filter}
 	}
 	return places
 }

@@ -36,7 +36,7 @@ func recallOnce(e *env) {
 	want := last
 	want.Pos++
 	if !r.First || len(r.Own) != 1 || r.Common != nil || r.Own[0].User != alice || r.Own[0].Place != want ||
-		r.Own[0].Shard != ref(alice).Shard().Shard || r.Lineage != e.lineage() || r.Now != e.s.Clock.Milli() {
+		!r.Own[0].Filter.Equal(f) || r.Own[0].Shard != ref(alice).Shard().Shard || r.Lineage != e.lineage() || r.Now != e.s.Clock.Milli() {
 		e.Fatalf("recalled %+v, want an entry at %+v", r, want)
 	}
 	if m := r.Message; m == nil || m.ID != p.Message.ID || m.Body != nil || m.Expires != orig.Message.Expires {
@@ -179,7 +179,7 @@ func recallEveryone(e *env) {
 	for i, u := range usersOfShards() {
 		want := orig.Common[i].Place
 		want.Pos++
-		if pl := r.Common[i]; pl.Shard != push.Shard(i) || pl.Place != want {
+		if pl := r.Common[i]; pl.Shard != push.Shard(i) || pl.Place != want || !pl.Filter.Equal(p.Filter) {
 			e.Fatalf("shard %d: %+v, want %+v", i, pl, want)
 		}
 		e.wantAll(u, push.Common, "-m")
