@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -182,5 +183,35 @@ func TestPublish_CollapsesWithinOneCall(t *testing.T) {
 		if want := []push.MsgID{push.MsgID(10*round + 5), push.MsgID(10*round + 6)}; !slices.Equal(got, want) {
 			t.Errorf("round %d: messages %v are kept, want %v", round, got, want)
 		}
+	}
+}
+
+// Many devices of one user come and acknowledge at once: with more than devicesKept of them, what is known of the user is
+// given up at the end of each batch, which has to happen under the stripe's lock. The race detector watches.
+func TestStore_DevicesOfOneUserAtOnce(t *testing.T) {
+	f := newFixture(t, vfs.NewMem(), "data")
+	ctx := context.Background()
+	var wg sync.WaitGroup
+	for i := range 2 * devicesKept {
+		wg.Go(func() {
+			d := push.DeviceID(fmt.Sprint("device", i))
+			for range 50 {
+				o, err := f.store.Open(ctx, saver.Open{UserRef: ref("alice"), Facts: push.DeviceFacts{Device: d}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				a := saver.Ack{UserRef: ref("alice"), Device: d, Seen: true, Places: push.Cursor{o.Starts[0].At, o.Starts[1].At}}
+				if err := f.store.Ack(ctx, []saver.Ack{a}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	u, err := f.store.User(ctx, ref("alice"))
+	if err != nil || len(u.Devices) != 2*devicesKept {
+		t.Errorf("%d devices are known, %v, want %d", len(u.Devices), err, 2*devicesKept)
 	}
 }

@@ -119,15 +119,16 @@ func (t *tx) leave() {
 	t.end()
 }
 
+// end unlocks. What the stripes guard, their users among it, is not touched after that.
 func (t *tx) end() {
-	for _, n := range t.locked {
-		t.s.stripes[n].trim(t.s.cacheUsers)
-		t.s.stripes[n].mu.Unlock()
-	}
 	for _, u := range t.users {
 		if len(u.devices) > devicesKept {
 			u.devices, u.known = nil, false
 		}
+	}
+	for _, n := range t.locked {
+		t.s.stripes[n].trim(t.s.cacheUsers)
+		t.s.stripes[n].mu.Unlock()
 	}
 	clear(t.users)
 	clear(t.slots)
