@@ -236,7 +236,7 @@ func (s *session) wakeAndUnlock(now time.Time) {
 	}
 	s.mu.Unlock()
 	if wake {
-		s.conn.Wake()
+		s.conn.Wake(transport.Direct)
 	}
 }
 

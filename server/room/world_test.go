@@ -382,7 +382,7 @@ func (d *device) signal() {
 	}
 }
 
-func (d *device) Wake() { d.signal() }
+func (d *device) Wake(transport.Share) { d.signal() }
 
 func (d *device) Close(code wire.CloseCode) {
 	d.mu.Lock()

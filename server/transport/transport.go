@@ -61,11 +61,22 @@ type Meta struct {
 	UserAgent    string         // at most 256 bytes; may be empty
 }
 
+// Share says whose share of a node's writing a wake takes. Transports serve both, so that a broadcast to a million
+// sessions delays neither pongs nor unicasts by more than a few writes, and is not starved by them either.
+type Share uint8
+
+// The shares, the more urgent first.
+const (
+	Direct Share = iota // to this session: unicasts, pongs, welcomes, what it catches up with
+	Bulk                // fan-out to many sessions at once
+)
+
 // Conn is a connection as its session sees it. All methods are safe for concurrent use, never block, never call the
 // session from inside the call, and do nothing once the connection is closed.
 type Conn interface {
-	// Wake says that Take has something to return.
-	Wake()
+	// Wake says that Take has something to return, and for whom the connection asks its turn to write. Of two wakes before
+	// one Take the more urgent counts, so a session wakes again when what it queues is more urgent than what it woke for.
+	Wake(Share)
 	// Close takes what is still queued, writes it, tells the client the code in the transport's own way, and ends the
 	// connection when the peer has answered or gone. It waits for the peer as long as the peer lives: the session calls
 	// Cut when its patience ends. Only the first code counts.

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"testing"
 
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -59,7 +60,7 @@ func playCloseInTake(t *testing.T, s *stage) {
 	sess.mu.Lock()
 	sess.inTake = func() { once.Do(func() { sess.conn.Close(wire.CloseDeleted) }) }
 	sess.mu.Unlock()
-	sess.conn.Wake()
+	sess.conn.Wake(transport.Direct)
 	if got := len(recvEnd(t, c)); got != 0 {
 		t.Errorf("frames: got %d, want none", got)
 	}

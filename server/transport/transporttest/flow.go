@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"carillon/server/push"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -158,7 +159,7 @@ func playFolding(t *testing.T, s *stage) {
 	sess.put(message(0, nil))
 	<-in
 	for range 1000 {
-		sess.conn.Wake()
+		sess.conn.Wake(transport.Direct)
 	}
 	close(out)
 	recv(t, c)

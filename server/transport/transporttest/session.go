@@ -98,7 +98,7 @@ func (s *Session) Refuse(err error) {
 	s.refused = append(s.refused, err)
 	s.queue = append(s.queue, wire.Out{Frame: &wire.Error{Code: e.Code, Detail: e.Detail}})
 	s.mu.Unlock()
-	s.conn.Wake()
+	s.conn.Wake(transport.Direct)
 	if e.Code != wire.CodeUnknown {
 		s.conn.Close(wire.CloseProtocol)
 	}
@@ -191,7 +191,7 @@ func (s *Session) Closed(code wire.CloseCode) {
 	s.noteLocked()
 	s.mu.Unlock()
 	// A late word of the room does nothing.
-	s.conn.Wake()
+	s.conn.Wake(transport.Direct)
 	s.conn.Close(wire.CloseInternal)
 	s.conn.Cut(wire.CloseInternal)
 }
@@ -206,7 +206,7 @@ func (s *Session) put(outs ...wire.Out) {
 	s.mu.Lock()
 	s.queue = append(s.queue, outs...)
 	s.mu.Unlock()
-	s.conn.Wake()
+	s.conn.Wake(transport.Direct)
 }
 
 // wait waits until ok, which is called under mu, is true.

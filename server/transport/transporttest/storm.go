@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -47,7 +48,7 @@ func playStorm(t *testing.T, s *stage) {
 			all.Go(func() {
 				for n := range calls {
 					sess.put(message(n, []byte(strconv.Itoa(n))))
-					sess.conn.Wake()
+					sess.conn.Wake(transport.Direct)
 				}
 				if (i+k)%2 == 0 {
 					sess.conn.Close(wire.CloseGoingAway)

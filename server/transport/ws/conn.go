@@ -62,7 +62,7 @@ const (
 )
 
 // Wake implements transport.Conn.
-func (c *conn) Wake() {
+func (c *conn) Wake(transport.Share) {
 	c.mu.Lock()
 	c.woken = true
 	push := c.queueLocked()

@@ -88,7 +88,7 @@ func (s *session) put(outs ...wire.Out) {
 	s.mu.Lock()
 	s.queue = append(s.queue, outs...)
 	s.mu.Unlock()
-	s.conn.Wake()
+	s.conn.Wake(transport.Direct)
 }
 
 // get returns the channel's next value, or fails the test when none comes.
