@@ -28,6 +28,7 @@ var layers = []struct {
 	{"wire", []string{"push"}, "transports build on wire, never the other way"},
 	{"transport", []string{"wire", "push"}, "the contract between transports and sessions"},
 	{"transport/transporttest", []string{"transport", "wire", "push"}, "a suite knows the contract alone"},
+	{"transport/poller", nil, "sockets, and nothing of what they carry"},
 	{"transport/ws", []string{"transport", "wire", "push"}, "a transport never imports a sibling or the room"},
 	{"register", []string{"push"}, "a contract"},
 	{"register/registertest", []string{"register", "push", "clock"}, "a suite knows the contract alone"},
@@ -52,7 +53,7 @@ var layers = []struct {
 		"center never imports an adapter, a transport, or the room: they meet in gateway"},
 	{"client", []string{"wire", "push", "clock"}, "a client knows the wire alone"},
 	{"gateway", []string{""}, "gateway is the only package that knows all"},
-	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room"}, "subcommands and flags, nothing else"},
+	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport/ws"}, "subcommands and flags, nothing else"},
 }
 
 // contracts are imported without what lies below them: room may import saver, but not saver/pebble.

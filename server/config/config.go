@@ -18,6 +18,7 @@ type Config struct {
 	Heartbeat  Heartbeat
 	Shutdown   Shutdown
 	Store      Store
+	Transport  Transport
 }
 
 // Public is the listener for clients and product servers.
@@ -70,6 +71,21 @@ type Shutdown struct {
 // Store is the embedded store.
 type Store struct {
 	CacheBytes int64
+}
+
+// Engine is how connections of clients are held.
+type Engine string
+
+// The engines.
+const (
+	EngineAuto      Engine = "auto" // EngineEpoll where it is possible
+	EngineEpoll     Engine = "epoll"
+	EngineGoroutine Engine = "goroutine"
+)
+
+// Transport says how clients' connections are held.
+type Transport struct {
+	Engine Engine
 }
 
 // Default returns the configuration in which nothing is set.

@@ -127,6 +127,20 @@ var table = []key{
 		func(c *Config) *time.Duration { return &c.Heartbeat.Grace }),
 	duration("shutdown.timeout", "20s", "time for goodbyes and requests under way when the server stops",
 		time.Millisecond, time.Hour, func(c *Config) *time.Duration { return &c.Shutdown.Timeout }),
+	{
+		name: "transport.engine", standard: "auto",
+		doc: "how clients' connections are held: epoll (Linux; an idle one holds no goroutine), goroutine (one each), " +
+			"or auto, which is epoll where it is possible",
+		set: func(c *Config, s string) error {
+			switch e := Engine(s); e {
+			case EngineAuto, EngineEpoll, EngineGoroutine:
+				c.Transport.Engine = e
+				return nil
+			}
+			return errors.New("write auto, epoll or goroutine")
+		},
+		get: func(c *Config) string { return string(c.Transport.Engine) },
+	},
 	number("store.cache_bytes", "67108864", "memory for the store's block cache, in bytes", 1<<20, math.MaxInt64,
 		func(c *Config) *int64 { return &c.Store.CacheBytes }),
 }

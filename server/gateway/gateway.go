@@ -61,6 +61,8 @@ type Config struct {
 	AdminListen  string   // 127.0.0.1:8081
 	Origins      []string // pages that may open WebSockets, see ws.Config
 
+	Engine ws.Engine // how connections are held; the best that the system has
+
 	ShutdownTimeout time.Duration // 20 s
 	CacheBytes      int64         // of the store; its own default if 0
 
@@ -243,7 +245,7 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	if g.room, err = room.New(rc); err != nil {
 		return err
 	}
-	g.ws, err = ws.New(ws.Config{Acceptor: g.room, Origins: cfg.Origins, FrameBytes: rc.FrameBytes, Log: cfg.Log})
+	g.ws, err = ws.New(ws.Config{Acceptor: g.room, Origins: cfg.Origins, FrameBytes: rc.FrameBytes, Engine: cfg.Engine, Log: cfg.Log})
 	return err
 }
 
@@ -282,6 +284,9 @@ func (g *Gateway) PublicAddr() net.Addr { return g.public.Addr() }
 
 // AdminAddr: see PublicAddr.
 func (g *Gateway) AdminAddr() net.Addr { return g.admin.Addr() }
+
+// Engine returns how the node holds connections.
+func (g *Gateway) Engine() ws.Engine { return g.ws.Engine() }
 
 // Dev returns what a development node wrote to dev.json.
 func (g *Gateway) Dev() dev.File { return g.dev }

@@ -10,6 +10,7 @@ import (
 	"carillon/server/config"
 	"carillon/server/gateway"
 	"carillon/server/room"
+	"carillon/server/transport/ws"
 )
 
 type serveCmd struct{ configFlags }
@@ -55,7 +56,7 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 		defer os.Remove(pid)
 	}
 	cfg.Log.Info("serving", "public", g.PublicAddr().String(), "admin", g.AdminAddr().String(), "data", l.Data,
-		"version", cfg.Version)
+		"engine", string(g.Engine()), "version", cfg.Version)
 	return g.Run(ctx)
 }
 
@@ -68,7 +69,7 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 		Data: c.Data, Dev: c.Dev, Secret: c.Secret.Reveal(),
 		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen, Origins: c.Public.Origins,
 		ShutdownTimeout: c.Shutdown.Timeout, CacheBytes: c.Store.CacheBytes, Version: version(),
-		Log: newLog(c.Log, a),
+		Log: newLog(c.Log, a), Engine: engine(c.Transport.Engine),
 		Room: room.Config{
 			ConnectTimeout: c.Limits.ConnectTimeout, FrameBytes: c.Limits.FrameBytes,
 			FramesPerSecond: c.Limits.FramesPerSecond, QueueMessages: c.Limits.QueueMessages,
@@ -76,6 +77,14 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 			Heartbeat: c.Heartbeat.Interval, Grace: c.Heartbeat.Grace,
 		},
 	}
+}
+
+// engine is the transports' word for an engine; theirs for auto is none.
+func engine(e config.Engine) ws.Engine {
+	if e == config.EngineAuto {
+		return ""
+	}
+	return ws.Engine(e)
 }
 
 func newLog(c config.Log, a *app) *slog.Logger {

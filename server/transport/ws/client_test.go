@@ -19,13 +19,6 @@ import (
 	"carillon/server/wire"
 )
 
-const (
-	opContinue opcode = 0x0
-	opBinary   opcode = 0x2
-	opPing     opcode = 0x9
-	masked     byte   = 0x80
-)
-
 // rawClient is a WebSocket client that can do what no client should. It implements transporttest.Client.
 type rawClient struct {
 	nc   net.Conn

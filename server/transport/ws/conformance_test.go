@@ -7,8 +7,6 @@ import (
 	"log"
 	"net"
 	"net/http/httptest"
-	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"carillon/server/transport"
@@ -22,51 +20,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const workers = 2
 
-// counting is a listener that counts the writes to its connections.
-type counting struct {
-	net.Listener
-	writes *atomic.Int64
-	plain  bool // hide what allows writes that do not wait
-}
+// plain is a listener whose connections are as they are where sockets have no write that does not wait.
+type plain struct{ net.Listener }
 
-func (l counting) Accept() (net.Conn, error) {
+func (l plain) Accept() (net.Conn, error) {
 	nc, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := countingConn{nc.(*net.TCPConn), l.writes}
-	if l.plain {
-		return plainConn{c, c.TCPConn}, nil
-	}
-	return c, nil
+	return plainConn{nc, nc.(*net.TCPConn)}, nil
 }
 
-type countingConn struct {
-	*net.TCPConn
-	writes *atomic.Int64
-}
-
-func (c countingConn) Write(p []byte) (int, error) {
-	c.writes.Add(1)
-	return c.TCPConn.Write(p)
-}
-
-func (c countingConn) SyscallConn() (syscall.RawConn, error) {
-	raw, err := c.TCPConn.SyscallConn()
-	return countingRaw{raw, c.writes}, err
-}
-
-type countingRaw struct {
-	syscall.RawConn
-	writes *atomic.Int64
-}
-
-func (c countingRaw) Write(f func(fd uintptr) bool) error {
-	c.writes.Add(1)
-	return c.RawConn.Write(f)
-}
-
-// plainConn is a connection as it is where sockets have no write that does not wait.
+// plainConn hides what allows writes that do not wait.
 type plainConn struct {
 	net.Conn
 	tcp *net.TCPConn
@@ -105,28 +70,31 @@ func serve(
 func TestConformance(t *testing.T) {
 	for _, form := range []struct {
 		name       string
+		engine     Engine
 		plain, tls bool
 	}{
-		{name: "tcp"},
+		{name: "default"},
+		{name: "goroutine", engine: EngineGoroutine},
 		{name: "writes that wait", plain: true},
 		{name: "tls", tls: true},
 	} {
 		t.Run(form.name, func(t *testing.T) {
 			transporttest.Run(t, func(t *testing.T, a transport.Acceptor) transporttest.Harness {
-				writes := new(atomic.Int64)
 				var server, client *tls.Config
 				if form.tls {
 					server, client = new(tls.Config), &tls.Config{InsecureSkipVerify: true}
 				}
-				addr, _, stop := serve(t, Config{Acceptor: a, Workers: workers}, func(l net.Listener) net.Listener {
-					return counting{l, writes, form.plain}
-				}, server)
+				wrap := func(l net.Listener) net.Listener { return l }
+				if form.plain {
+					wrap = func(l net.Listener) net.Listener { return plain{l} }
+				}
+				addr, tr, stop := serve(t, Config{Acceptor: a, Workers: workers, Engine: form.engine}, wrap, server)
 				return transporttest.Harness{
 					Capabilities: transport.Capabilities{Encoding: wire.JSON, Duplex: true, Close: true},
 					HalfClosed:   wire.CloseLost,
 					Workers:      workers,
 					Dial:         func(t *testing.T) transporttest.Client { return dialRaw(t, addr, client) },
-					Writes:       writes.Load,
+					Writes:       tr.Writes,
 					Close:        stop,
 				}
 			})

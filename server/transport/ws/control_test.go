@@ -86,7 +86,7 @@ func TestGoodbye_InsideATakeIsAnswered(t *testing.T) {
 		c := s.conn.(*conn)
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.bye != nil
+		return c.said != nil && c.said.bye != nil
 	}
 	for late := time.Now().Add(patience); !said(); runtime.Gosched() {
 		if time.Now().After(late) {

@@ -2,6 +2,8 @@ package ws
 
 import (
 	"bytes"
+	"runtime"
+	"sync/atomic"
 
 	"carillon/server/transport"
 	"carillon/server/wire"
@@ -24,24 +26,36 @@ type drain struct {
 	n       int
 	err     error
 	attempt func(fd uintptr) bool
+
+	writes *atomic.Int64 // system calls that wrote, or tried to
 }
 
-func newDrain() *drain {
-	d := &drain{batch: transport.Batch{MaxOuts: batchOuts, MaxSize: batchSize}}
+func newDrain(writes *atomic.Int64) *drain {
+	d := &drain{batch: transport.Batch{MaxOuts: batchOuts, MaxSize: batchSize}, writes: writes}
 	d.attempt = d.attemptWrite
 	return d
 }
 
+// yieldEvery is after how many connections a worker lets other goroutines run. A long fan-out would otherwise keep the
+// loops, which bring acknowledgements and pings, and whatever else the process does, waiting for whole time slices.
+const yieldEvery = 32
+
 // work is a drain worker.
-func (t *Transport) work() {
-	d := newDrain()
-	for c := t.ready.pop(); c != nil; c = t.ready.pop() {
+func (t *Transport) work(writes *atomic.Int64) {
+	d := newDrain(writes)
+	for n := 1; ; n++ {
+		c := t.ready.pop()
 		switch {
+		case c == nil:
+			return
 		case !c.begin():
-		case c.raw != nil:
+		case c.thread == nil || c.thread.raw != nil:
 			c.drainAtOnce(d)
 		default:
 			t.running.Go(c.drainWaiting)
+		}
+		if n%yieldEvery == 0 {
+			runtime.Gosched()
 		}
 	}
 }
@@ -64,21 +78,23 @@ func (c *conn) begin() bool {
 
 // drainAtOnce writes what the session has, as long as the kernel takes it and it is this connection's turn.
 func (c *conn) drainAtOnce(d *drain) {
+	if rest := c.takeUnsent(); rest != nil && !c.resume(d, rest) {
+		return
+	}
 	for range turns {
 		closes := c.collect(d)
 		if len(d.buf) == 0 {
 			c.release(false)
 			return
 		}
-		n, err := d.tryWrite(c.raw)
+		n, err := c.writeNow(d)
 		if err != nil {
 			c.drop(wire.CloseLost)
 			c.release(false)
 			return
 		}
 		if n < len(d.buf) {
-			rest := bytes.Clone(d.buf[n:])
-			c.t.running.Go(func() { c.finishWrite(rest, closes) })
+			c.stall(bytes.Clone(d.buf[n:]), closes)
 			return
 		}
 		c.wrote(closes)
@@ -86,9 +102,65 @@ func (c *conn) drainAtOnce(d *drain) {
 	c.release(true)
 }
 
+// writeNow writes as much of d.buf as the kernel takes at once.
+func (c *conn) writeNow(d *drain) (int, error) {
+	d.writes.Add(1)
+	if c.thread != nil {
+		return d.tryWrite(c.thread.raw)
+	}
+	return c.sock.Write(d.buf)
+}
+
+// stall leaves the connection until the kernel takes more: to a goroutine that waits, or to the loop.
+func (c *conn) stall(rest []byte, closes bool) {
+	if c.thread != nil {
+		c.t.running.Go(func() { c.finishWrite(rest, closes) })
+		return
+	}
+	c.mu.Lock()
+	c.stuck = &unsent{rest: rest, closes: closes}
+	c.drain = stalled
+	dead := c.dead
+	last := c.settleLocked()
+	c.mu.Unlock()
+	switch {
+	case last:
+		c.finish()
+	case !dead:
+		c.sock.AwaitWrite()
+	}
+}
+
+// takeUnsent returns what is left of the last write to a parked connection.
+func (c *conn) takeUnsent() *unsent {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.stuck
+	c.stuck = nil
+	return u
+}
+
+// resume goes on with a write that the kernel took a part of. It returns false if the connection is out of the worker's
+// hands again.
+func (c *conn) resume(d *drain, u *unsent) bool {
+	d.buf = append(d.buf[:0], u.rest...)
+	n, err := c.writeNow(d)
+	switch {
+	case err != nil:
+		c.drop(wire.CloseLost)
+		c.release(false)
+		return false
+	case n < len(u.rest):
+		c.stall(u.rest[n:], u.closes)
+		return false
+	}
+	c.wrote(u.closes)
+	return true
+}
+
 // finishWrite waits until the kernel took the rest of a write.
 func (c *conn) finishWrite(rest []byte, closes bool) {
-	if _, err := c.nc.Write(rest); err != nil {
+	if _, err := c.thread.nc.Write(rest); err != nil {
 		c.drop(wire.CloseLost)
 	} else {
 		c.wrote(closes)
@@ -105,7 +177,8 @@ func (c *conn) drainWaiting() {
 		if len(d.buf) == 0 {
 			break
 		}
-		if _, err := c.nc.Write(d.buf); err != nil {
+		d.writes.Add(1)
+		if _, err := c.thread.nc.Write(d.buf); err != nil {
 			c.drop(wire.CloseLost)
 			break
 		}
@@ -122,10 +195,16 @@ func (c *conn) collect(d *drain) (closes bool) {
 	}
 	d.buf = d.buf[:0]
 
+	var pong, bye []byte
 	c.mu.Lock()
-	c.woken = false
-	pong, bye, closing := c.pong, c.bye, c.closing
-	c.pong = nil
+	c.woken, c.bulk = false, false
+	closing := c.closing
+	if c.said != nil {
+		pong, bye = c.said.pong, c.said.bye
+		if c.said.pong = nil; bye == nil {
+			c.said = nil
+		}
+	}
 	over := c.dead || c.ending
 	c.mu.Unlock()
 
@@ -166,7 +245,7 @@ func (c *conn) wrote(closes bool) {
 	}
 	c.mu.Lock()
 	c.ended = true
-	answered, refused := c.bye != nil, c.refused
+	answered, refused := c.said != nil && c.said.bye != nil, c.refused
 	c.mu.Unlock()
 	switch {
 	case answered:
@@ -180,11 +259,18 @@ func (c *conn) wrote(closes bool) {
 func (c *conn) release(more bool) {
 	c.mu.Lock()
 	c.drain = resting
-	push := (more || c.woken || c.pong != nil || c.bye != nil || c.closing != 0) && c.queueLocked()
+	share := transport.Direct
+	if c.bulk || more && !c.woken {
+		share = transport.Bulk // the rest of a long queue is no reason to go before others
+	}
+	push := (more || c.wantsLocked()) && c.queueLocked()
+	if push {
+		c.asked = share
+	}
 	last := c.settleLocked()
 	c.mu.Unlock()
 	if push {
-		c.t.ready.push(c)
+		c.t.ready.push(c, share)
 	}
 	if last {
 		c.finish()

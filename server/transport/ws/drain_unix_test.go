@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,14 +54,14 @@ func tcpPair(t *testing.T) net.Conn {
 
 func TestDrain_DeliveryAllocatesNothing(t *testing.T) {
 	nc := tcpPair(t)
-	c := &conn{t: &Transport{}, session: &one{out: text(0)}, nc: nc, raw: rawOf(nc), stands: true}
-	d := newDrain()
+	c := &conn{t: &Transport{}, session: &one{out: text(0)}, thread: &thread{nc: nc, raw: rawOf(nc)}, stands: true}
+	d := newDrain(new(atomic.Int64))
 	got := testing.AllocsPerRun(100, func() {
 		c.collect(d)
 		if len(d.buf) == 0 {
 			t.Fatal("nothing to write")
 		}
-		if n, err := d.tryWrite(c.raw); err != nil || n != len(d.buf) {
+		if n, err := c.writeNow(d); err != nil || n != len(d.buf) {
 			t.Fatalf("write: %d of %d bytes, %v", n, len(d.buf), err)
 		}
 	})
@@ -71,7 +72,7 @@ func TestDrain_DeliveryAllocatesNothing(t *testing.T) {
 
 func TestDrain_GivesBackALargeBuffer(t *testing.T) {
 	c := &conn{t: &Transport{}, session: &one{out: text(0)}, stands: true}
-	d := newDrain()
+	d := newDrain(new(atomic.Int64))
 	d.buf = make([]byte, 0, keepSize+1)
 	c.collect(d)
 	if got := cap(d.buf); got > keepSize {
@@ -105,7 +106,7 @@ func TestTryWrite_NeverWaits(t *testing.T) {
 	late := time.AfterFunc(patience, func() { nc.Close() })
 	defer late.Stop()
 
-	raw, d := rawOf(nc), newDrain()
+	raw, d := rawOf(nc), newDrain(new(atomic.Int64))
 	d.buf = make([]byte, 64<<10)
 	for full := 0; full < 3; { // three attempts on a full socket
 		n, err := d.tryWrite(raw)

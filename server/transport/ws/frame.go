@@ -10,10 +10,13 @@ import (
 type opcode byte
 
 const (
-	fin     opcode = 0x80
-	opText  opcode = 0x1
-	opClose opcode = 0x8
-	opPong  opcode = 0xa
+	fin        opcode = 0x80
+	opContinue opcode = 0x0
+	opText     opcode = 0x1
+	opBinary   opcode = 0x2
+	opClose    opcode = 0x8
+	opPing     opcode = 0x9
+	opPong     opcode = 0xa
 )
 
 // A server's frame is not masked, so its header has two bytes for payloads up to 125 bytes, four up to 64 KiB - 1, else

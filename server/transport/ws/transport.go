@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,10 +11,23 @@ import (
 	"path"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"carillon/server/push"
 	"carillon/server/transport"
+	"carillon/server/transport/poller"
 	"carillon/server/wire"
+)
+
+// Engine is how connections are held.
+type Engine string
+
+const (
+	// EngineEpoll parks connections on an epoll: one that is idle holds no goroutine and no buffer. It is for plain TCP on
+	// Linux; connections that cannot be parked (TLS in this process) have a goroutine each.
+	EngineEpoll Engine = "epoll"
+	// EngineGoroutine gives each connection a goroutine. It runs everywhere.
+	EngineGoroutine Engine = "goroutine"
 )
 
 // Config says how to accept connections. Acceptor is required, everything else has a default.
@@ -32,6 +46,10 @@ type Config struct {
 	FrameBytes      int // largest later one; default transport.MaxFrame
 	Workers         int // drain workers; default GOMAXPROCS
 
+	// Engine is by default EngineEpoll where there is an epoll, else EngineGoroutine. To ask for EngineEpoll where there is
+	// none is an error.
+	Engine Engine
+
 	Log *slog.Logger // handshakes that fail on our side; default: none
 }
 
@@ -43,6 +61,11 @@ func (cfg Config) withDefaults() (Config, error) {
 		if _, err := path.Match(p, ""); err != nil {
 			return cfg, fmt.Errorf("ws: config: origin pattern %q: %w", p, err)
 		}
+	}
+	switch cfg.Engine {
+	case "", EngineEpoll, EngineGoroutine:
+	default:
+		return cfg, fmt.Errorf("ws: config: the engine is %q, and not %s or %s", cfg.Engine, EngineEpoll, EngineGoroutine)
 	}
 	if cfg.FirstFrameBytes < 0 || cfg.FrameBytes < 0 || cfg.Workers < 0 {
 		return cfg, errors.New("ws: config: a limit is negative")
@@ -80,6 +103,10 @@ type Transport struct {
 	cfg Config
 
 	ready   readyList
+	parkMu  sync.Mutex
+	poller  *poller.Poller // of parked connections, made for the first one; guarded by parkMu
+	parsers parsers
+	writes  []atomic.Int64 // system calls that wrote: one counter a worker, the last for all who wait
 	drains  sync.Pool      // of *drain, for the goroutines that write by waiting
 	buffers sync.Pool      // of *[]byte, for the message that is being read
 	running sync.WaitGroup // every goroutine of ours; added to only while a connection or a worker is counted
@@ -99,13 +126,50 @@ func New(cfg Config) (*Transport, error) {
 		return nil, err
 	}
 	t := &Transport{cfg: cfg, empty: make(chan struct{})}
+	if cfg.Engine == EngineEpoll {
+		if _, err := t.pollerOf(); err != nil {
+			return nil, fmt.Errorf("ws: engine %s: %w", EngineEpoll, err)
+		}
+	}
 	t.ready.init()
-	t.drains.New = func() any { return newDrain() }
+	t.writes = make([]atomic.Int64, cfg.Workers+1)
+	t.drains.New = func() any { return newDrain(&t.writes[cfg.Workers]) }
 	t.buffers.New = func() any { b := make([]byte, 0, 1<<10); return &b }
-	for range cfg.Workers {
-		t.running.Go(t.work)
+	for i := range cfg.Workers {
+		t.running.Go(func() { t.work(&t.writes[i]) })
 	}
 	return t, nil
+}
+
+// Engine returns the engine that the transport runs.
+func (t *Transport) Engine() Engine {
+	if t.cfg.Engine == "" && !poller.Supported {
+		return EngineGoroutine
+	}
+	return cmp.Or(t.cfg.Engine, EngineEpoll)
+}
+
+// pollerOf returns the poller of parked connections and makes it for the first one, so that a transport that is never given
+// a socket, as on virtual time, waits on nothing real.
+func (t *Transport) pollerOf() (*poller.Poller, error) {
+	t.parkMu.Lock()
+	defer t.parkMu.Unlock()
+	if t.poller != nil {
+		return t.poller, nil
+	}
+	p, err := poller.New(0)
+	t.poller = p // nil on an error: the next connection tries again
+	return p, err
+}
+
+// Writes returns how many writes to sockets have been made, or tried, after handshakes. Compared with the number of frames
+// it tells how many frames leave together.
+func (t *Transport) Writes() int64 {
+	n := int64(0)
+	for i := range t.writes {
+		n += t.writes[i].Load()
+	}
+	return n
 }
 
 // Close refuses new connections, waits until the present ones have ended, which is for their sessions to bring about,
@@ -136,6 +200,13 @@ func (t *Transport) Close(ctx context.Context) error {
 	}
 	t.ready.close()
 	t.running.Wait()
+	t.parkMu.Lock()
+	if t.poller != nil {
+		err = errors.Join(err, t.poller.Close())
+		t.poller = nil
+	}
+	t.parkMu.Unlock()
+	t.parsers.close()
 	return err
 }
 

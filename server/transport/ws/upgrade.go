@@ -38,13 +38,19 @@ func (t *Transport) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		OnPingReceived:  u.c.onPing,
 		OnPongReceived:  u.c.onPong,
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, errParked):
+		u.c.stand(u.early)
+	case err != nil:
 		t.refuse(u, err)
-		return
+	default:
+		u.c.thread.ws = ws
+		u.c.stand(nil)
 	}
-	u.c.ws = ws
-	u.c.stand()
 }
+
+// errParked ends the library's part in the handshake of a connection that gets no library connection of its own.
+var errParked = errors.New("ws: parked")
 
 // refuse answers a request that did not become a connection.
 func (t *Transport) refuse(u *upgrade, err error) {
@@ -104,9 +110,10 @@ type upgrade struct {
 	r *http.Request
 	c *conn
 
-	status  int   // what the library wanted to answer
-	refusal error // why there is no session
-	taken   bool  // there is a session
+	status  int    // what the library wanted to answer
+	refusal error  // why there is no session
+	taken   bool   // there is a session
+	early   []byte // what the client sent together with the handshake
 }
 
 // Header implements http.ResponseWriter.
@@ -118,8 +125,8 @@ func (u *upgrade) WriteHeader(status int) { u.status = status }
 // Write implements http.ResponseWriter. The library writes the text of a refusal, which we word ourselves.
 func (u *upgrade) Write(p []byte) (int, error) { return len(p), nil }
 
-// Hijack implements http.Hijacker: it takes the socket with the smallest buffers that bufio has. Frames longer than that
-// are read past the buffer, and nothing is written through one.
+// Hijack implements http.Hijacker: it takes the socket. A connection in the goroutine form gets the smallest buffers that
+// bufio has: frames longer than that are read past the buffer, and nothing is written through one.
 func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c := u.c
 	if u.refusal = c.accept(u.r); u.refusal != nil {
@@ -133,14 +140,27 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	if n := brw.Reader.Buffered(); n > 0 {
 		b, _ := brw.Reader.Peek(n)
-		c.early = append([]byte(nil), b...)
+		u.early = append([]byte(nil), b...)
 	}
-	c.raw = rawOf(nc)
-	c.mu.Lock()
-	c.nc = nc
-	c.mu.Unlock()
-	s := (*stream)(c)
+	if c.t.Engine() == EngineEpoll && rawOf(nc) != nil {
+		if err := c.adopt(nc); err != nil {
+			nc.Close()
+			return nil, nil, err
+		}
+		return nil, nil, errParked
+	}
+	c.thread = &thread{nc: nc, raw: rawOf(nc), early: u.early}
+	s := stream{nc, c.thread}
 	return s, bufio.NewReadWriter(bufio.NewReaderSize(s, 16), bufio.NewWriterSize(s, 16)), nil
+}
+
+// adopt takes the socket out of Go's poller.
+func (c *conn) adopt(nc net.Conn) error {
+	p, err := c.t.pollerOf()
+	if err != nil {
+		return err
+	}
+	return p.Adopt(&c.sock, nc)
 }
 
 // accept asks for a session.
@@ -166,7 +186,7 @@ func (c *conn) accept(r *http.Request) error {
 func (c *conn) finishUnborn() {
 	c.drop(wire.CloseLost)
 	c.mu.Lock()
-	c.finished = true
+	c.done = true
 	c.mu.Unlock()
 	c.finish()
 }

@@ -16,6 +16,7 @@ import (
 
 	"carillon/server/push"
 	"carillon/server/transport"
+	"carillon/server/transport/poller"
 	"carillon/server/wire"
 )
 
@@ -205,9 +206,21 @@ func TestServeHTTP_TellsTheSessionWhoConnects(t *testing.T) {
 	}
 }
 
-func TestServeHTTP_IdleConnectionHasOneGoroutine(t *testing.T) {
+func TestServeHTTP_IdleConnectionHasNoGoroutine(t *testing.T) {
+	if !poller.Supported {
+		t.Skip("connections are not parked on this system")
+	}
+	idleGoroutines(t, EngineEpoll, 0)
+}
+
+func TestServeHTTP_IdleConnectionInTheGoroutineFormHasOne(t *testing.T) {
+	idleGoroutines(t, EngineGoroutine, 1)
+}
+
+// idleGoroutines checks how many goroutines of the transport and of net/http an idle connection has.
+func idleGoroutines(t *testing.T, engine Engine, each int) {
 	const n = 50
-	addr, r := start(t, Config{})
+	addr, r := start(t, Config{Engine: engine})
 	for range n {
 		c := dialRaw(t, addr, nil)
 		s := r.session(t)
@@ -226,12 +239,12 @@ func TestServeHTTP_IdleConnectionHasOneGoroutine(t *testing.T) {
 		readers := strings.Count(all.String(), "ws.(*conn).read(")
 		others := strings.Count(all.String(), "ws.(*conn)") - strings.Count(all.String(), "ws.(*conn).read")
 		handlers := strings.Count(all.String(), "net/http.(*conn).serve(")
-		if readers == n && others == 0 && handlers == 0 {
+		if readers == each*n && others == 0 && handlers == 0 {
 			return
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("goroutines of %d idle connections: got %d readers, %d handlers, %d others, want a reader each",
-				n, readers, handlers, others)
+			t.Fatalf("goroutines of %d idle connections: got %d readers, %d handlers, %d others, want %d readers each",
+				n, readers, handlers, others, each)
 		}
 		runtime.Gosched()
 	}
@@ -244,6 +257,7 @@ func TestNew_RejectsWhatCannotWork(t *testing.T) {
 		{Acceptor: newRoom(), FrameBytes: -1},
 		{Acceptor: newRoom(), FirstFrameBytes: -1},
 		{Acceptor: newRoom(), Workers: -1},
+		{Acceptor: newRoom(), Engine: "steam"},
 	} {
 		if tr, err := New(cfg); err == nil {
 			tr.Close(t.Context())

@@ -1,0 +1,50 @@
+//go:build !linux
+
+package poller
+
+import (
+	"errors"
+	"net"
+)
+
+// Supported says whether this system has what a [Poller] needs.
+const Supported = false
+
+// Poller cannot be made on this system.
+type Poller struct{}
+
+// New fails with errors.ErrUnsupported: this system has no epoll.
+func New(int) (*Poller, error) { return nil, errors.ErrUnsupported }
+
+// Close does nothing.
+func (*Poller) Close() error { return nil }
+
+// Adopt fails with errors.ErrUnsupported.
+func (*Poller) Adopt(*Socket, net.Conn) error { return errors.ErrUnsupported }
+
+// Socket is always closed on this system.
+type Socket struct{}
+
+// Arm fails with net.ErrClosed.
+func (*Socket) Arm(Handler) error { return net.ErrClosed }
+
+// Read fails with net.ErrClosed.
+func (*Socket) Read([]byte) (int, error) { return 0, net.ErrClosed }
+
+// Write fails with net.ErrClosed.
+func (*Socket) Write([]byte) (int, error) { return 0, net.ErrClosed }
+
+// AwaitWrite does nothing.
+func (*Socket) AwaitWrite() {}
+
+// Wrote does nothing.
+func (*Socket) Wrote() {}
+
+// Mute does nothing.
+func (*Socket) Mute() {}
+
+// CloseWrite does nothing.
+func (*Socket) CloseWrite() {}
+
+// Close does nothing.
+func (*Socket) Close(bool) {}

@@ -1,0 +1,135 @@
+package poller
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// Socket is a descriptor that a [Poller] watches. The zero value is closed. It is safe for concurrent use, and not to be
+// copied. It takes 32 bytes, so that whoever has a connection can hold it by value.
+type Socket struct {
+	mu sync.Mutex
+	// Guarded by mu. The descriptor is in use by a system call, or open, only while mu is held, or open is not 0.
+	open  int32  // the descriptor plus one; 0: closed
+	at    uint32 // place in the loop's table
+	want  uint32 // events that epoll reports
+	armed bool
+	loop  *loop
+}
+
+const readEvents = syscall.EPOLLIN | syscall.EPOLLRDHUP
+
+// Arm has h told when the socket can be read. It is called once; a socket that was closed fails with net.ErrClosed.
+func (s *Socket) Arm(h Handler) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == 0 {
+		return net.ErrClosed
+	}
+	at, generation := s.loop.enter(h)
+	e := syscall.EpollEvent{Events: s.want, Fd: int32(at), Pad: int32(generation)}
+	if err := syscall.EpollCtl(s.loop.fd, syscall.EPOLL_CTL_ADD, int(s.open-1), &e); err != nil {
+		s.loop.leave(at)
+		return fmt.Errorf("poller: watch a socket: %w", err)
+	}
+	s.at, s.armed = at, true
+	return nil
+}
+
+// Read reads what is there, at most len(p) bytes; 0 without an error says that the peer sends nothing more.
+func (s *Socket) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.open != 0 {
+		n, err := syscall.Read(int(s.open-1), p)
+		switch err {
+		case nil:
+			return n, nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, ErrWouldBlock
+		default:
+			return 0, fmt.Errorf("poller: read: %w", err)
+		}
+	}
+	return 0, net.ErrClosed
+}
+
+// Write writes as much of p as the kernel takes at once and returns how much that was, which may be nothing.
+func (s *Socket) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.open != 0 {
+		n, err := syscall.Write(int(s.open-1), p)
+		switch err {
+		case nil:
+			return n, nil
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return 0, nil
+		default:
+			return 0, fmt.Errorf("poller: write: %w", err)
+		}
+	}
+	return 0, net.ErrClosed
+}
+
+// AwaitWrite has the handler told, once, when the socket takes bytes again.
+func (s *Socket) AwaitWrite() { s.watch(syscall.EPOLLOUT, 0) }
+
+// Mute ends the announcements that the socket can be read. That it broke is still announced.
+func (s *Socket) Mute() { s.watch(0, readEvents) }
+
+// Wrote ends what AwaitWrite began. The handler calls it when it was told.
+func (s *Socket) Wrote() { s.watch(0, syscall.EPOLLOUT) }
+
+// watch changes what epoll reports. It cannot fail on an armed socket but for want of kernel memory; then the session's
+// deadlines end the connection.
+func (s *Socket) watch(add, remove uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	want := s.want&^remove | add
+	if s.open == 0 || want == s.want {
+		return
+	}
+	if !s.armed {
+		s.want = want // Arm says it
+		return
+	}
+	s.loop.mu.Lock()
+	generation := s.loop.table[s.at].generation
+	s.loop.mu.Unlock()
+	e := syscall.EpollEvent{Events: want, Fd: int32(s.at), Pad: int32(generation)}
+	if err := syscall.EpollCtl(s.loop.fd, syscall.EPOLL_CTL_MOD, int(s.open-1), &e); err == nil {
+		s.want = want
+	}
+}
+
+// CloseWrite tells the peer that nothing more comes.
+func (s *Socket) CloseWrite() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open != 0 {
+		_ = syscall.Shutdown(int(s.open-1), syscall.SHUT_WR) // a peer that is gone already needs no telling
+	}
+}
+
+// Close closes the socket. The kernel goes on delivering what was written, unless reset is set, which discards it and lets
+// the peer know at once.
+func (s *Socket) Close(reset bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == 0 {
+		return
+	}
+	if reset {
+		_ = syscall.SetsockoptLinger(int(s.open-1), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1})
+	}
+	_ = syscall.Close(int(s.open - 1)) // Linux has closed it whatever it returns
+	s.open = 0
+	if s.armed {
+		s.loop.leave(s.at)
+	}
+}

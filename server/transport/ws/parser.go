@@ -1,0 +1,234 @@
+package ws
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// parser is the library's reading half, lent to parked connections. Between two messages the library remembers nothing of
+// a stream but that it is between two messages, so one serves a great many connections in turn, and an idle connection
+// holds none. A connection that is inside a message of several frames keeps its parser until the message ends; the library
+// would not take it up again.
+//
+// That a Conn reads on at a frame boundary after its net.Conn failed with an error of ours is not documented by
+// github.com/coder/websocket. Its version is pinned, and TestParser_GoesOnAtEveryFrameBoundary holds it.
+type parser struct {
+	ws *websocket.Conn
+	br *bufio.Reader // of ws
+	in []byte        // whole frames that the library has not read yet
+	c  *conn         // whose frames they are
+
+	message io.Reader // inside a message; nil between messages
+	body    []byte    // what of it has been read
+}
+
+// errNoMore is what the library meets at the end of the frames that have come whole.
+var errNoMore = errors.New("ws: no more whole frames")
+
+// parserRequest is a handshake that the library accepts: parsers have no client of their own.
+var parserRequest = &http.Request{
+	Method: http.MethodGet, ProtoMajor: 1, ProtoMinor: 1, Host: "parser",
+	Header: http.Header{
+		"Connection": {"Upgrade"}, "Upgrade": {"websocket"},
+		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
+	},
+}
+
+// newParser makes one by the only way that the library has to make a connection, its handshake.
+func newParser() *parser {
+	p := &parser{br: bufio.NewReaderSize(nil, 256)}
+	var err error
+	p.ws, err = websocket.Accept(parserWriter{p}, parserRequest, &websocket.AcceptOptions{
+		CompressionMode: websocket.CompressionDisabled,
+		OnPingReceived:  func(ctx context.Context, payload []byte) bool { return p.c.onPing(ctx, payload) },
+		OnPongReceived:  func(ctx context.Context, payload []byte) { p.c.onPong(ctx, payload) },
+	})
+	if err != nil {
+		panic(fmt.Sprintf("ws: the library refuses a handshake that is right: %v", err))
+	}
+	p.br.Reset(parserConn{p}) // past the reader that Accept put before it
+	return p
+}
+
+// discard ends the parser. The library's finalizer and its cycles would keep each other alive.
+func (p *parser) discard() { p.ws.CloseNow() }
+
+// atRest reports whether another connection can have the parser.
+func (p *parser) atRest() bool {
+	return p.message == nil && len(p.in) == 0 && p.br.Buffered() == 0
+}
+
+// parsers keeps those that are at rest: as many as are ever used at once, which is a few.
+type parsers struct {
+	mu   sync.Mutex
+	idle []*parser
+}
+
+// maxParsers is how many are kept.
+const maxParsers = 32
+
+func (ps *parsers) get() *parser {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if n := len(ps.idle); n > 0 {
+		p := ps.idle[n-1]
+		ps.idle = ps.idle[:n-1]
+		return p
+	}
+	return newParser()
+}
+
+func (ps *parsers) put(p *parser) {
+	p.c = nil
+	if cap(p.body) > keepBody {
+		p.body = nil
+	}
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if len(ps.idle) < maxParsers {
+		ps.idle = append(ps.idle, p)
+		return
+	}
+	p.discard()
+}
+
+// close discards those at rest.
+func (ps *parsers) close() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	for _, p := range ps.idle {
+		p.discard()
+	}
+	ps.idle = nil
+}
+
+// keepBody is the largest body for which an idle parser keeps a buffer.
+const keepBody = 32 << 10
+
+// parse has the library read whole frames and hands over what they are. It returns false when nothing more is to be read:
+// the session was told why, or the peer's goodbye is being answered.
+func (c *conn) parse(frames []byte) bool {
+	p := c.parser
+	if p == nil {
+		p = c.t.parsers.get()
+		p.c = c
+	}
+	p.in = frames
+	err := p.run()
+	p.in = nil
+	switch {
+	case err == nil && p.message == nil:
+		c.t.parsers.put(p)
+		return true
+	case err == nil:
+		return true // inside a message, with its parser
+	}
+	c.parser = nil
+	p.discard()
+	if end := judge(err); end.bye != nil {
+		c.answerBye(end.bye)
+	} else if end.refusal != nil {
+		c.refuse(end.refusal)
+	}
+	return false
+}
+
+// run reads to the end of the frames. It returns nil there, inside a message or not, and otherwise why it goes no further.
+func (p *parser) run() error {
+	for {
+		if p.message == nil {
+			if p.atRest() {
+				return nil
+			}
+			if err := p.begin(); err != nil {
+				return over(err)
+			}
+		}
+		p.body = grown(p.body)
+		n, err := p.message.Read(p.body[len(p.body):cap(p.body)])
+		p.body = p.body[:len(p.body)+n]
+		switch {
+		case err == nil:
+			continue
+		case err != io.EOF:
+			return over(err)
+		}
+		p.message, p.c.greeted, p.c.parser = nil, true, nil
+		if err := p.c.receive(p.body); err != nil {
+			return err
+		}
+		p.body = p.body[:0]
+	}
+}
+
+// begin reads up to the next message. A context that can end would cost a goroutine for each frame.
+func (p *parser) begin() error {
+	limit := p.c.t.cfg.FrameBytes
+	if !p.c.greeted {
+		limit = p.c.t.cfg.FirstFrameBytes
+	}
+	p.ws.SetReadLimit(int64(limit))
+	typ, r, err := p.ws.Reader(context.Background())
+	if err != nil {
+		return err
+	}
+	if typ != websocket.MessageText {
+		return errNotText
+	}
+	p.message, p.body, p.c.parser = r, p.body[:0], p // control frames that come now come inside a message
+	return nil
+}
+
+// over tells the end of the whole frames, which is no error, from the end of the stream.
+func over(err error) error {
+	if errors.Is(err, errNoMore) {
+		return nil
+	}
+	return err
+}
+
+// parserConn is a parser as the net.Conn that its library reads from.
+type parserConn struct{ *parser }
+
+// Read implements net.Conn.
+func (p parserConn) Read(b []byte) (int, error) {
+	if len(p.in) == 0 {
+		return 0, errNoMore
+	}
+	n := copy(b, p.in)
+	p.in = p.in[n:]
+	return n, nil
+}
+
+// Write implements net.Conn. The library writes close frames by itself; the drain sends ours in their place.
+func (parserConn) Write(b []byte) (int, error) { return len(b), nil }
+
+// Close implements net.Conn, and the rest of its methods, which the library does not call.
+func (parserConn) Close() error                     { return nil }
+func (parserConn) LocalAddr() net.Addr              { return nil }
+func (parserConn) RemoteAddr() net.Addr             { return nil }
+func (parserConn) SetDeadline(time.Time) error      { return nil }
+func (parserConn) SetReadDeadline(time.Time) error  { return nil }
+func (parserConn) SetWriteDeadline(time.Time) error { return nil }
+
+// parserWriter is the ResponseWriter of a parser's handshake.
+type parserWriter struct{ p *parser }
+
+func (parserWriter) Header() http.Header         { return make(http.Header) }
+func (parserWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (parserWriter) WriteHeader(int)             {}
+
+// Hijack implements http.Hijacker.
+func (w parserWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c := parserConn{w.p}
+	return c, bufio.NewReadWriter(w.p.br, bufio.NewWriterSize(c, 16)), nil
+}
