@@ -50,6 +50,9 @@ func (p *Poller) Close() error {
 		errs = append(errs, l.epoll.Close())
 	}
 	p.running.Wait()
+	for _, l := range p.loops {
+		errs = append(errs, syscall.Close(l.bell))
+	}
 	p.loops = nil
 	return errors.Join(errs...)
 }
@@ -58,10 +61,12 @@ func (p *Poller) Close() error {
 type loop struct {
 	// Static after construction.
 	fd    int
+	bell  int      // an eventfd that the epoll watches, to wake serve
 	epoll *os.File // fd as Go's poller knows it
 	raw   syscall.RawConn
 
-	// Owned by serve.
+	busy sync.Mutex // held by whoever serves what is ready: serve, or a helper
+	// Guarded by busy.
 	events  [maxEvents]syscall.EpollEvent
 	due     []dueHandler
 	scratch []byte
@@ -96,21 +101,76 @@ func newLoop() (*loop, error) {
 	if l.raw, err = l.epoll.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("poller: set up an epoll: %w", err), l.epoll.Close())
 	}
+	if l.bell, err = newBell(fd); err != nil {
+		return nil, errors.Join(fmt.Errorf("poller: set up an epoll: %w", err), l.epoll.Close())
+	}
 	return l, nil
 }
+
+// noPlace is what epoll says of the bell.
+const noPlace = -1
+
+// newBell makes an eventfd that the epoll announces at each ring.
+func newBell(epoll int) (int, error) {
+	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	const edge = 1 << 31 // EPOLLET, which package syscall has as a negative number
+	e := syscall.EpollEvent{Events: syscall.EPOLLIN | edge, Fd: noPlace}
+	if err := syscall.EpollCtl(epoll, syscall.EPOLL_CTL_ADD, int(fd), &e); err != nil {
+		syscall.Close(int(fd))
+		return 0, err
+	}
+	return int(fd), nil
+}
+
+// ring has serve look again.
+func (l *loop) ring() {
+	one := [8]byte{1}
+	_, _ = syscall.Write(l.bell, one[:]) // a full counter has rung already
+}
+
+// Help serves some of what is ready now, in the goroutine that calls it. Those who keep all processors busy for long call
+// it now and then: Go looks at its own poller only when a processor has nothing else to do, or every ten milliseconds.
+func (p *Poller) Help() {
+	for _, l := range p.loops {
+		if !l.busy.TryLock() {
+			continue // it is being served
+		}
+		more := true
+		for range helpRounds {
+			if more = l.step(); !more {
+				break
+			}
+		}
+		l.busy.Unlock()
+		if more {
+			l.ring() // Go's poller has announced what is left, and will not again
+		}
+	}
+}
+
+// helpRounds is how many system calls' worth of events a helper serves.
+const helpRounds = 2
 
 // serve runs until the epoll is closed. Go's poller is told of an epoll once, when it becomes ready: so it is asked until
 // it has nothing more before anybody waits for it again.
 func (l *loop) serve() {
 	_ = l.raw.Read(func(uintptr) bool { // fails when the epoll closes, which is how it ends
-		for l.step() {
+		for {
+			l.busy.Lock()
+			more := l.step()
+			l.busy.Unlock()
+			if !more {
+				return false
+			}
 			runtime.Gosched() // drain workers and sessions have their turn between two rounds
 		}
-		return false
 	})
 }
 
-// step serves what is ready now, and reports whether that was anything.
+// step serves what is ready now, and reports whether that was anything. The caller holds busy.
 func (l *loop) step() bool {
 	n, err := syscall.EpollWait(l.fd, l.events[:], 0)
 	if err == syscall.EINTR {
@@ -184,9 +244,7 @@ func (p *Poller) Adopt(s *Socket, nc net.Conn) error {
 	if errno != 0 {
 		return fmt.Errorf("poller: adopt: duplicate the descriptor: %w", errno)
 	}
-	s.mu.Lock()
-	s.loop, s.open, s.want = p.loops[int(p.next.Add(1))%len(p.loops)], int32(fd)+1, readEvents
-	s.mu.Unlock()
+	s.take(p.loops[int(p.next.Add(1))%len(p.loops)], int(fd))
 	// The connection lives on in the duplicate; this takes the original out of Go's poller.
 	nc.Close()
 	return nil

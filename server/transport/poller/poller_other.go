@@ -19,6 +19,9 @@ func New(int) (*Poller, error) { return nil, errors.ErrUnsupported }
 // Close does nothing.
 func (*Poller) Close() error { return nil }
 
+// Help does nothing.
+func (*Poller) Help() {}
+
 // Adopt fails with errors.ErrUnsupported.
 func (*Poller) Adopt(*Socket, net.Conn) error { return errors.ErrUnsupported }
 

@@ -21,6 +21,13 @@ type Socket struct {
 
 const readEvents = syscall.EPOLLIN | syscall.EPOLLRDHUP
 
+// take opens the socket over a descriptor.
+func (s *Socket) take(l *loop, fd int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loop, s.open, s.want = l, int32(fd)+1, readEvents
+}
+
 // Arm has h told when the socket can be read. It is called once; a socket that was closed fails with net.ErrClosed.
 func (s *Socket) Arm(h Handler) error {
 	s.mu.Lock()
@@ -79,7 +86,7 @@ func (s *Socket) Write(p []byte) (int, error) {
 // AwaitWrite has the handler told, once, when the socket takes bytes again.
 func (s *Socket) AwaitWrite() { s.watch(syscall.EPOLLOUT, 0) }
 
-// Mute ends the announcements that the socket can be read. That it broke is still announced.
+// Mute ends the announcements that the socket can be read. That the connection broke is still announced, until it is closed.
 func (s *Socket) Mute() { s.watch(0, readEvents) }
 
 // Wrote ends what AwaitWrite began. The handler calls it when it was told.

@@ -36,8 +36,8 @@ func newDrain(writes *atomic.Int64) *drain {
 	return d
 }
 
-// yieldEvery is after how many connections a worker lets other goroutines run. A long fan-out would otherwise keep the
-// loops, which bring acknowledgements and pings, and whatever else the process does, waiting for whole time slices.
+// yieldEvery is after how many connections a worker looks after what else there is: a long fan-out would otherwise keep the
+// pings and acknowledgements that come, and whatever else the process does, waiting for whole time slices.
 const yieldEvery = 32
 
 // work is a drain worker.
@@ -55,6 +55,9 @@ func (t *Transport) work(writes *atomic.Int64) {
 			t.running.Go(c.drainWaiting)
 		}
 		if n%yieldEvery == 0 {
+			if p := t.poller.Load(); p != nil {
+				p.Help()
+			}
 			runtime.Gosched()
 		}
 	}

@@ -103,8 +103,8 @@ type Transport struct {
 	cfg Config
 
 	ready   readyList
-	parkMu  sync.Mutex
-	poller  *poller.Poller // of parked connections, made for the first one; guarded by parkMu
+	parkMu  sync.Mutex                    // held while poller is made or closed
+	poller  atomic.Pointer[poller.Poller] // of parked connections; nil before the first one
 	parsers parsers
 	writes  []atomic.Int64 // system calls that wrote: one counter a worker, the last for all who wait
 	drains  sync.Pool      // of *drain, for the goroutines that write by waiting
@@ -152,14 +152,20 @@ func (t *Transport) Engine() Engine {
 // pollerOf returns the poller of parked connections and makes it for the first one, so that a transport that is never given
 // a socket, as on virtual time, waits on nothing real.
 func (t *Transport) pollerOf() (*poller.Poller, error) {
+	if p := t.poller.Load(); p != nil {
+		return p, nil
+	}
 	t.parkMu.Lock()
 	defer t.parkMu.Unlock()
-	if t.poller != nil {
-		return t.poller, nil
+	if p := t.poller.Load(); p != nil {
+		return p, nil
 	}
 	p, err := poller.New(0)
-	t.poller = p // nil on an error: the next connection tries again
-	return p, err
+	if err != nil {
+		return nil, err // the next connection tries again
+	}
+	t.poller.Store(p)
+	return p, nil
 }
 
 // Writes returns how many writes to sockets have been made, or tried, after handshakes. Compared with the number of frames
@@ -201,9 +207,8 @@ func (t *Transport) Close(ctx context.Context) error {
 	t.ready.close()
 	t.running.Wait()
 	t.parkMu.Lock()
-	if t.poller != nil {
-		err = errors.Join(err, t.poller.Close())
-		t.poller = nil
+	if p := t.poller.Swap(nil); p != nil {
+		err = errors.Join(err, p.Close())
 	}
 	t.parkMu.Unlock()
 	t.parsers.close()
