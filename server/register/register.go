@@ -38,8 +38,9 @@ type Register interface {
 	// Rooms returns the rooms whose lease holds.
 	Rooms(ctx context.Context) ([]Room, error)
 
-	// Insert registers a session of a room whose lease holds (otherwise KindConflict, "lease_lost"), gives it its epoch and returns it with the session of the same device that it
-	// replaced, if there was one that counts. With Epoch already set it is a re-insert after a lost lease: it takes place only if
+	// Insert registers a session of a room whose lease holds (otherwise KindConflict, "lease_lost"), gives it its epoch and
+	// returns it with the session of the same device that it replaced, if there was one that counts. The register may keep
+	// the strings of s for as long as it keeps the session: the caller gives ones that hold on to nothing larger. With Epoch already set it is a re-insert after a lost lease: it takes place only if
 	// no session with a higher epoch is there, otherwise KindConflict, code "replaced".
 	Insert(ctx context.Context, s Session) (Inserted, error)
 	// Remove deletes the session if it is still that epoch and boot, and reports whether it did.

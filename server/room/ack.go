@@ -31,7 +31,7 @@ func (s *session) ackLocked(f *wire.Ack) {
 		if old.Epoch == p.Epoch && old.Lineage == p.Lineage && old.Pos >= p.Pos {
 			continue
 		}
-		s.acked[k] = p
+		s.acked[k], s.unwritten[k] = p, true
 		s.room.acks.note(s, push.SlotKind(k))
 	}
 }
@@ -141,22 +141,23 @@ func (s *session) takeAck() saver.Ack {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := saver.Ack{
-		UserRef: saver.UserRef{Product: s.key.Product, Shards: s.policy.Shards, User: s.key.User},
-		Device:  s.key.Device,
+		UserRef: s.userRef(),
+		Device:  s.device(),
 	}
 	for k := range s.acked {
-		if s.acked[k] != s.written[k] {
-			a.Places[k] = s.acked[k]
+		if s.unwritten[k] {
+			a.Places[k], s.unwritten[k] = s.acked[k], false
 		}
 	}
-	s.written = s.acked
 	return a
 }
 
 // ackFailed has everything written again.
 func (s *session) ackFailed() {
 	s.mu.Lock()
-	s.written = push.Cursor{}
+	for k := range s.acked {
+		s.unwritten[k] = !s.acked[k].IsZero()
+	}
 	ended := s.state == closed
 	s.mu.Unlock()
 	if !ended { // an ended session's last words are lost, which costs a repetition
@@ -166,7 +167,7 @@ func (s *session) ackFailed() {
 
 // leave takes ended sessions out of the register, by their epoch, and writes their last acknowledgements.
 func (r *Room) leave(ctx context.Context, gone []leaving) {
-	now := r.cfg.Clock.Now()
+	now := push.Milli(r.cfg.Clock.Now())
 	acks := make([]saver.Ack, 0, len(gone))
 	for _, l := range gone {
 		l.s.mu.Lock()
@@ -176,13 +177,13 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 			continue // not registered yet; comes again once it is
 		}
 		rctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		if _, err := r.cfg.Register.Remove(rctx, l.s.key, epoch, r.cfg.Boot); err != nil {
+		if _, err := r.cfg.Register.Remove(rctx, l.s.key(), epoch, r.cfg.Boot); err != nil {
 			r.m.failed("remove")
 			r.log.Warn("leaving the register failed; the lease will end it", "err", err)
 		}
 		cancel()
 		a := l.s.takeAck()
-		a.Seen, a.Online = true, now.Sub(since)
+		a.Seen, a.Online = true, max(0, now.Time().Sub(since.Time()))
 		acks = append(acks, a)
 	}
 	if len(acks) == 0 {

@@ -1,6 +1,8 @@
 package room
 
 import (
+	"hash/maphash"
+	"slices"
 	"sync"
 
 	"carillon/server/push"
@@ -8,21 +10,25 @@ import (
 )
 
 // book maps users to the sessions of this room, by shard of the product. Sessions of a user are chained through
-// session.nextOfUser; the sessions of a shard lie in a slice, so that a fan-out copies pointers under the lock and works
-// without it.
+// session.nextOfUser, and found by a hash of the user, so that the map holds no names; the sessions of a shard lie in a
+// slice, so that a fan-out copies pointers under the lock and works without it.
 type book struct {
+	seed maphash.Seed
+
 	mu     sync.RWMutex
 	shards map[saver.ShardRef]*bookShard
 	order  []*bookShard // by creation; never shrinks, since there are few shards
 }
 
 type bookShard struct {
-	ref saver.ShardRef
-	n   uint32 // number of this shard in order: spreads shards over workers
+	ref    saver.ShardRef
+	shards int // of the product
+	seed   maphash.Seed
+	n      uint32 // number of this shard in order: spreads shards over workers
 
 	// Guarded by mu.
 	mu    sync.RWMutex
-	users map[push.UserID]*session
+	users map[uint64]*session // by hash: the chain of one user, or, rarely, of several
 	all   []*session
 
 	// Owned by the sweep.
@@ -30,7 +36,9 @@ type bookShard struct {
 	common push.Place
 }
 
-func newBook() *book { return &book{shards: make(map[saver.ShardRef]*bookShard)} }
+func newBook() *book {
+	return &book{seed: maphash.MakeSeed(), shards: make(map[saver.ShardRef]*bookShard)}
+}
 
 // lookup returns the shard's part of the book, nil if no session was ever in it.
 func (b *book) lookup(ref saver.ShardRef) *bookShard {
@@ -39,7 +47,8 @@ func (b *book) lookup(ref saver.ShardRef) *bookShard {
 	return b.shards[ref]
 }
 
-func (b *book) shard(ref saver.ShardRef) *bookShard {
+// shard returns the shard's part of the book, one of so many of its product.
+func (b *book) shard(ref saver.ShardRef, shards int) *bookShard {
 	if bs := b.lookup(ref); bs != nil {
 		return bs
 	}
@@ -47,7 +56,7 @@ func (b *book) shard(ref saver.ShardRef) *bookShard {
 	defer b.mu.Unlock()
 	bs := b.shards[ref]
 	if bs == nil {
-		bs = &bookShard{ref: ref, n: uint32(len(b.order)), users: make(map[push.UserID]*session)}
+		bs = &bookShard{ref: ref, shards: shards, seed: b.seed, n: uint32(len(b.order)), users: make(map[uint64]*session)}
 		b.shards[ref] = bs
 		b.order = append(b.order, bs)
 	}
@@ -61,29 +70,33 @@ func (b *book) list() []*bookShard {
 	return b.order[:len(b.order):len(b.order)]
 }
 
+func (bs *bookShard) hash(u push.UserID) uint64 { return maphash.String(bs.seed, string(u)) }
+
 func (bs *bookShard) add(s *session) {
+	h := bs.hash(s.user())
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
-	s.nextOfUser = bs.users[s.key.User]
-	bs.users[s.key.User] = s
-	s.bookIndex = len(bs.all)
+	s.nextOfUser = bs.users[h]
+	bs.users[h] = s
+	s.bookIndex = int32(len(bs.all))
 	bs.all = append(bs.all, s)
 }
 
 func (bs *bookShard) remove(s *session) {
+	h := bs.hash(s.user())
 	bs.mu.Lock()
 	defer bs.mu.Unlock()
 	if s.bookIndex < 0 {
 		return
 	}
-	if first := bs.users[s.key.User]; first != s {
+	if first := bs.users[h]; first != s {
 		for ; first.nextOfUser != s; first = first.nextOfUser {
 		}
 		first.nextOfUser = s.nextOfUser
 	} else if s.nextOfUser != nil {
-		bs.users[s.key.User] = s.nextOfUser
+		bs.users[h] = s.nextOfUser
 	} else {
-		delete(bs.users, s.key.User)
+		delete(bs.users, h)
 	}
 	s.nextOfUser = nil
 	last := len(bs.all) - 1
@@ -96,10 +109,13 @@ func (bs *bookShard) remove(s *session) {
 
 // appendUser appends the user's sessions to dst.
 func (bs *bookShard) appendUser(dst []*session, u push.UserID) []*session {
+	h := bs.hash(u)
 	bs.mu.RLock()
 	defer bs.mu.RUnlock()
-	for s := bs.users[u]; s != nil; s = s.nextOfUser {
-		dst = append(dst, s)
+	for s := bs.users[h]; s != nil; s = s.nextOfUser {
+		if s.user() == u {
+			dst = append(dst, s)
+		}
 	}
 	return dst
 }
@@ -111,11 +127,16 @@ func (bs *bookShard) appendAll(dst []*session) []*session {
 	return append(dst, bs.all...)
 }
 
+// appendUsers appends every user of the shard, once, to dst.
 func (bs *bookShard) appendUsers(dst []push.UserID) []push.UserID {
 	bs.mu.RLock()
 	defer bs.mu.RUnlock()
-	for u := range bs.users {
-		dst = append(dst, u)
+	for _, s := range bs.users {
+		for from := len(dst); s != nil; s = s.nextOfUser {
+			if !slices.Contains(dst[from:], s.user()) {
+				dst = append(dst, s.user())
+			}
+		}
 	}
 	return dst
 }

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"carillon/server/auth"
@@ -62,8 +63,8 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	}
 	s.enterBook()
 	ins, err := r.cfg.Register.Insert(ctx, register.Session{
-		Key: s.key, Shard: s.shard.ref.Shard, Platform: s.facts.Platform, Class: s.facts.Class,
-		Transport: string(s.meta.Kind), TokenID: id.TokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
+		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Transport: string(s.kind.name()),
+		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
 	})
 	if err != nil {
 		return err
@@ -73,8 +74,8 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 		r.evict(old.Room, register.Order{Key: old.Key, Epoch: old.Epoch, By: ins.Session})
 	}
 	opened, err := r.cfg.Saver.Open(ctx, saver.Open{
-		UserRef:    saver.UserRef{Product: s.key.Product, Shards: policy.Shards, User: s.key.User},
-		Facts:      s.facts,
+		UserRef:    s.userRef(),
+		Facts:      s.facts(),
 		Limits:     policy.Limits,
 		FirstVisit: policy.FirstVisit,
 		Presented:  s.presented(c.Cursor),
@@ -84,22 +85,24 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	}
 	failpoint.Hit(failpoint.RoomOpened)
 	s.welcome(c.Version, &opened)
-	r.m.opened(s.meta.Kind, r.cfg.Clock.Now().Sub(began))
+	r.m.opened(s.kind, r.cfg.Clock.Now().Sub(began))
 	return nil
 }
 
 // identify notes who the session is; false if it ended before.
 func (s *session) identify(id auth.Identity, p Policy, now time.Time) bool {
+	// One string of our own: what a token was parsed into is one piece of memory for each name, or all of the token.
+	names := string(id.User) + string(id.Device) + id.TokenID
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != opening_ {
 		return false
 	}
-	s.key = register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}
-	s.facts = push.DeviceFacts{Device: id.Device, Platform: id.Platform}
-	s.tokenID, s.policy, s.expires, s.since = id.TokenID, p, id.Expires, now
+	s.names, s.userEnd, s.deviceEnd = names, uint16(len(id.User)), uint16(len(id.User)+len(id.Device))
+	s.tokenID, s.platform, s.since = names[s.deviceEnd:], id.Platform, push.Milli(now)
+	s.noteExpiryLocked(id)
 	s.owner = push.OwnerOf(id.Product.ID, id.User, id.Device)
-	s.shard = s.room.book.shard(saver.ShardRef{Product: id.Product.ID, Shard: push.ShardOf(id.User, p.Shards)})
+	s.shard = s.room.book.shard(saver.ShardRef{Product: id.Product.ID, Shard: push.ShardOf(id.User, p.Shards)}, p.Shards)
 	return true
 }
 
@@ -112,6 +115,18 @@ func (s *session) enterBook() {
 	s.mu.Unlock()
 	if gone {
 		s.shard.remove(s)
+	}
+}
+
+func (s *session) userRef() saver.UserRef {
+	return saver.UserRef{Product: s.shard.ref.Product, Shards: s.shard.shards, User: s.user()}
+}
+
+// noteExpiryLocked notes when the session's token runs out.
+func (s *session) noteExpiryLocked(id auth.Identity) {
+	s.expires = 0
+	if !id.Expires.IsZero() {
+		s.expires = push.Milli(id.Expires)
 	}
 }
 
@@ -145,7 +160,7 @@ var startFrames = map[saver.How]wire.Start{
 // welcome opens the session for a client of that schema version: from here on it follows its slots.
 func (s *session) welcome(version uint32, o *saver.Opened) {
 	r := s.room
-	now := r.cfg.Clock.Now()
+	now := r.now()
 	s.mu.Lock()
 	if s.state != opening_ {
 		s.mu.Unlock()
@@ -156,7 +171,6 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 		f.at = st.At
 		f.wanted = max(f.wanted, st.Head)
 		f.mode = live
-		s.sent[k] = st.At.Pos
 	}
 	s.state = open
 	w := &wire.Welcome{
@@ -165,9 +179,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 		HeartbeatMillis: uint32(r.cfg.Heartbeat.Milliseconds()), GraceMillis: uint32(r.cfg.Grace.Milliseconds()),
 		FrameBytes: uint32(r.cfg.FrameBytes), FramesPerSecond: uint32(r.cfg.FramesPerSecond), Time: o.Now,
 	}
-	if !s.expires.IsZero() {
-		w.Expires = push.Milli(s.expires)
-	}
+	w.Expires = s.expires
 	s.queue.push(wire.Out{Frame: w})
 	s.owesCursor = true
 	for k := range s.slots {
@@ -181,7 +193,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 		}
 	}
 	s.caughtUpLocked()
-	r.wheel.arm(s, now.Add(r.cfg.WriteDeadline/2))
+	r.wheel.arm(s, now.add(r.cfg.WriteDeadline/2))
 	s.wakeAndUnlock(now)
 }
 
@@ -192,7 +204,7 @@ func (r *Room) refuse(s *session, err error) {
 	if code == wire.CloseInternal {
 		r.log.Warn("opening a session failed", "err", err)
 	}
-	now := r.cfg.Clock.Now()
+	now := r.now()
 	s.mu.Lock()
 	s.endAndUnlock(now, code, detail)
 }
@@ -243,10 +255,10 @@ func asError(err error) *push.Error {
 // refresh takes a new token for a live session: it has to speak for the same device.
 func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	id, err := r.cfg.Tokens.Verify(ctx, f.Token)
-	if err == nil && (register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}) != s.key {
+	if err == nil && (register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}) != s.key() {
 		err = push.Errorf(push.KindUnauthenticated, "token_refused", "the new token speaks for another device")
 	}
-	now := r.cfg.Clock.Now()
+	now := r.now()
 	s.mu.Lock()
 	if s.state != open {
 		s.mu.Unlock()
@@ -262,11 +274,8 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 		s.endAndUnlock(now, code, detail)
 		return
 	}
-	s.tokenID, s.expires = id.TokenID, id.Expires
-	out := &wire.Refresh{}
-	if !s.expires.IsZero() {
-		out.Expires = push.Milli(s.expires)
-	}
-	s.queue.push(wire.Out{Frame: out})
+	s.tokenID = strings.Clone(id.TokenID)
+	s.noteExpiryLocked(id)
+	s.queue.push(wire.Out{Frame: &wire.Refresh{Expires: s.expires}})
 	s.wakeAndUnlock(now)
 }

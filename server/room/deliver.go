@@ -125,9 +125,9 @@ func (f *fanout) live(to []*session, sh *wire.Shared, filter *push.Filter) {
 
 // deliverLive queues a non-persistent message.
 func (s *session) deliverLive(sh *wire.Shared, filter *push.Filter) {
-	now := s.room.cfg.Clock.Now()
+	now := s.room.now()
 	s.mu.Lock()
-	if s.state != open || !filter.Admits(s.facts) {
+	if s.state != open || !filter.Admits(s.facts()) {
 		s.mu.Unlock()
 		return
 	}

@@ -11,7 +11,7 @@ import (
 // all are gone or ctx ends. The room goes on serving those that are left; the end of Run cuts them.
 func (r *Room) Drain(ctx context.Context) error {
 	r.refuseNew()
-	now := r.cfg.Clock.Now()
+	now := r.now()
 	for _, s := range r.snapshot() {
 		s.mu.Lock()
 		s.endAndUnlock(now, wire.CloseGoingAway, "")
@@ -26,9 +26,9 @@ func (r *Room) Drain(ctx context.Context) error {
 
 // End ends the sessions of a deleted device.
 func (r *Room) End(p push.ProductID, u push.UserID, d push.DeviceID) {
-	now := r.cfg.Clock.Now()
+	now := r.now()
 	for _, s := range r.sessionsOf(nil, p, u) {
-		if s.key.Device == d {
+		if s.device() == d {
 			s.mu.Lock()
 			s.endAndUnlock(now, wire.CloseDeleted, "this device was deleted")
 		}
@@ -53,13 +53,13 @@ func (s *session) inspect() (push.LiveSession, bool) {
 		return push.LiveSession{}, false
 	}
 	l := push.LiveSession{
-		Device: s.key.Device, Platform: s.facts.Platform, Class: s.facts.Class, Transport: string(s.meta.Kind),
-		Room: s.room.cfg.ID, Epoch: s.epoch, Since: push.Milli(s.since), Acked: s.acked,
+		Device: s.device(), Platform: s.platform, Transport: string(s.kind.name()),
+		Room: s.room.cfg.ID, Epoch: s.epoch, Since: s.since, Acked: s.acked,
 	}
 	for k := range s.slots {
 		l.Sent[k] = s.slots[k].at
-		if !s.queue.empty() {
-			l.Sent[k].Pos = min(l.Sent[k].Pos, s.sent[k])
+		if pos := s.queue.first(push.SlotKind(k)); pos > 0 {
+			l.Sent[k].Pos = min(l.Sent[k].Pos, pos-1)
 		}
 	}
 	return l, true

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"slices"
 	"time"
 
 	"carillon/server/clock"
@@ -21,13 +22,18 @@ const (
 
 // follow is how a session follows one slot. Guarded by session.mu.
 type follow struct {
-	mode   mode
 	at     push.Place    // everything up to it was queued or passed over
 	wanted push.Position // the highest position heard of
-	again  bool          // what came while reading was of another epoch or lineage: judge once more
-	passed int           // entries passed over since the client could last tell its position
-	held   []heldOut     // out of turn, by position; nil almost always
-	timer  clock.Timer   // runs while something is held or wanted
+	hold   *hold         // nil almost always
+	passed uint16        // entries passed over since the client could last tell its position
+	mode   mode
+	again  bool // what came while reading was of another epoch or lineage: judge once more
+}
+
+// hold is what a slot waits with for an entry that is missing.
+type hold struct {
+	held  []heldOut // out of turn, by position
+	timer clock.Timer
 }
 
 type heldOut struct {
@@ -46,17 +52,16 @@ const maxPassed = 1000
 const goawaySpread = 5 * time.Second
 
 func (f *follow) dropHeld() {
-	f.held = nil
-	if f.timer != nil {
-		f.timer.Stop()
-		f.timer = nil
+	if f.hold != nil {
+		f.hold.timer.Stop()
+		f.hold = nil
 	}
 }
 
 // notice tells the session of a new entry in one of its slots. It is what both notifications and out-of-turn arrivals
 // come down to.
 func (s *session) notice(k push.SlotKind, place push.Place, o wire.Out, filter *push.Filter) {
-	now := s.room.cfg.Clock.Now()
+	now := s.room.now()
 	s.mu.Lock()
 	f := &s.slots[k]
 	if s.state != open {
@@ -76,7 +81,7 @@ func (s *session) notice(k push.SlotKind, place push.Place, o wire.Out, filter *
 		return
 	}
 	f.wanted = max(f.wanted, place.Pos)
-	admit := filter.Admits(s.facts)
+	admit := filter.Admits(s.facts())
 	switch {
 	case f.mode != live:
 		// The read under way, or the next, finds it.
@@ -143,7 +148,7 @@ func (s *session) placeLocked(o *wire.Out, k push.SlotKind, pos push.Position) {
 
 func (s *session) passLocked(k push.SlotKind, n int) {
 	f := &s.slots[k]
-	f.passed += n
+	f.passed += uint16(n)
 	if f.passed >= maxPassed {
 		f.passed = 0
 		s.pushCursorLocked(wire.CursorPassed)
@@ -157,36 +162,40 @@ func (s *session) pushCursorLocked(why wire.CursorReason) {
 
 // holdLocked keeps an entry that came before the one in front of it.
 func (s *session) holdLocked(k push.SlotKind, h heldOut) {
-	f := &s.slots[k]
-	i := len(f.held)
-	for ; i > 0 && f.held[i-1].pos >= h.pos; i-- {
-		if f.held[i-1].pos == h.pos {
+	s.startHoldLocked(k)
+	w := s.slots[k].hold
+	i := len(w.held)
+	for ; i > 0 && w.held[i-1].pos >= h.pos; i-- {
+		if w.held[i-1].pos == h.pos {
 			return
 		}
 	}
-	if len(f.held) == maxHeld {
+	if len(w.held) == maxHeld {
 		s.requestReadLocked(k)
 		return
 	}
-	f.held = append(f.held, heldOut{})
-	copy(f.held[i+1:], f.held[i:])
-	f.held[i] = h
-	s.startHoldLocked(k)
+	w.held = slices.Insert(w.held, i, h)
 }
 
 // startHoldLocked reads the slot in HoldFor, unless what is missing has come by then.
 func (s *session) startHoldLocked(k push.SlotKind) {
 	f := &s.slots[k]
-	if f.timer == nil {
-		f.timer = s.room.cfg.Clock.AfterFunc(s.room.cfg.HoldFor, func() { s.holdOver(k) })
+	if f.hold == nil {
+		w := &hold{}
+		w.timer = s.room.cfg.Clock.AfterFunc(s.room.cfg.HoldFor, func() { s.holdOver(k, w) })
+		f.hold = w
 	}
 }
 
-func (s *session) holdOver(k push.SlotKind) {
+// holdOver ends a hold whose time is over. It holds nothing when it was ended by something else meanwhile.
+func (s *session) holdOver(k push.SlotKind, w *hold) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := &s.slots[k]
-	f.timer = nil
+	if f.hold != w {
+		return
+	}
+	f.hold = nil
 	if s.state == open && f.mode == live && f.wanted > f.at.Pos {
 		s.room.m.outOfTurn()
 		s.requestReadLocked(k)
@@ -196,25 +205,19 @@ func (s *session) holdOver(k push.SlotKind) {
 // releaseHeldLocked queues the held entries that have become next.
 func (s *session) releaseHeldLocked(k push.SlotKind) {
 	f := &s.slots[k]
-	n := 0
-	for ; n < len(f.held) && f.mode == live; n++ {
-		h := &f.held[n]
+	for f.hold != nil && len(f.hold.held) > 0 {
+		h := f.hold.held[0]
 		if h.pos > f.at.Pos+1 {
-			break
-		}
-		if h.pos == f.at.Pos+1 && !s.extendLocked(k, h.pos, h.out, h.admit) {
 			return
 		}
-	}
-	if n == len(f.held) || f.mode != live {
-		f.held = nil
-		if f.wanted <= f.at.Pos && f.timer != nil {
-			f.timer.Stop()
-			f.timer = nil
+		f.hold.held = f.hold.held[1:]
+		if h.pos == f.at.Pos+1 && !s.extendLocked(k, h.pos, h.out, h.admit) {
+			return // the slot is read instead, and holds nothing more
 		}
-		return
 	}
-	f.held = f.held[n:]
+	if f.wanted <= f.at.Pos {
+		f.dropHeld()
+	}
 }
 
 // requestReadLocked asks for the slot to be read as soon as there is room for what that gives.
@@ -245,16 +248,16 @@ func (s *session) readRequest(k push.SlotKind) (rq saver.Read, wanted push.Posit
 	return saver.Read{
 		ShardRef:   s.shard.ref,
 		Slot:       k,
-		User:       s.key.User,
+		User:       s.user(),
 		From:       f.at,
 		MaxEntries: max(1, min(maxRead, cfg.QueueMessages-s.queue.len())),
-		MaxBytes:   max(1, min(maxReadBytes, cfg.QueueBytes-s.queue.bytes)),
+		MaxBytes:   max(1, min(maxReadBytes, cfg.QueueBytes-s.queue.bytes())),
 	}, f.wanted, true
 }
 
 // apply queues what a read found.
 func (s *session) apply(k push.SlotKind, rq saver.Read, t *tailRead) {
-	now := s.room.cfg.Clock.Now()
+	now := s.room.now()
 	s.mu.Lock()
 	f := &s.slots[k]
 	if s.state != open {
@@ -319,17 +322,17 @@ func (s *session) gapLocked(k push.SlotKind, from, to push.Position, why wire.Ga
 // applyEntryLocked queues one entry that was read; false: the queue is full.
 func (s *session) applyEntryLocked(k push.SlotKind, e *tailEntry) bool {
 	f := &s.slots[k]
-	if n := e.Pos - f.at.Pos - 1; n > 0 && e.Filter.Admits(s.facts) {
+	if n := e.Pos - f.at.Pos - 1; n > 0 && e.Filter.Admits(s.facts()) {
 		f.at.Pos = e.Pos - 1 // holes
 	}
 	switch {
-	case !e.Filter.Admits(s.facts):
+	case !e.Filter.Admits(s.facts()):
 		f.at.Pos = e.Pos
 		s.passLocked(k, 1)
 		return true
 	case e.Lost:
 		s.room.m.lost()
-		s.room.log.Error("an entry has lost its body", "product", string(s.key.Product), "slot", k.String(), "id", e.ID.String())
+		s.room.log.Error("an entry has lost its body", "product", string(s.shard.ref.Product), "slot", k.String(), "id", e.ID.String())
 		s.gapLocked(k, e.Pos-1, e.Pos, wire.GapLost)
 		return true
 	}

@@ -85,7 +85,7 @@ func (r *Room) renew(ctx context.Context) {
 	}
 	r.noteRenewed()
 	if r.zombie.Swap(false) {
-		now := r.cfg.Clock.Now()
+		now := r.now()
 		for _, s := range r.snapshot() { // those whose Take was refused
 			s.mu.Lock()
 			s.wakeAndUnlock(now)
@@ -105,7 +105,7 @@ func (r *Room) rejoin(ctx context.Context) error {
 		}
 		_, err := r.cfg.Register.Insert(ctx, rec)
 		if push.KindOf(err) == push.KindConflict {
-			now := r.cfg.Clock.Now()
+			now := r.now()
 			s.mu.Lock()
 			s.endAndUnlock(now, wire.CloseReplaced, "another session of this device began")
 		} else if err != nil {
@@ -123,18 +123,17 @@ func (s *session) record() (register.Session, bool) {
 		return register.Session{}, false
 	}
 	return register.Session{
-		Key: s.key, Shard: s.shard.ref.Shard, Platform: s.facts.Platform, Class: s.facts.Class,
-		Transport: string(s.meta.Kind), TokenID: s.tokenID,
-		Room: s.room.cfg.ID, Boot: s.room.cfg.Boot, Epoch: s.epoch, Since: push.Milli(s.since),
+		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Transport: string(s.kind.name()), TokenID: s.tokenID,
+		Room: s.room.cfg.ID, Boot: s.room.cfg.Boot, Epoch: s.epoch, Since: s.since,
 	}, true
 }
 
-func (r *Room) noteRenewed() { r.renewed.Store(int64(r.cfg.Clock.Now().Sub(r.began))) }
+func (r *Room) noteRenewed() { r.renewed.Store(int64(r.now())) }
 
 // isZombie reports whether the room may not write: its lease was not renewed for register.ZombieAfter, so another node
 // may already count its sessions as gone.
-func (r *Room) isZombie(now time.Time) bool {
-	if int64(now.Sub(r.began))-r.renewed.Load() <= int64(register.ZombieAfter) {
+func (r *Room) isZombie(now moment) bool {
+	if int64(now)-r.renewed.Load() <= int64(register.ZombieAfter) {
 		return false
 	}
 	r.zombie.Store(true)
@@ -143,10 +142,10 @@ func (r *Room) isZombie(now time.Time) bool {
 
 // Evict ends the session that an order names, if this room still holds it.
 func (r *Room) Evict(o register.Order) {
-	now := r.cfg.Clock.Now()
+	now := r.now()
 	for _, s := range r.sessionsOf(nil, o.Product, o.User) {
 		s.mu.Lock()
-		if s.key.Device != o.Device || s.epoch == 0 || s.epoch > o.Epoch {
+		if s.device() != o.Device || s.epoch == 0 || s.epoch > o.Epoch {
 			s.mu.Unlock()
 			continue
 		}

@@ -1,6 +1,7 @@
 package room
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,18 +70,27 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) accepted(k transport.Kind) {
-	m.accepts.WithLabelValues(string(k)).Inc()
-	m.sessions.WithLabelValues(string(k)).Inc()
+// kindNumber is a transport.Kind in one byte, as every session has one.
+type kindNumber uint8
+
+var kindNames = [...]transport.Kind{"other", transport.WebSocket, transport.SSE, transport.LongPoll, transport.TCP}
+
+func numberOf(k transport.Kind) kindNumber { return kindNumber(max(0, slices.Index(kindNames[:], k))) }
+
+func (n kindNumber) name() transport.Kind { return kindNames[n] }
+
+func (m *Metrics) accepted(k kindNumber) {
+	m.accepts.WithLabelValues(string(k.name())).Inc()
+	m.sessions.WithLabelValues(string(k.name())).Inc()
 }
 
-func (m *Metrics) closed(k transport.Kind, code wire.CloseCode) {
-	m.sessions.WithLabelValues(string(k)).Dec()
-	m.closes.WithLabelValues(string(k), code.String()).Inc()
+func (m *Metrics) closed(k kindNumber, code wire.CloseCode) {
+	m.sessions.WithLabelValues(string(k.name())).Dec()
+	m.closes.WithLabelValues(string(k.name()), code.String()).Inc()
 }
 
-func (m *Metrics) opened(k transport.Kind, took time.Duration) {
-	m.connects.WithLabelValues(string(k)).Observe(took.Seconds())
+func (m *Metrics) opened(k kindNumber, took time.Duration) {
+	m.connects.WithLabelValues(string(k.name())).Observe(took.Seconds())
 }
 
 func (m *Metrics) taken(b *transport.Batch) {

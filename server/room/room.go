@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +29,7 @@ type Tokens interface {
 
 // Policy is what a room needs to know of a product.
 type Policy struct {
-	Shards     int
+	Shards     int // never changes
 	FirstVisit push.FirstVisit
 	Limits     push.Limits // with defaults
 }
@@ -138,8 +139,8 @@ type Room struct {
 	// Guarded by mu.
 	mu       sync.Mutex
 	draining bool
-	sessions map[*session]struct{} // every one between Accept and Closed
-	emptied  chan struct{}         // closed when draining and the last session is gone
+	sessions []*session    // every one between Accept and Closed, each at its index
+	emptied  chan struct{} // closed when draining and the last session is gone
 	rand     *rand.Rand
 }
 
@@ -166,7 +167,6 @@ func New(cfg Config) (*Room, error) {
 		reads:    newMailbox[reading](),
 		leavings: newMailbox[leaving](),
 		acks:     newAckBook(),
-		sessions: make(map[*session]struct{}),
 		emptied:  make(chan struct{}),
 		rand:     cfg.Rand,
 	}
@@ -238,21 +238,22 @@ func (r *Room) wheelLoop(ctx context.Context) {
 
 // Accept makes the session of a connection. See transport.Acceptor.
 func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session, error) {
-	s := &session{room: r, conn: c, meta: meta, bookIndex: -1}
-	now := r.cfg.Clock.Now()
+	s := &session{room: r, conn: c, kind: numberOf(meta.Kind), bookIndex: -1}
+	now := r.now()
 	s.heard, s.progress = now, now
-	s.deadline = now.Add(r.cfg.ConnectTimeout)
+	s.deadline = now.add(r.cfg.ConnectTimeout)
 	r.mu.Lock()
 	if r.draining {
 		r.mu.Unlock()
 		return nil, &push.Error{Kind: push.KindUnavailable, Code: "draining", Detail: "this node is going away", After: time.Second}
 	}
-	r.sessions[s] = struct{}{}
+	s.index = int32(len(r.sessions))
+	r.sessions = append(r.sessions, s)
 	r.mu.Unlock()
 	s.mu.Lock()
 	r.wheel.arm(s, s.deadline)
 	s.mu.Unlock()
-	r.m.accepted(meta.Kind)
+	r.m.accepted(s.kind)
 	return s, nil
 }
 
@@ -260,7 +261,11 @@ func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session,
 func (r *Room) forget(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.sessions, s)
+	last := len(r.sessions) - 1
+	moved := r.sessions[last]
+	r.sessions[s.index], moved.index = moved, s.index
+	r.sessions[last] = nil
+	r.sessions = r.sessions[:last]
 	if r.draining && len(r.sessions) == 0 {
 		r.closeEmptiedLocked()
 	}
@@ -286,11 +291,7 @@ func (r *Room) closeEmptiedLocked() {
 func (r *Room) snapshot() []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]*session, 0, len(r.sessions))
-	for s := range r.sessions {
-		all = append(all, s)
-	}
-	return all
+	return slices.Clone(r.sessions)
 }
 
 // jitter returns a random duration below d.

@@ -28,72 +28,92 @@ const (
 )
 
 // session is one connection. It implements transport.Session.
+//
+// There are a million of them, nearly all idle, so what one keeps is counted in bytes: times are moments, names lie in one
+// string that the book and the register share, and what only a busy session needs hangs on pointers that are nil while
+// it is idle. A test of package gateway holds the sum.
 type session struct {
 	// Static after construction.
 	room *Room
 	conn transport.Conn
-	meta transport.Meta
 
 	timer wheelEntry // guarded by room.wheel.mu
+	index int32      // in room.sessions; guarded by room.mu
 
 	// Guarded by the bookShard's mu.
 	nextOfUser *session
-	bookIndex  int
+	bookIndex  int32
 
 	// Set once, under mu, before the session enters the book; static after that.
-	key     register.Key
-	facts   push.DeviceFacts
-	tokenID string
-	policy  Policy
-	owner   push.CursorOwner
-	shard   *bookShard
-	booked  bool
+	names     string // user and device, one behind the other, and perhaps the token id
+	userEnd   uint16 // where the user ends in names
+	deviceEnd uint16
+	kind      kindNumber // set by Accept
+	platform  push.Platform
+	owner     push.CursorOwner
+	shard     *bookShard
 
 	mu sync.Mutex
 	// Guarded by mu.
-	state    state
+	state      state
+	booked     bool           // deliveries find it
+	woken      bool           // the transport was asked to take and has not come back empty-handed
+	owesCursor bool           // a cursor frame is due once both slots are caught up
+	unwritten  [2]bool        // acked that the store has not been told
+	code       wire.CloseCode // why it ends, from ending on
+
 	epoch    push.SessionEpoch
-	since    time.Time
-	expires  time.Time // of the token; zero: never
-	deadline time.Time // of greeting, opening_ and ending
-	heard    time.Time // last sign of life
-	budget   bucket    // frames the client may still send
+	tokenID  string
+	since    push.MilliTime
+	expires  push.MilliTime // of the token; zero: never
+	deadline moment         // of greeting, opening_ and ending
+	heard    moment         // last sign of life
+	progress moment         // last time it took, or was first asked to
+	budget   bucket         // frames the client may still send
 
-	queue    queue
-	woken    bool      // the transport was asked to take and has not come back empty-handed
-	progress time.Time // last time it took, or was first asked to
-
-	slots      [2]follow
-	sent       [2]push.Position // what was handed to the transport
-	acked      push.Cursor      // highest acknowledged on this session
-	written    push.Cursor      // what of it the store has
-	owesCursor bool             // a cursor frame is due once both slots are caught up
-	code       wire.CloseCode   // why it ends, from ending on
+	queue queue
+	slots [2]follow
+	acked push.Cursor // highest acknowledged on this session
 }
 
-// bucket is a token bucket: as many frames at once as come in a second.
-type bucket struct {
-	at   time.Time
-	left float64
+// moment is a time as sessions keep it: since the room began, by the monotonic clock.
+type moment time.Duration
+
+func (r *Room) now() moment { return r.moment(r.cfg.Clock.Now()) }
+
+func (r *Room) moment(t time.Time) moment { return moment(t.Sub(r.began)) }
+
+func (m moment) add(d time.Duration) moment { return m + moment(d) }
+
+func (s *session) user() push.UserID     { return push.UserID(s.names[:s.userEnd]) }
+func (s *session) device() push.DeviceID { return push.DeviceID(s.names[s.userEnd:s.deviceEnd]) }
+
+func (s *session) key() register.Key {
+	return register.Key{Product: s.shard.ref.Product, User: s.user(), Device: s.device()}
 }
 
-func (b *bucket) spend(now time.Time, rate int) bool {
-	if b.at.IsZero() {
-		b.left = float64(rate)
-	} else {
-		b.left = min(float64(rate), b.left+now.Sub(b.at).Seconds()*float64(rate))
-	}
-	b.at = now
-	if b.left < 1 {
+// facts are what filters ask.
+func (s *session) facts() push.DeviceFacts {
+	return push.DeviceFacts{Device: s.device(), Platform: s.platform}
+}
+
+// bucket is a token bucket that holds as many frames as come in a second. It is kept as the moment at which it is full
+// again: each frame moves that by its share of a second.
+type bucket moment
+
+func (b *bucket) spend(now moment, rate int) bool {
+	share := bucket(time.Second) / bucket(rate)
+	full := max(*b, bucket(now)) + share
+	if full > bucket(now)+bucket(time.Second) {
 		return false
 	}
-	b.left--
+	*b = full
 	return true
 }
 
 // Receive handles one frame of the client. See transport.Session.
 func (s *session) Receive(f wire.Frame) {
-	now := s.room.cfg.Clock.Now()
+	now := s.room.now()
 	s.mu.Lock()
 	s.heard = now
 	if s.state == closed {
@@ -110,7 +130,7 @@ func (s *session) Receive(f wire.Frame) {
 			s.endAndUnlock(now, wire.CloseProtocol, "the first frame is connect")
 			return
 		}
-		s.state, s.deadline = opening_, now.Add(openTimeout)
+		s.state, s.deadline = opening_, now.add(openTimeout)
 		s.mu.Unlock()
 		s.room.openings.put(opening{s: s, connect: c})
 		return
@@ -147,7 +167,7 @@ var pong = &wire.Pong{}
 
 // pongLocked answers a ping; a pong that still waits at the end of the queue answers this one too.
 func (s *session) pongLocked() {
-	if n := len(s.queue.outs); !s.queue.empty() && s.queue.outs[n-1].Frame == wire.Frame(pong) {
+	if o := s.queue.last(); o != nil && o.Frame == wire.Frame(pong) {
 		return
 	}
 	s.queue.push(wire.Out{Frame: pong})
@@ -155,7 +175,7 @@ func (s *session) pongLocked() {
 
 // Alive notes a sign of life. See transport.Session.
 func (s *session) Alive() {
-	now := s.room.cfg.Clock.Now()
+	now := s.room.now()
 	s.mu.Lock()
 	s.heard = now
 	s.mu.Unlock()
@@ -163,7 +183,7 @@ func (s *session) Alive() {
 
 // Refuse answers what is no frame. See transport.Session.
 func (s *session) Refuse(err error) {
-	now := s.room.cfg.Clock.Now()
+	now := s.room.now()
 	code, detail := "malformed_frame", ""
 	if e := asError(err); e != nil {
 		code, detail = e.Code, e.Detail
@@ -193,7 +213,7 @@ func (s *session) Refuse(err error) {
 
 // Take moves what is queued to the transport. See transport.Session.
 func (s *session) Take(b *transport.Batch) bool {
-	now := s.room.cfg.Clock.Now()
+	now := s.room.now()
 	if s.room.isZombie(now) {
 		s.mu.Lock()
 		s.woken = false // the next good renewal wakes it again
@@ -207,11 +227,7 @@ func (s *session) Take(b *transport.Batch) bool {
 		return false
 	}
 	s.progress = now
-	s.queue.take(b, func(o *wire.Out) {
-		if o.Pos > 0 {
-			s.sent[o.Slot] = o.Pos
-		}
-	})
+	s.queue.take(b)
 	s.room.m.taken(b)
 	if s.state == open {
 		for k := range s.slots {
@@ -225,11 +241,11 @@ func (s *session) Take(b *transport.Batch) bool {
 
 // roomyLocked reports whether half of the queue is free: then reading goes on.
 func (s *session) roomyLocked() bool {
-	return s.queue.len() <= s.room.cfg.QueueMessages/2 && s.queue.bytes <= s.room.cfg.QueueBytes/2
+	return s.queue.len() <= s.room.cfg.QueueMessages/2 && s.queue.bytes() <= s.room.cfg.QueueBytes/2
 }
 
 // wakeAndUnlock lets the transport know that something is queued, if it does not know.
-func (s *session) wakeAndUnlock(now time.Time) {
+func (s *session) wakeAndUnlock(now moment) {
 	wake := !s.woken && !s.queue.empty()
 	if wake {
 		s.woken, s.progress = true, now
@@ -253,12 +269,12 @@ func (s *session) queueLiveLocked(sh *wire.Shared) {
 }
 
 // endAndUnlock tells the client why the session ends and closes it. Only the first end counts.
-func (s *session) endAndUnlock(now time.Time, code wire.CloseCode, detail string) {
+func (s *session) endAndUnlock(now moment, code wire.CloseCode, detail string) {
 	s.endByAndUnlock(now, code, detail, register.Session{})
 }
 
 // endByAndUnlock is endAndUnlock naming the session that took this one's place.
-func (s *session) endByAndUnlock(now time.Time, code wire.CloseCode, detail string, by register.Session) {
+func (s *session) endByAndUnlock(now moment, code wire.CloseCode, detail string, by register.Session) {
 	if s.state >= ending {
 		s.mu.Unlock()
 		return
@@ -278,7 +294,7 @@ func (s *session) endByAndUnlock(now time.Time, code wire.CloseCode, detail stri
 		s.queue.push(wire.Out{Frame: k})
 	}
 	s.state, s.code = ending, code
-	s.deadline = now.Add(s.room.cfg.CloseTimeout)
+	s.deadline = now.add(s.room.cfg.CloseTimeout)
 	s.room.wheel.arm(s, s.deadline)
 	s.mu.Unlock()
 	s.conn.Close(code)
@@ -295,8 +311,8 @@ func (s *session) cut(code wire.CloseCode) {
 }
 
 // tick judges the session's deadlines and arms the wheel for the next one. It runs on the wheel.
-func (s *session) tick(now time.Time) {
-	cfg := &s.room.cfg
+func (s *session) tick(at time.Time) {
+	cfg, now, wall := &s.room.cfg, s.room.moment(at), push.Milli(at)
 	s.mu.Lock()
 	switch s.state {
 	case closed:
@@ -306,36 +322,36 @@ func (s *session) tick(now time.Time) {
 		s.tickDeadline(now)
 		return
 	}
-	if s.woken && now.Sub(s.progress) >= cfg.WriteDeadline && !s.room.zombie.Load() {
+	if s.woken && now >= s.progress.add(cfg.WriteDeadline) && !s.room.zombie.Load() {
 		s.mu.Unlock()
 		s.cut(wire.CloseSlow)
 		return
 	}
-	silence := s.heard.Add(cfg.Heartbeat + cfg.Grace)
-	if !now.Before(silence) {
+	silence := s.heard.add(cfg.Heartbeat + cfg.Grace)
+	if now >= silence {
 		s.endAndUnlock(now, wire.CloseSilent, "")
 		return
 	}
-	if !s.expires.IsZero() && !now.Before(s.expires) {
+	if s.expires != 0 && wall >= s.expires {
 		s.endAndUnlock(now, wire.CloseTokenExpired, "the token of this session ran out")
 		return
 	}
 	// A client that stops reading is looked for this often, rather than arming the wheel at every message.
-	next := now.Add(cfg.WriteDeadline / 2)
+	next := now.add(cfg.WriteDeadline / 2)
 	if s.woken {
-		next = earlier(next, s.progress.Add(cfg.WriteDeadline))
+		next = min(next, s.progress.add(cfg.WriteDeadline))
 	}
-	next = earlier(next, silence)
-	if !s.expires.IsZero() {
-		next = earlier(next, s.expires)
+	next = min(next, silence)
+	if s.expires != 0 {
+		next = min(next, now.add(s.expires.Time().Sub(wall.Time())))
 	}
 	s.room.wheel.arm(s, next)
 	s.mu.Unlock()
 }
 
 // tickDeadline is tick for a session that is not open: it has one deadline. It unlocks mu.
-func (s *session) tickDeadline(now time.Time) {
-	if now.Before(s.deadline) {
+func (s *session) tickDeadline(now moment) {
+	if now < s.deadline {
 		s.room.wheel.arm(s, s.deadline)
 		s.mu.Unlock()
 		return
@@ -352,13 +368,6 @@ func (s *session) tickDeadline(now time.Time) {
 	}
 }
 
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
 // Closed is the end of the session. See transport.Session.
 func (s *session) Closed(code wire.CloseCode) {
 	s.mu.Lock()
@@ -366,7 +375,7 @@ func (s *session) Closed(code wire.CloseCode) {
 		code = s.code
 	}
 	s.state = closed
-	s.queue = queue{}
+	s.queue.drop()
 	for k := range s.slots {
 		s.slots[k].dropHeld()
 	}
@@ -377,7 +386,7 @@ func (s *session) Closed(code wire.CloseCode) {
 		s.shard.remove(s)
 		s.room.leavings.put(leaving{s: s})
 	}
-	s.room.m.closed(s.meta.Kind, code)
+	s.room.m.closed(s.kind, code)
 	s.room.forget(s)
 }
 

@@ -12,6 +12,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/register"
 	"carillon/server/saver"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -163,7 +164,7 @@ func TestSession_IdleOwnsNoQueue(t *testing.T) {
 		s := d.sess.(*session)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.queue.outs != nil || s.slots[0].held != nil || s.slots[0].timer != nil {
+		if !s.queue.empty() || s.slots[0].hold != nil {
 			t.Error("an idle session holds on to a buffer or a timer")
 		}
 	})
@@ -255,7 +256,7 @@ func TestRoom_DrainSaysGoodbyeWithASpread(t *testing.T) {
 		if len(delays) < 100 {
 			t.Errorf("200 clients were given %d different delays", len(delays))
 		}
-		if _, err := w.rooms["r1"].Accept(nil, ds[0].sess.(*session).meta); push.KindOf(err) != push.KindUnavailable {
+		if _, err := w.rooms["r1"].Accept(nil, transport.Meta{Kind: transport.WebSocket}); push.KindOf(err) != push.KindUnavailable {
 			t.Errorf("a draining room answered %v, want unavailable", err)
 		}
 	})

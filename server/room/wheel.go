@@ -8,6 +8,8 @@ import (
 // wheel is a hashed timing wheel: arming and firing cost the same whatever is armed, and a session that waits owns no
 // timer. An entry fires on the first tick at or after its deadline, so up to one tick late and never early.
 //
+// Deadlines are moments of the room, which began when the wheel did.
+//
 // Fire functions run on the wheel's goroutine, without its lock; they may arm the entry again.
 type wheel struct {
 	tick  time.Duration
@@ -15,14 +17,14 @@ type wheel struct {
 	fire  func(*session, time.Time)
 
 	mu    sync.Mutex
-	now   int64 // the tick that was fired last
+	now   int32 // the tick that was fired last
 	slots []*session
 }
 
 // wheelEntry is a session's place in the wheel. Guarded by wheel.mu.
 type wheelEntry struct {
 	prev, next *session
-	at         int64 // tick to fire at; 0: not armed
+	at         int32 // tick to fire at; 0: not armed
 }
 
 const wheelSlots = 1024
@@ -33,7 +35,7 @@ func newWheel(start time.Time, tick time.Duration, fire func(*session, time.Time
 
 // arm sets the session's deadline, in place of an earlier one. Callers hold session.mu and have seen that it is not closed,
 // so that none is armed after its end.
-func (w *wheel) arm(s *session, at time.Time) {
+func (w *wheel) arm(s *session, at moment) {
 	w.mu.Lock()
 	w.unlinkLocked(s)
 	w.linkLocked(s, at)
@@ -47,8 +49,8 @@ func (w *wheel) disarm(s *session) {
 	w.mu.Unlock()
 }
 
-func (w *wheel) linkLocked(s *session, at time.Time) {
-	n := int64((at.Sub(w.start) + w.tick - 1) / w.tick)
+func (w *wheel) linkLocked(s *session, at moment) {
+	n := int32((time.Duration(at) + w.tick - 1) / w.tick)
 	n = max(n, w.now+1)
 	e := &s.timer
 	e.at = n
@@ -78,7 +80,7 @@ func (w *wheel) unlinkLocked(s *session) {
 
 // advance fires everything that is due at now. Only one goroutine calls it.
 func (w *wheel) advance(now time.Time, due []*session) []*session {
-	target := int64(now.Sub(w.start) / w.tick)
+	target := int32(now.Sub(w.start) / w.tick)
 	for {
 		due = due[:0]
 		w.mu.Lock()

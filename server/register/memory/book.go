@@ -32,7 +32,9 @@ type traits struct {
 
 // entry is one session. Everything but the links is static; the links are guarded by the lock of its stripe.
 type entry struct {
-	names   string // user, device and token id, one behind the other
+	user    push.UserID // the strings are the caller's
+	device  push.DeviceID
+	tokenID string
 	counts  *counts
 	traits  unique.Handle[traits]
 	epoch   push.SessionEpoch
@@ -41,39 +43,30 @@ type entry struct {
 	prev    *entry // in the list of its life in this stripe
 	next    *entry
 	shard   push.Shard
-	userEnd uint16 // where the user ends in names
-	devEnd  uint16
 }
 
-// newEntry makes an entry of a session whose names are known to be short. Names are copied: what the caller holds may be
-// a part of something large.
 func newEntry(s *register.Session, c *counts) *entry {
-	names := string(s.User) + string(s.Device) + s.TokenID
 	return &entry{
-		names: names, counts: c, epoch: s.Epoch, since: s.Since, shard: s.Shard,
-		traits:  unique.Make(traits{s.Class, s.Transport, s.Platform}),
-		userEnd: uint16(len(s.User)), devEnd: uint16(len(s.User) + len(s.Device)),
+		user: s.User, device: s.Device, tokenID: s.TokenID, counts: c, epoch: s.Epoch, since: s.Since, shard: s.Shard,
+		traits: unique.Make(traits{s.Class, s.Transport, s.Platform}),
 	}
 }
 
-func (e *entry) user() push.UserID     { return push.UserID(e.names[:e.userEnd]) }
-func (e *entry) device() push.DeviceID { return push.DeviceID(e.names[e.userEnd:e.devEnd]) }
-
 // isOf reports whether the entry is a session of that user; hashes may collide.
 func (e *entry) isOf(p push.ProductID, u push.UserID) bool {
-	return e.names[:e.userEnd] == string(u) && e.counts.product == p
+	return e.user == u && e.counts.product == p
 }
 
 // session returns the entry as the contract tells it.
 func (e *entry) session() register.Session {
 	t, l := e.traits.Value(), e.counts.life
 	return register.Session{
-		Key:       register.Key{Product: e.counts.product, User: e.user(), Device: e.device()},
+		Key:       register.Key{Product: e.counts.product, User: e.user, Device: e.device},
 		Shard:     e.shard,
 		Platform:  t.platform,
 		Class:     t.class,
 		Transport: t.transport,
-		TokenID:   e.names[e.devEnd:],
+		TokenID:   e.tokenID,
 		Room:      l.id,
 		Boot:      l.boot,
 		Epoch:     e.epoch,
@@ -84,7 +77,7 @@ func (e *entry) session() register.Session {
 // findLocked returns the session of that device, nil if there is none. The caller holds the stripe's lock, here and below.
 func (s *stripe) findLocked(h uint64, k *register.Key) *entry {
 	for e := s.chains[h]; e != nil; e = e.chain {
-		if e.isOf(k.Product, k.User) && e.device() == k.Device {
+		if e.isOf(k.Product, k.User) && e.device == k.Device {
 			return e
 		}
 	}

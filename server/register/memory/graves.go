@@ -59,7 +59,7 @@ func (r *Register) clearStripe(l *life, i int, n *int) bool {
 	defer st.mu.Unlock()
 	for ; *n > 0 && l.lists[i] != nil; *n-- {
 		e := l.lists[i]
-		st.unlinkLocked(r.hash(e.counts.product, e.user()), i, e)
+		st.unlinkLocked(r.hash(e.counts.product, e.user), i, e)
 	}
 	return l.lists[i] == nil
 }

@@ -54,6 +54,6 @@ func (r *Register) OnlineDevices(p push.ProductID, u push.UserID) []push.DeviceI
 		return nil
 	}
 	var devices []push.DeviceID
-	r.each(p, u, func(e *entry) { devices = append(devices, e.device()) })
+	r.each(p, u, func(e *entry) { devices = append(devices, e.device) })
 	return devices
 }

@@ -8,7 +8,8 @@
 // the life simply stops counting. What it leaves behind is cleared away a little at each later write.
 //
 // Numbers are kept, not taken: how many sessions a product has, and whether a room holds anybody of a shard, cost a look
-// at each room, however many are online. A session takes about 80 bytes, its names, and its share of a map.
+// at each room, however many are online. A session takes 112 bytes and its share of a map; its
+// names are the ones that the room keeps.
 //
 // # Invariants
 //

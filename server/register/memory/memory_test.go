@@ -81,8 +81,8 @@ func recount(t *testing.T, r *Register) {
 				t.Errorf("stripe %d keeps an empty chain", i)
 			}
 			for ; e != nil; e = e.chain {
-				if got := r.hash(e.counts.product, e.user()); got != h {
-					t.Errorf("session of %s lies under another hash", e.user())
+				if got := r.hash(e.counts.product, e.user); got != h {
+					t.Errorf("session of %s lies under another hash", e.user)
 				}
 				chained++
 				all[e.counts]++
@@ -97,7 +97,7 @@ func recount(t *testing.T, r *Register) {
 		for l := range lives {
 			for e := l.lists[i]; e != nil; e = e.next {
 				if listed[e] || e.counts.life != l {
-					t.Errorf("session of %s is in a wrong list", e.user())
+					t.Errorf("session of %s is in a wrong list", e.user)
 				}
 				listed[e] = true
 				inLists++
