@@ -1,3 +1,8 @@
+//go:build !race
+
+// Under the race detector the store takes its tables from the heap of Go, which drowns what a session takes. So this runs on
+// the plain binary, in the step of the crash tests.
+
 package gateway
 
 import (
@@ -56,7 +61,7 @@ func sessions(t testing.TB, n int) int {
 
 // idleHeap is what an idle session may hold of the heap outside its transport: session, book, register, and what the store
 // keeps of the users seen last, which with so few sessions is all of them. Whoever raises it says what the bytes are for.
-const idleHeap = 1400
+const idleHeap = 1250
 
 func TestMemory_IdleSessionStaysSmall(t *testing.T) {
 	n := sessions(t, 8_000)

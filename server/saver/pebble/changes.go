@@ -85,7 +85,7 @@ func (s *Store) Changes(_ context.Context, room push.RoomID, qs []saver.ChangeQu
 
 func (s *Store) changes(room push.RoomID, q *saver.ChangeQuery, out *saver.ChangeLog) error {
 	out.Lineage = s.db.Lineage()
-	common, err := s.state(commonPrefix(q.ShardRef))
+	common, err := s.state(commonPrefix(nil, q.ShardRef))
 	if err != nil {
 		return err
 	}

@@ -42,29 +42,29 @@ func appendShard(dst []byte, ref saver.ShardRef) []byte {
 	return embedded.AppendKeyUint16(dst, uint16(ref.Shard))
 }
 
-// userPrefix begins every key of a user. commonPrefix begins every key of a common slot.
-func userPrefix(ref saver.ShardRef, u push.UserID) []byte {
-	dst := make([]byte, 0, 2+len(ref.Product)+2+2+len(u)+2+16)
-	return embedded.AppendKeyString(appendShard(appendSpace(dst, spaceUser), ref), u)
+// userPrefix, in the memory of dst, begins every key of a user; commonPrefix every key of a common slot.
+func userPrefix(dst []byte, ref saver.ShardRef, u push.UserID) []byte {
+	return embedded.AppendKeyString(appendShard(appendSpace(dst[:0], spaceUser), ref), u)
 }
 
-func commonPrefix(ref saver.ShardRef) []byte {
-	dst := make([]byte, 0, 2+len(ref.Product)+2+2+16)
-	return appendShard(appendSpace(dst, spaceCommon), ref)
+func commonPrefix(dst []byte, ref saver.ShardRef) []byte {
+	return appendShard(appendSpace(dst[:0], spaceCommon), ref)
 }
 
 // slotPrefix begins every key of a slot.
 func slotPrefix(ref saver.ShardRef, k push.SlotKind, u push.UserID) []byte {
 	if k == push.Own {
-		return userPrefix(ref, u)
+		return userPrefix(nil, ref, u)
 	}
-	return commonPrefix(ref)
+	return commonPrefix(nil, ref)
 }
 
 // sub returns prefix and one byte in dst's memory.
-func sub(dst, prefix []byte, b byte) []byte { return append(append(dst[:0], prefix...), b) }
+func sub[P ~string | ~[]byte](dst []byte, prefix P, b byte) []byte {
+	return append(append(dst[:0], prefix...), b)
+}
 
-func entryKey(dst, prefix []byte, pos push.Position) []byte {
+func entryKey[P ~string | ~[]byte](dst []byte, prefix P, pos push.Position) []byte {
 	return binary.BigEndian.AppendUint64(sub(dst, prefix, subEntry), uint64(pos))
 }
 
@@ -73,11 +73,11 @@ func entryPos(key []byte) push.Position {
 	return push.Position(binary.BigEndian.Uint64(key[len(key)-8:]))
 }
 
-func deviceKey(dst, prefix []byte, d push.DeviceID) []byte {
+func deviceKey[P ~string | ~[]byte](dst []byte, prefix P, d push.DeviceID) []byte {
 	return embedded.AppendKeyString(sub(dst, prefix, subDevice), d)
 }
 
-func collapseKey(dst, prefix []byte, id *saver.CollapseID) []byte {
+func collapseKey[P ~string | ~[]byte](dst []byte, prefix P, id *saver.CollapseID) []byte {
 	return append(sub(dst, prefix, subCollapse), id[:]...)
 }
 

@@ -111,7 +111,7 @@ func (s *Store) Heads(_ context.Context, ref saver.ShardRef, users []push.UserID
 	defer s.calls.Done()
 	out := make([]push.Place, len(users))
 	for i, u := range users {
-		st, err := s.state(userPrefix(ref, u))
+		st, err := s.state(userPrefix(nil, ref, u))
 		if err != nil {
 			return nil, fmt.Errorf("saver: heads: %w", err)
 		}
@@ -137,7 +137,7 @@ func (s *Store) User(_ context.Context, ref saver.UserRef) (saver.User, error) {
 
 func (s *Store) user(ref saver.UserRef) (saver.User, error) {
 	out := saver.User{Lineage: s.db.Lineage(), Now: s.now()}
-	prefix := userPrefix(ref.Shard(), ref.User)
+	prefix := userPrefix(nil, ref.Shard(), ref.User)
 	it, err := s.db.Scan(sub(nil, prefix, subDevice), sub(nil, prefix, subState+1))
 	if err != nil {
 		return out, err
@@ -160,6 +160,6 @@ func (s *Store) user(ref saver.UserRef) (saver.User, error) {
 	if err := it.Err(); err != nil {
 		return out, err
 	}
-	out.Slots[push.Common], err = s.state(commonPrefix(ref.Shard()))
+	out.Slots[push.Common], err = s.state(commonPrefix(nil, ref.Shard()))
 	return out, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 
 	"carillon/server/push"
 	"carillon/server/saver"
@@ -16,21 +17,46 @@ const frontMost = 32
 
 // slot is the state of a slot, as the newest batch submitted leaves it. The lock of its stripe guards it.
 type slot struct {
-	saver.Slot // a zero epoch: the slot does not exist
-	kind       push.SlotKind
-	prefix     []byte // of its keys; never written into
+	saver.Slot        // a zero epoch: the slot does not exist
+	prefix     string // of its keys
 	st         *stripe
+	kind       push.SlotKind
 
 	// front are the kept entries at or below frontEnd, ascending; none but those is kept there.
 	front    []saver.Weight
 	frontEnd push.Position
 
-	// For the batch under construction.
-	changed  bool
+	batch *slotBatch // what the batch under construction changes; nil between batches, which is nearly always
+}
+
+type slotBatch struct {
 	base     push.Position                      // the head before it
 	added    []saver.Weight                     // appended and kept
 	gone     []push.Position                    // dropped, at or below base and above frontEnd
 	collapse map[saver.CollapseID]push.Position // noted
+}
+
+var slotBatches = sync.Pool{New: func() any { return new(slotBatch) }}
+
+// base returns the head before the batch under construction.
+func (sl *slot) base() push.Position {
+	if sl.batch != nil {
+		return sl.batch.base
+	}
+	return sl.Head
+}
+
+// added returns what the batch under construction appended and keeps.
+func (sl *slot) added() []saver.Weight {
+	if sl.batch != nil {
+		return sl.batch.added
+	}
+	return nil
+}
+
+// isGone reports whether the batch under construction dropped the entry at a position, at or below base and above frontEnd.
+func (sl *slot) isGone(pos push.Position) bool {
+	return sl.batch != nil && slices.Contains(sl.batch.gone, pos)
 }
 
 // load reads the state from the database.
@@ -47,7 +73,6 @@ func (sl *slot) load(t *tx) error {
 	if sl.Slot, err = saver.DecodeSlot(v); err != nil {
 		return err
 	}
-	sl.base = sl.Head
 	sl.frontEnd = sl.Freed
 	if sl.Count == 0 {
 		sl.frontEnd = sl.Head
@@ -59,23 +84,25 @@ func (sl *slot) load(t *tx) error {
 func (sl *slot) change(t *tx) {
 	if sl.Epoch == 0 {
 		sl.Slot = saver.NewSlot(push.SlotEpoch(t.s.random()), t.lineage, t.now)
-		sl.base, sl.frontEnd = sl.Head, sl.Head
+		sl.frontEnd = sl.Head
 	}
-	if !sl.changed {
-		sl.changed = true
+	if sl.batch == nil {
+		sl.batch = slotBatches.Get().(*slotBatch)
+		sl.batch.base = sl.Head
 		t.slots = append(t.slots, sl)
 	}
 }
 
 // settle ends the batch: what was added will be found in the database.
 func (sl *slot) settle() {
-	if sl.frontEnd >= sl.base && len(sl.front)+len(sl.added) <= frontMost {
-		sl.front = append(sl.front, sl.added...)
+	b := sl.batch
+	if sl.frontEnd >= b.base && len(sl.front)+len(b.added) <= frontMost {
+		sl.front = append(sl.front, b.added...)
 		sl.frontEnd = sl.Head
 	}
-	sl.changed = false
-	sl.base = sl.Head
-	sl.added, sl.gone, sl.collapse = sl.added[:0], sl.gone[:0], nil
+	sl.batch = nil
+	*b = slotBatch{added: b.added[:0], gone: b.gone[:0]}
+	slotBatches.Put(b)
 	sl.tidy()
 }
 
@@ -99,7 +126,7 @@ func (sl *slot) append(t *tx, e *saver.Stored, limits push.Limits) (push.Place, 
 		sl.front = append(sl.front, w)
 		sl.frontEnd = at.Pos
 	} else {
-		sl.added = append(sl.added, w)
+		sl.batch.added = append(sl.batch.added, w)
 	}
 	t.val = saver.AppendEntry(t.val[:0], e)
 	t.key = entryKey(t.key, sl.prefix, at.Pos)
@@ -118,7 +145,7 @@ func (sl *slot) doCollapse(t *tx, e *saver.Stored, pos push.Position) error {
 	if !ok {
 		return nil
 	}
-	old, ok := sl.collapse[id]
+	old, ok := sl.batch.collapse[id]
 	if !ok {
 		var err error
 		if old, err = sl.lookupCollapse(t, &id); err != nil {
@@ -130,10 +157,10 @@ func (sl *slot) doCollapse(t *tx, e *saver.Stored, pos push.Position) error {
 			return err
 		}
 	}
-	if sl.collapse == nil {
-		sl.collapse = make(map[saver.CollapseID]push.Position)
+	if sl.batch.collapse == nil {
+		sl.batch.collapse = make(map[saver.CollapseID]push.Position)
 	}
-	sl.collapse[id] = pos
+	sl.batch.collapse[id] = pos
 	t.key = collapseKey(t.key, sl.prefix, &id)
 	t.val = binary.AppendUvarint(binary.AppendUvarint(t.val[:0], uint64(sl.Epoch)), uint64(pos))
 	t.b.Set(t.key, t.val)
@@ -189,7 +216,7 @@ func (sl *slot) remove(t *tx, pos push.Position, id push.MsgID) (bool, error) {
 // does without the database.
 func (sl *slot) find(t *tx, pos push.Position, id push.MsgID) (saver.Weight, bool, error) {
 	switch {
-	case pos <= sl.Freed || pos > sl.Head || slices.Contains(sl.gone, pos):
+	case pos <= sl.Freed || pos > sl.Head || sl.isGone(pos):
 		return saver.Weight{}, false, nil
 	case pos <= sl.frontEnd:
 		i, ok := findWeight(sl.front, pos)
@@ -200,10 +227,10 @@ func (sl *slot) find(t *tx, pos push.Position, id push.MsgID) (saver.Weight, boo
 			return sl.front[i], true, nil
 		}
 	}
-	if i, ok := findWeight(sl.added, pos); ok && id == 0 {
-		return sl.added[i], true, nil
+	if i, ok := findWeight(sl.added(), pos); ok && id == 0 {
+		return sl.added()[i], true, nil
 	}
-	if pos > sl.base { // in this batch only: a message is never recalled in the batch that publishes it
+	if pos > sl.base() { // in this batch only: a message is never recalled in the batch that publishes it
 		return saver.Weight{}, false, nil
 	}
 	if err := sl.st.applied(); err != nil {
@@ -243,12 +270,12 @@ func (sl *slot) drop(t *tx, ws []saver.Weight) {
 	for _, w := range ws {
 		t.key = entryKey(t.key, sl.prefix, w.Pos)
 		t.b.Delete(t.key)
-		if w.Pos > sl.frontEnd && w.Pos <= sl.base {
-			sl.gone = append(sl.gone, w.Pos)
+		if w.Pos > sl.frontEnd && w.Pos <= sl.batch.base {
+			sl.batch.gone = append(sl.batch.gone, w.Pos)
 		}
 	}
 	sl.front = without(sl.front, ws)
-	sl.added = without(sl.added, ws)
+	sl.batch.added = without(sl.batch.added, ws)
 	sl.tidy()
 }
 
@@ -271,7 +298,7 @@ func (sl *slot) kept(t *tx, err *error) iter.Seq[saver.Weight] {
 				return
 			}
 		}
-		if sl.frontEnd < sl.base {
+		if sl.frontEnd < sl.base() {
 			more, werr := sl.walk(t, yield)
 			if werr != nil {
 				*err = werr
@@ -280,7 +307,7 @@ func (sl *slot) kept(t *tx, err *error) iter.Seq[saver.Weight] {
 				return
 			}
 		}
-		for _, w := range sl.added {
+		for _, w := range sl.added() {
 			if !yield(w) {
 				return
 			}
@@ -295,7 +322,7 @@ func (sl *slot) walk(t *tx, yield func(saver.Weight) bool) (more bool, err error
 		return false, err
 	}
 	from := max(sl.frontEnd, sl.Freed) + 1
-	it, err := t.s.db.Scan(entryKey(nil, sl.prefix, from), entryKey(nil, sl.prefix, sl.base+1))
+	it, err := t.s.db.Scan(entryKey(nil, sl.prefix, from), entryKey(nil, sl.prefix, sl.base()+1))
 	if err != nil {
 		return false, err
 	}
@@ -313,7 +340,7 @@ func (sl *slot) walk(t *tx, yield func(saver.Weight) bool) (more bool, err error
 			return false, fmt.Errorf("entry: %w", err)
 		}
 		w := e.Weight(entryPos(it.Key()))
-		if slices.Contains(sl.gone, w.Pos) {
+		if sl.isGone(w.Pos) {
 			continue
 		}
 		if fill && len(ahead) < frontMost {
@@ -339,9 +366,11 @@ func (sl *slot) walk(t *tx, yield func(saver.Weight) bool) (more bool, err error
 func (sl *slot) refill(ahead []saver.Weight) {
 	sl.front = append(sl.front[:0], ahead...)
 	if len(ahead) < frontMost {
-		sl.frontEnd = sl.base
+		sl.frontEnd = sl.base()
 	} else {
 		sl.frontEnd = ahead[len(ahead)-1].Pos
 	}
-	sl.gone = slices.DeleteFunc(sl.gone, func(p push.Position) bool { return p <= sl.frontEnd })
+	if b := sl.batch; b != nil {
+		b.gone = slices.DeleteFunc(b.gone, func(p push.Position) bool { return p <= sl.frontEnd })
+	}
 }

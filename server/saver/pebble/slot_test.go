@@ -134,8 +134,8 @@ func (w *slotWorld) compare() {
 	if got := u.own.Slot; got.Count != len(stored) || got.Bytes != bytes || got.Head != fresh.Head || got.Freed != fresh.Freed {
 		w.t.Errorf("state %+v does not fit %d entries of %d bytes and %+v", got, len(stored), bytes, fresh.Slot)
 	}
-	if len(u.own.front) > frontMost || len(u.own.added) != 0 || len(u.own.gone) != 0 {
-		w.t.Errorf("%d entries in front, %d added, %d gone after a batch", len(u.own.front), len(u.own.added), len(u.own.gone))
+	if len(u.own.front) > frontMost || u.own.batch != nil {
+		w.t.Errorf("%d entries in front, and of a batch that is over %+v", len(u.own.front), u.own.batch)
 	}
 }
 

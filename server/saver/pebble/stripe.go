@@ -15,8 +15,8 @@ type stripe struct {
 	mu sync.Mutex
 
 	// Guarded by mu.
-	last    embedded.Ticket // of the newest batch submitted
-	users   map[userRef]*user
+	last    embedded.Ticket  // of the newest batch submitted
+	users   map[string]*user // by the prefix of their keys
 	commons map[saver.ShardRef]*slot
 
 	// Lock order: mu, then logMu.
@@ -24,17 +24,11 @@ type stripe struct {
 	logs  map[logRef]*roomLog // guarded by logMu
 }
 
-type userRef struct {
-	saver.ShardRef
-	user push.UserID
-}
-
-// user is what is known of a user without a look into the database.
+// user is what is known of a user without a look into the database. Its name is the prefix of its own slot.
 type user struct {
 	own     slot
 	devices []saver.Device // sorted by id; only if known
 	known   bool           // devices were read
-	ref     userRef
 }
 
 // devicesKept is how many devices of a user are kept in memory; whoever has more is read each time.
@@ -162,22 +156,21 @@ func (st *stripe) applied() error { return st.last.Applied() }
 // user returns a user of a locked shard, with the state of the own slot.
 func (t *tx) user(ref saver.ShardRef, id push.UserID) (*user, error) {
 	st := &t.s.stripes[t.s.stripeOf(ref)]
-	r := userRef{ref, id}
-	if u := st.users[r]; u != nil {
+	t.key = userPrefix(t.key, ref, id)
+	if u := st.users[string(t.key)]; u != nil {
 		return u, nil
 	}
 	if err := st.applied(); err != nil {
 		return nil, err
 	}
-	u := &user{ref: r}
-	u.own.kind, u.own.st, u.own.prefix = push.Own, st, userPrefix(ref, id)
+	u := &user{own: slot{kind: push.Own, st: st, prefix: string(t.key)}}
 	if err := u.own.load(t); err != nil {
 		return nil, err
 	}
 	if st.users == nil {
-		st.users = make(map[userRef]*user)
+		st.users = make(map[string]*user)
 	}
-	st.users[r] = u
+	st.users[u.own.prefix] = u
 	return u, nil
 }
 
@@ -190,7 +183,8 @@ func (t *tx) common(ref saver.ShardRef) (*slot, error) {
 	if err := st.applied(); err != nil {
 		return nil, err
 	}
-	sl := &slot{kind: push.Common, st: st, prefix: commonPrefix(ref)}
+	t.key = commonPrefix(t.key, ref)
+	sl := &slot{kind: push.Common, st: st, prefix: string(t.key)}
 	if err := sl.load(t); err != nil {
 		return nil, err
 	}
@@ -223,7 +217,7 @@ func (t *tx) devices(u *user) error {
 }
 
 // scanDevices reads the devices of a user with an iterator whose range begins with them.
-func scanDevices(it *embedded.Iter, prefix []byte) ([]saver.Device, error) {
+func scanDevices[P ~string | ~[]byte](it *embedded.Iter, prefix P) ([]saver.Device, error) {
 	devicePrefix := sub(nil, prefix, subDevice)
 	var devices []saver.Device
 	for ok := it.First(); ok && bytes.HasPrefix(it.Key(), devicePrefix); ok = it.Next() {

@@ -271,7 +271,7 @@ func (t *tx) tendUser(f *found, limits push.Limits) error {
 	if err != nil || !idle {
 		return err
 	}
-	delete(u.own.st.users, u.ref)
+	delete(u.own.st.users, u.own.prefix)
 	return nil
 }
 

@@ -118,7 +118,7 @@ func TestRun_SweepsAStepATick(t *testing.T) {
 	wg.Wait()
 	for i := range 20 {
 		u := push.UserID(fmt.Sprint("user", i))
-		if st, err := f.store.state(userPrefix(ref(u).Shard(), u)); err != nil || st.Epoch == 0 {
+		if st, err := f.store.state(userPrefix(nil, ref(u).Shard(), u)); err != nil || st.Epoch == 0 {
 			t.Errorf("the state of %s's slot is gone: %v", u, err)
 		}
 	}
