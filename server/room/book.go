@@ -31,6 +31,9 @@ type bookShard struct {
 	users map[uint64]*session // by hash: the chain of one user, or, rarely, of several
 	all   []*session
 
+	// Owned by the shard's fan-out worker.
+	plan []planItem // of the pass under way; empty between two
+
 	// Owned by the sweep.
 	after  uint64
 	common push.Place

@@ -11,6 +11,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/register"
 	"carillon/server/saver"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -194,7 +195,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 	}
 	s.caughtUpLocked()
 	r.wheel.arm(s, now.add(r.cfg.WriteDeadline/2))
-	s.wakeAndUnlock(now)
+	s.wakeAndUnlock(now, transport.Direct)
 }
 
 // refuse sends a client away whose connect failed.
@@ -267,7 +268,7 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	if err != nil {
 		if k := push.KindOf(err); k != push.KindUnauthenticated && k != push.KindForbidden {
 			s.queue.push(wire.Out{Frame: &wire.Error{Code: "try_again", Detail: "the token could not be judged now"}})
-			s.wakeAndUnlock(now)
+			s.wakeAndUnlock(now, transport.Direct)
 			return
 		}
 		code, detail := closeFor(err)
@@ -277,5 +278,5 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	s.tokenID = strings.Clone(id.TokenID)
 	s.noteExpiryLocked(id)
 	s.queue.push(wire.Out{Frame: &wire.Refresh{Expires: s.expires}})
-	s.wakeAndUnlock(now)
+	s.wakeAndUnlock(now, transport.Direct)
 }

@@ -7,6 +7,7 @@ import (
 	"carillon/server/failpoint"
 	"carillon/server/push"
 	"carillon/server/saver"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -14,19 +15,25 @@ import (
 // it and counted; what is persistent comes with the next sweep.
 func (r *Room) Deliver(d *push.Delivery) {
 	failpoint.Hit(failpoint.RoomNotified)
-	if len(d.Common) == 0 && !d.Everyone && len(d.Own)+len(d.Users) == 1 { // the frequent case needs one worker
+	nd := newDelivery(d)
+	switch n := len(d.Own) + len(d.Users); {
+	case n == 1: // the frequent case needs one worker
 		u := push.UserID("")
 		if len(d.Own) == 1 {
 			u = d.Own[0].User
 		} else {
 			u = d.Users[0].User
 		}
-		r.inbox(r.workerOf(u), newDelivery(d))
-		return
+		r.workers[r.workerOf(u)].putDirect(nd)
+	case n > 1:
+		for _, w := range r.workers {
+			w.putDirect(nd)
+		}
 	}
-	nd := newDelivery(d)
-	for i := range r.inboxes {
-		r.inbox(i, nd)
+	if d.Everyone || len(d.Common) > 0 {
+		for _, w := range r.workers {
+			w.putBulk(bulkJob{delivery: nd})
+		}
 	}
 }
 
@@ -43,104 +50,108 @@ func newDelivery(d *push.Delivery) *delivery {
 	return &delivery{d, newTailEntry(saver.Entry{ID: d.Message.ID, Expires: d.Message.Expires, Filter: d.Filter, Message: d.Message})}
 }
 
-func (r *Room) inbox(i int, d *delivery) {
+// workerOf spreads users over the fan-out workers, always the same one for a user, so that order is kept.
+func (r *Room) workerOf(u push.UserID) int {
+	return int(maphash.String(r.seed, string(u)) % uint64(len(r.workers)))
+}
+
+// inboxSize is how many deliveries may wait for one worker, in each of its inboxes.
+const inboxSize = 1024
+
+// fanout is one worker. It has two inboxes, so that a message to one user does not wait until one to a million is out:
+// what is to everyone is handed out in chunks, and between two of them the worker does what has come in directly. What it
+// finds there is done and then a chunk, so neither starves the other. Each inbox is worked off in its order, and a user
+// and a shard always have the same worker, which is what keeps the order within a slot and among live messages to
+// everyone.
+type fanout struct {
+	// Static after construction.
+	room   *Room
+	index  int
+	direct chan *delivery // to named users; never closed
+	bulk   chan bulkJob   // to everyone, or to a common slot; never closed
+
+	// Owned by the worker.
+	scratch []*session
+	planned []*bookShard // shards with something in their plan
+	all     []*session   // of the shard that is handed out to
+}
+
+func newFanout(r *Room, index int) *fanout {
+	return &fanout{room: r, index: index, direct: make(chan *delivery, inboxSize), bulk: make(chan bulkJob, inboxSize)}
+}
+
+func (f *fanout) putDirect(d *delivery) {
 	select {
-	case r.inboxes[i] <- d:
+	case f.direct <- d:
 	default:
-		r.m.dropped(dropInboxFull)
+		f.room.m.dropped(dropInboxFull)
 	}
 }
 
-// workerOf spreads users over the fan-out workers, always the same one for a user, so that order is kept.
-func (r *Room) workerOf(u push.UserID) int {
-	return int(maphash.String(r.seed, string(u)) % uint64(len(r.inboxes)))
+// putBulk reports whether there was room for the job.
+func (f *fanout) putBulk(j bulkJob) bool {
+	select {
+	case f.bulk <- j:
+		return true
+	default:
+		f.room.m.dropped(dropInboxFull)
+		return false
+	}
 }
 
-// fanout is what one worker keeps between deliveries.
-type fanout struct {
-	room    *Room
-	index   int
-	scratch []*session
-}
-
-func (r *Room) deliverLoop(ctx context.Context, i int) {
-	f := &fanout{room: r, index: i}
+func (f *fanout) run(ctx context.Context) {
 	for {
+		f.deliverDirect()
 		select {
 		case <-ctx.Done():
 			return
-		case d := <-r.inboxes[i]:
+		case d := <-f.direct:
 			f.deliver(d)
+		case j := <-f.bulk:
+			f.deliverBulk(ctx, j)
 		}
 	}
 }
 
+// deliverDirect does what the direct inbox holds now, and not what comes in meanwhile.
+func (f *fanout) deliverDirect() {
+	for range len(f.direct) {
+		f.deliver(<-f.direct) // nobody else takes from it
+	}
+}
+
+// deliver brings a delivery to those of its users who are this worker's.
 func (f *fanout) deliver(d *delivery) {
-	defer func() { clear(f.scratch) }() // hold no session longer than its delivery
+	policy, err := f.room.cfg.Policy(context.Background(), d.Product)
+	if err != nil {
+		return // no policy, no session
+	}
+	now := f.room.now()
 	for i := range d.Own {
 		if p := &d.Own[i]; f.mine(p.User) {
-			for _, s := range f.sessionsOf(d.Product, p.User) {
-				s.notice(push.Own, p.Place, d.entry.out(), p.Filter)
+			for _, s := range f.sessionsOf(d.Product, policy.Shards, p.User) {
+				s.mu.Lock()
+				s.noticeLocked(push.Own, p.Place, d.entry.out(), p.Filter)
+				s.wakeAndUnlock(now, transport.Direct)
 			}
 		}
-	}
-	for i := range d.Common {
-		f.common(d, &d.Common[i])
 	}
 	for i := range d.Users {
 		if u := &d.Users[i]; f.mine(u.User) {
-			f.live(f.sessionsOf(d.Product, u.User), d.entry.shared, u.Filter)
-		}
-	}
-	if d.Everyone {
-		for _, bs := range f.room.book.list() {
-			if bs.ref.Product == d.Product && f.myShard(bs) {
-				f.scratch = bs.appendAll(f.scratch[:0])
-				f.live(f.scratch, d.entry.shared, d.Filter)
+			for _, s := range f.sessionsOf(d.Product, policy.Shards, u.User) {
+				s.mu.Lock()
+				s.liveLocked(d.entry.shared, u.Filter)
+				s.wakeAndUnlock(now, transport.Direct)
 			}
 		}
 	}
-}
-
-// common brings an entry of one shard's common slot to that shard's sessions.
-func (f *fanout) common(d *delivery, p *push.CommonPlace) {
-	bs := f.room.book.lookup(saver.ShardRef{Product: d.Product, Shard: p.Shard})
-	if bs == nil || !f.myShard(bs) {
-		return
-	}
-	entry := d.entry
-	entry.Pos = p.Place.Pos
-	f.room.tails.extend(bs.ref, p.Place, entry)
-	f.scratch = bs.appendAll(f.scratch[:0])
-	for _, s := range f.scratch {
-		s.notice(push.Common, p.Place, entry.out(), d.Filter)
-	}
-}
-
-func (f *fanout) live(to []*session, sh *wire.Shared, filter *push.Filter) {
-	for _, s := range to {
-		s.deliverLive(sh, filter)
-	}
-}
-
-// deliverLive queues a non-persistent message.
-func (s *session) deliverLive(sh *wire.Shared, filter *push.Filter) {
-	now := s.room.now()
-	s.mu.Lock()
-	if s.state != open || !filter.Admits(s.facts()) {
-		s.mu.Unlock()
-		return
-	}
-	s.queueLiveLocked(sh)
-	s.wakeAndUnlock(now)
+	clear(f.scratch) // hold no session longer than its delivery
 }
 
 func (f *fanout) mine(u push.UserID) bool { return f.room.workerOf(u) == f.index }
 
-func (f *fanout) myShard(bs *bookShard) bool { return int(bs.n)%len(f.room.inboxes) == f.index }
-
-func (f *fanout) sessionsOf(p push.ProductID, u push.UserID) []*session {
-	f.scratch = f.room.sessionsOf(f.scratch[:0], p, u)
+func (f *fanout) sessionsOf(p push.ProductID, shards int, u push.UserID) []*session {
+	f.scratch = f.room.sessionsAt(f.scratch[:0], p, shards, u)
 	return f.scratch
 }
 
@@ -150,9 +161,21 @@ func (r *Room) sessionsOf(dst []*session, p push.ProductID, u push.UserID) []*se
 	if err != nil {
 		return dst // no policy, no session
 	}
-	bs := r.book.lookup(saver.ShardRef{Product: p, Shard: push.ShardOf(u, policy.Shards)})
+	return r.sessionsAt(dst, p, policy.Shards, u)
+}
+
+// sessionsAt is sessionsOf for a product of so many shards.
+func (r *Room) sessionsAt(dst []*session, p push.ProductID, shards int, u push.UserID) []*session {
+	bs := r.book.lookup(saver.ShardRef{Product: p, Shard: push.ShardOf(u, shards)})
 	if bs == nil {
 		return dst
 	}
 	return bs.appendUser(dst, u)
+}
+
+// liveLocked queues a non-persistent message, if it is for this device.
+func (s *session) liveLocked(sh *wire.Shared, filter *push.Filter) {
+	if s.state == open && (filter.IsZero() || filter.Admits(s.facts())) {
+		s.queueLiveLocked(sh)
+	}
 }

@@ -19,10 +19,21 @@
 //
 // A session whose queue is full stops following: the slot keeps the rest. It reads on when the client has taken half.
 //
+// # How a delivery comes to its sessions
+//
+// Fan-out workers share users and shards among them. Each has two inboxes: one for what names users, one for what goes to
+// everyone. The second is worked off in passes: up to bulkTogether deliveries that wait go out together, so that every session
+// is locked and woken once for all of them, in chunks of bulkChunk sessions, and after each chunk the worker does what the
+// first inbox holds. Sessions tell their transports which of the two they are woken for, and transports share their
+// writing alike. So a message to one user, or a pong, waits for a chunk and not for a million, and a stream of them takes no
+// more than every other turn.
+//
 // # Invariants
 //
 //   - A session is in the book before it is in the register, and in the register before its slots are judged and read.
-//   - An idle session owns no goroutine, no buffer, no timer of its own: deadlines hang on the room's timing wheel.
+//   - An idle session owns no goroutine, no buffer, no timer of its own: deadlines hang on the room's timing wheel, and the
+//     memory of a queue goes back to a pool when it is empty.
+//   - A client is slow if its transport has taken for it and does not come back. One that has not had its turn is not.
 //   - No lock is held over a call to a store, a register, a transport's Close or Cut, or a fan-out.
 //   - Persistent messages are queued in the order of their slot. Non-persistent ones never displace them and give up the oldest.
 //   - After Closed a session holds nothing in the book, the wheel or the reader, and leaves the register by its epoch.

@@ -7,6 +7,7 @@ import (
 	"carillon/server/clock"
 	"carillon/server/push"
 	"carillon/server/saver"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -58,30 +59,25 @@ func (f *follow) dropHeld() {
 	}
 }
 
-// notice tells the session of a new entry in one of its slots. It is what both notifications and out-of-turn arrivals
+// noticeLocked tells the session of a new entry in one of its slots. It is what both notifications and out-of-turn arrivals
 // come down to.
-func (s *session) notice(k push.SlotKind, place push.Place, o wire.Out, filter *push.Filter) {
-	now := s.room.now()
-	s.mu.Lock()
+func (s *session) noticeLocked(k push.SlotKind, place push.Place, o wire.Out, filter *push.Filter) {
 	f := &s.slots[k]
 	if s.state != open {
 		f.wanted = max(f.wanted, place.Pos) // the opener reads up to it
-		s.mu.Unlock()
 		return
 	}
 	if place.Epoch != f.at.Epoch || place.Lineage != f.at.Lineage {
 		f.again = true
 		f.wanted = max(f.wanted, place.Pos)
 		s.requestReadLocked(k)
-		s.mu.Unlock()
 		return
 	}
 	if place.Pos <= f.at.Pos {
-		s.mu.Unlock()
 		return
 	}
 	f.wanted = max(f.wanted, place.Pos)
-	admit := filter.Admits(s.facts())
+	admit := filter.IsZero() || filter.Admits(s.facts())
 	switch {
 	case f.mode != live:
 		// The read under way, or the next, finds it.
@@ -92,13 +88,16 @@ func (s *session) notice(k push.SlotKind, place push.Place, o wire.Out, filter *
 	default:
 		s.holdLocked(k, heldOut{place.Pos, o, admit})
 	}
-	s.wakeAndUnlock(now)
 }
 
 // noticeBehind tells the session that a slot has an entry at a place, without the entry: the change log says so.
 func (s *session) noticeBehind(k push.SlotKind, place push.Place) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.noticeBehindLocked(k, place)
+}
+
+func (s *session) noticeBehindLocked(k push.SlotKind, place push.Place) {
 	f := &s.slots[k]
 	if place.IsZero() || s.state == open && place.Epoch == f.at.Epoch && place.Lineage == f.at.Lineage && place.Pos <= f.at.Pos {
 		return
@@ -132,18 +131,20 @@ func (s *session) extendLocked(k push.SlotKind, pos push.Position, o wire.Out, a
 		s.requestReadLocked(k)
 		return false
 	}
-	s.placeLocked(&o, k, pos)
+	o = placed(o, k, pos)
 	s.queue.push(o)
 	f.at.Pos, f.passed = pos, 0
 	return true
 }
 
-// placeLocked gives a frame the position that it has for this session. A recall frame is made anew, since it is not shared.
-func (s *session) placeLocked(o *wire.Out, k push.SlotKind, pos push.Position) {
+// placed returns a frame with the position that it has in a slot. A recall frame is made anew where it was not made for that
+// place, since others may hold it.
+func placed(o wire.Out, k push.SlotKind, pos push.Position) wire.Out {
 	o.Slot, o.Pos = k, pos
-	if r, ok := o.Frame.(*wire.Recall); ok {
+	if r, ok := o.Frame.(*wire.Recall); ok && (r.Slot != k || r.Pos != pos) {
 		o.Frame = &wire.Recall{Slot: k, Pos: pos, ID: r.ID}
 	}
+	return o
 }
 
 func (s *session) passLocked(k push.SlotKind, n int) {
@@ -294,7 +295,7 @@ func (s *session) apply(k push.SlotKind, rq saver.Read, t *tailRead) {
 		f.mode = live
 		s.caughtUpLocked()
 	}
-	s.wakeAndUnlock(now)
+	s.wakeAndUnlock(now, transport.Direct)
 }
 
 // rejudgeLocked follows the store's judgement of the place we read from: another lineage, a lowered position, or a slot of
@@ -340,7 +341,7 @@ func (s *session) applyEntryLocked(k push.SlotKind, e *tailEntry) bool {
 	if !s.queue.fits(o.Size(), s.room.cfg.QueueMessages, s.room.cfg.QueueBytes) {
 		return false
 	}
-	s.placeLocked(&o, k, e.Pos)
+	o = placed(o, k, e.Pos)
 	s.queue.push(o)
 	f.at.Pos, f.passed = e.Pos, 0
 	return true

@@ -7,6 +7,7 @@ import (
 
 	"carillon/server/push"
 	"carillon/server/register"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -88,7 +89,7 @@ func (r *Room) renew(ctx context.Context) {
 		now := r.now()
 		for _, s := range r.snapshot() { // those whose Take was refused
 			s.mu.Lock()
-			s.wakeAndUnlock(now)
+			s.wakeAndUnlock(now, transport.Bulk)
 		}
 	}
 }

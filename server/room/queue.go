@@ -1,6 +1,7 @@
 package room
 
 import (
+	"slices"
 	"sync"
 
 	"carillon/server/push"
@@ -81,6 +82,9 @@ func (q *queue) push(o wire.Out) {
 		n := copy(q.outs, q.outs[q.head:])
 		clear(q.outs[n:])
 		q.outs, q.head = q.outs[:n], 0
+	}
+	if len(q.outs) == cap(q.outs) && len(q.outs) < pooledOuts { // whoever gets a second message often gets many
+		q.outs = slices.Grow(q.outs, 3*len(q.outs))
 	}
 	q.outs = append(q.outs, o)
 	q.size += o.Size()

@@ -130,7 +130,7 @@ type Room struct {
 	openings *mailbox[opening] // connect frames to be worked on
 	reads    *mailbox[reading] // slots to be read
 	leavings *mailbox[leaving] // sessions that ended
-	inboxes  []chan *delivery  // one a fan-out worker
+	workers  []*fanout
 	acks     *ackBook
 
 	renewed atomic.Int64 // nanoseconds from began to the last good renewal, on the monotonic clock
@@ -172,8 +172,8 @@ func New(cfg Config) (*Room, error) {
 	}
 	r.tails = newTails(cfg.TailEntries)
 	r.wheel = newWheel(cfg.Clock.Now(), wheelTick, (*session).tick)
-	for range cfg.Deliverers {
-		r.inboxes = append(r.inboxes, make(chan *delivery, 1024))
+	for i := range cfg.Deliverers {
+		r.workers = append(r.workers, newFanout(r, i))
 	}
 	return r, nil
 }
@@ -196,8 +196,8 @@ func (r *Room) Run(ctx context.Context) error {
 	for range r.cfg.Readers {
 		workers.Go(func() { r.readLoop(work) })
 	}
-	for i := range r.inboxes {
-		workers.Go(func() { r.deliverLoop(work, i) })
+	for _, w := range r.workers {
+		workers.Go(func() { w.run(work) })
 	}
 	var leaver sync.WaitGroup
 	leaver.Go(func() { r.ackLoop(work) })

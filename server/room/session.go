@@ -56,8 +56,8 @@ type session struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	state      state
-	booked     bool           // deliveries find it
-	woken      bool           // the transport was asked to take and has not come back empty-handed
+	booked     bool // deliveries find it
+	woken      wake
 	owesCursor bool           // a cursor frame is due once both slots are caught up
 	unwritten  [2]bool        // acked that the store has not been told
 	code       wire.CloseCode // why it ends, from ending on
@@ -75,6 +75,16 @@ type session struct {
 	slots [2]follow
 	acked push.Cursor // highest acknowledged on this session
 }
+
+// wake is where a session stands with its transport. A higher one is not woken for a lower one again.
+type wake uint8
+
+const (
+	asleep  wake = iota // nothing is queued that the transport does not know of
+	forBulk             // woken for its share of a fan-out, and has not taken since: it is busy with others
+	taken               // has taken and not come back empty-handed yet: it writes, or waits for the client
+	forOwn              // woken for something of the session's own, transport.Direct
+)
 
 // moment is a time as sessions keep it: since the room began, by the monotonic clock.
 type moment time.Duration
@@ -159,7 +169,7 @@ func (s *session) Receive(f wire.Frame) {
 		s.endAndUnlock(now, wire.CloseProtocol, "connect is sent once")
 		return
 	}
-	s.wakeAndUnlock(now)
+	s.wakeAndUnlock(now, transport.Direct)
 }
 
 // pong is what every ping is answered with.
@@ -198,7 +208,7 @@ func (s *session) Refuse(err error) {
 	flood := !s.budget.spend(now, s.room.cfg.FramesPerSecond)
 	if code == wire.CodeUnknown && s.state == open && !flood {
 		s.queue.push(wire.Out{Frame: &wire.Error{Code: code, Detail: detail}})
-		s.wakeAndUnlock(now)
+		s.wakeAndUnlock(now, transport.Direct)
 		return
 	}
 	if s.state == open {
@@ -213,21 +223,22 @@ func (s *session) Refuse(err error) {
 
 // Take moves what is queued to the transport. See transport.Session.
 func (s *session) Take(b *transport.Batch) bool {
-	now := s.room.now()
-	if s.room.isZombie(now) {
-		s.mu.Lock()
-		s.woken = false // the next good renewal wakes it again
-		s.mu.Unlock()
-		return false
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == closed || s.queue.empty() {
-		s.woken = false
+		s.woken = asleep
+		return false
+	}
+	now := s.room.now()
+	if s.room.isZombie(now) {
+		s.woken = asleep // the next good renewal wakes it again
 		return false
 	}
 	s.progress = now
 	s.queue.take(b)
+	if s.queue.empty() || s.woken != forOwn { // otherwise something urgent may be left
+		s.woken = taken
+	}
 	s.room.m.taken(b)
 	if s.state == open {
 		for k := range s.slots {
@@ -244,15 +255,22 @@ func (s *session) roomyLocked() bool {
 	return s.queue.len() <= s.room.cfg.QueueMessages/2 && s.queue.bytes() <= s.room.cfg.QueueBytes/2
 }
 
-// wakeAndUnlock lets the transport know that something is queued, if it does not know.
-func (s *session) wakeAndUnlock(now moment) {
-	wake := !s.woken && !s.queue.empty()
+// wakeAndUnlock lets the transport know that something is queued, if it does not know, or knows of something less urgent.
+func (s *session) wakeAndUnlock(now moment, share transport.Share) {
+	why := forBulk
+	if share == transport.Direct {
+		why = forOwn
+	}
+	wake := s.woken < why && !s.queue.empty()
 	if wake {
-		s.woken, s.progress = true, now
+		if s.woken != taken {
+			s.progress = now
+		}
+		s.woken = why
 	}
 	s.mu.Unlock()
 	if wake {
-		s.conn.Wake(transport.Direct)
+		s.conn.Wake(share)
 	}
 }
 
@@ -322,7 +340,8 @@ func (s *session) tick(at time.Time) {
 		s.tickDeadline(now)
 		return
 	}
-	if s.woken && now >= s.progress.add(cfg.WriteDeadline) && !s.room.zombie.Load() {
+	// A transport that has a million others to write to is no slow client: see forBulk.
+	if s.woken > forBulk && now >= s.progress.add(cfg.WriteDeadline) && !s.room.zombie.Load() {
 		s.mu.Unlock()
 		s.cut(wire.CloseSlow)
 		return
@@ -338,7 +357,7 @@ func (s *session) tick(at time.Time) {
 	}
 	// A client that stops reading is looked for this often, rather than arming the wheel at every message.
 	next := now.add(cfg.WriteDeadline / 2)
-	if s.woken {
+	if s.woken > forBulk {
 		next = min(next, s.progress.add(cfg.WriteDeadline))
 	}
 	next = min(next, silence)

@@ -81,10 +81,9 @@ func (r *Room) sweepShard(ctx context.Context, bs *bookShard, log *saver.ChangeL
 			s.noticeBehind(push.Own, c.Place)
 		}
 	}
-	if log.Common != bs.common { // those who came since have judged their place themselves
-		for _, s := range bs.appendAll(ss[:0]) {
-			s.noticeBehind(push.Common, log.Common)
-		}
+	// Those who came since have judged their place themselves. The news goes the way of the broadcast itself: behind it, so
+	// that nobody whom a long fan-out has not reached yet is sent to read what is on its way.
+	if log.Common != bs.common && r.workerAt(bs).putBulk(bulkJob{behind: bs, place: log.Common}) {
 		bs.common = log.Common
 	}
 	bs.after = log.Next

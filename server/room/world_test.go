@@ -87,7 +87,7 @@ func inWorld(t *testing.T, rooms []push.RoomID, tune func(*world, *Config), f fu
 	})
 }
 
-func newRegister(t *testing.T) *registermemory.Register {
+func newRegister(t testing.TB) *registermemory.Register {
 	t.Helper()
 	return registermemory.New(registermemory.Config{Clock: clock.System})
 }
