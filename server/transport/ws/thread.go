@@ -24,8 +24,10 @@ type thread struct {
 
 	// Owned by the reader.
 	early     []byte // what the client sent together with the handshake and is not read yet
-	broken    bool   // the socket returned an error
-	inMessage bool   // a message has begun and not ended
+	lengths   lengths
+	tooLong   bool // a length beyond the limit was announced: the library reads no further
+	broken    bool // the socket returned an error
+	inMessage bool // a message has begun and not ended
 }
 
 // close closes the socket. A reset discards what the kernel still has for a client that does not read.
@@ -124,11 +126,28 @@ func (c *conn) refuseAndDiscard(err error) {
 // stream is a connection in the goroutine form as the library sees it: it reads from the socket and that is all.
 type stream struct {
 	net.Conn // whose deadlines and addresses it is
+	t        *Transport
 	th       *thread
 }
 
-// Read implements net.Conn.
-func (s stream) Read(p []byte) (int, error) {
+// Read implements net.Conn. A length beyond the limit ends the stream where its header begins.
+func (s stream) Read(p []byte) (n int, err error) {
+	th := s.th
+	if !th.tooLong {
+		if n, err = s.take(p); n > 0 {
+			var ok bool
+			n, ok = th.lengths.pass(p[:n], s.t.cfg.FirstFrameBytes, s.t.cfg.FrameBytes)
+			th.tooLong = !ok
+		}
+	}
+	if th.tooLong && n == 0 {
+		return 0, websocket.ErrMessageTooBig
+	}
+	return n, err
+}
+
+// take reads what came.
+func (s stream) take(p []byte) (int, error) {
 	if th := s.th; len(th.early) > 0 {
 		n := copy(p, th.early)
 		if th.early = th.early[n:]; len(th.early) == 0 {

@@ -150,7 +150,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, errParked
 	}
 	c.thread = &thread{nc: nc, raw: rawOf(nc), early: u.early}
-	s := stream{nc, c.thread}
+	s := stream{nc, c.t, c.thread}
 	return s, bufio.NewReadWriter(bufio.NewReaderSize(s, 16), bufio.NewWriterSize(s, 16)), nil
 }
 
