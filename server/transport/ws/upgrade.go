@@ -31,6 +31,12 @@ func (t *Transport) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		t.problem(w, http.StatusMethodNotAllowed, "method_not_allowed", "connect with GET")
 		return
 	}
+	// The library looks at the first of several versions; a request has one (RFC 6455, 11.3.5).
+	if len(r.Header.Values("Sec-WebSocket-Version")) > 1 {
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		t.problem(w, http.StatusBadRequest, "bad_handshake", badHandshake)
+		return
+	}
 	u := &upgrade{w: w, r: r, c: &conn{t: t}}
 	ws, err := websocket.Accept(u, r, &websocket.AcceptOptions{
 		OriginPatterns:  t.cfg.Origins,
@@ -64,11 +70,16 @@ func (t *Transport) refuse(u *upgrade, err error) {
 	case u.status == http.StatusForbidden:
 		t.problem(u.w, u.status, "origin_forbidden", "pages of this origin may not connect")
 	case u.status == http.StatusUpgradeRequired:
+		// The library leaves these out where the request's HTTP is too old; an answer 426 names what it requires.
+		u.w.Header().Set("Connection", "Upgrade")
+		u.w.Header().Set("Upgrade", "websocket")
 		t.problem(u.w, u.status, "upgrade_required", "connect with an upgrade to websocket")
 	default:
-		t.problem(u.w, http.StatusBadRequest, "bad_handshake", "the upgrade is not that of RFC 6455, version 13")
+		t.problem(u.w, http.StatusBadRequest, "bad_handshake", badHandshake)
 	}
 }
+
+const badHandshake = "the upgrade is not that of RFC 6455, version 13"
 
 func (t *Transport) refuseFull(w http.ResponseWriter, err error) {
 	code, detail, after := "unavailable", "", time.Duration(0)

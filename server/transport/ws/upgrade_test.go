@@ -80,6 +80,10 @@ func TestServeHTTP_RefusalsAreProblems(t *testing.T) {
 			name: "no connection", request: without("Connection"),
 			status: 426, code: "upgrade_required", header: [2]string{"Connection", "Upgrade"},
 		},
+		{
+			name: "old HTTP", request: strings.Replace(handshake, "HTTP/1.1", "HTTP/1.0", 1),
+			status: 426, code: "upgrade_required", header: [2]string{"Upgrade", "websocket"},
+		},
 		{name: "no key", request: without("Sec-WebSocket-Key"), status: 400, code: "bad_handshake"},
 		{
 			name: "two keys", request: with("Sec-WebSocket-Key: BAAAAAAAAAAAAAAAAAAAAA=="),
@@ -91,6 +95,10 @@ func TestServeHTTP_RefusalsAreProblems(t *testing.T) {
 		},
 		{
 			name: "version", request: strings.Replace(handshake, "Version: 13", "Version: 8", 1),
+			status: 400, code: "bad_handshake", header: [2]string{"Sec-Websocket-Version", "13"},
+		},
+		{
+			name: "two versions", request: with("Sec-WebSocket-Version: 8"),
 			status: 400, code: "bad_handshake", header: [2]string{"Sec-Websocket-Version", "13"},
 		},
 		{name: "strange page", request: with("Origin: https://evil.example"), status: 403, code: "origin_forbidden"},
