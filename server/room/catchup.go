@@ -205,12 +205,14 @@ func (ts *tails) fill(ref saver.ShardRef, rd *tailRead, now time.Time) {
 	if same && rd.Through <= t.high {
 		return
 	}
-	if !same || rd.Start.Pos > t.high || rd.Start.Pos < t.low {
+	// What a limit dropped is no part of an unbroken range: whoever stands below it has to be told of the gap by the store.
+	low := max(rd.Start.Pos, rd.State.Floor)
+	if !same || low > t.high || rd.Start.Pos < t.low {
 		if rd.More() {
 			return // not the newest part
 		}
 		t.forgetLocked()
-		t.low, t.high = rd.Start.Pos, rd.Start.Pos
+		t.low, t.high = low, low
 	}
 	t.state = rd.State
 	t.ahead = rd.Now.Time().Sub(now)

@@ -354,6 +354,47 @@ func TestRoom_LimitsAreToldAsGap(t *testing.T) {
 	})
 }
 
+// What one device's read leaves in the room's memory of a common slot has to tell the next device of the gap too.
+func TestRoom_LimitsOfACommonSlotAreToldToEveryDeviceThatComesBack(t *testing.T) {
+	inWorld(t, []push.RoomID{"r1"}, nil, func(w *world) {
+		w.policy.Limits.CommonMessages = 4
+		cursors := make(map[string]string)
+		for _, token := range []string{"alice/phone/ios", "alice/web/web"} {
+			d := w.connect("r1", token, "")
+			w.publish(post{body: `"seen"`})
+			synctest.Wait()
+			cursors[token] = d.theCursor()
+			d.leave()
+		}
+		for i := range 10 {
+			w.publish(post{body: fmt.Sprint(i)})
+		}
+		for token, cursor := range cursors {
+			d := w.connect("r1", token, cursor)
+			if gaps := framesOf[*wire.Gap](d); len(gaps) != 1 || gaps[0].Slot != push.Common || gaps[0].Reason != wire.GapLimit {
+				t.Errorf("%s was told of the gaps %+v, want one by the limit", token, gaps)
+			}
+			if got := len(d.received()); got != 4 {
+				t.Errorf("%s got %d messages, want the 4 that are kept", token, got)
+			}
+			d.leave()
+		}
+		// And a range that is held already, with a gap behind it.
+		late := w.connect("r1", "alice/tv/tv", cursors["alice/phone/ios"])
+		late.leave()
+		for i := range 10 {
+			w.publish(post{body: fmt.Sprint(i)})
+		}
+		for _, token := range []string{"alice/phone/ios", "alice/web/web"} {
+			d := w.connect("r1", token, cursors[token])
+			if len(framesOf[*wire.Gap](d)) == 0 {
+				t.Errorf("%s was told of no gap", token)
+			}
+			d.leave()
+		}
+	})
+}
+
 func TestRoom_FilteredEntriesAreAcknowledgedByThoseWhoNeverSeeThem(t *testing.T) {
 	inWorld(t, oneRoom, nil, func(w *world) {
 		phone, web := w.connect("r1", "alice/phone/android", ""), w.connect("r1", "alice/web/web", "")
