@@ -20,7 +20,6 @@ type reading struct {
 const (
 	maxRead      = 128       // entries in one read
 	maxReadBytes = 256 << 10 // and their bytes
-	readBatch    = 16        // slots in one call
 	readRetry    = 500 * time.Millisecond
 )
 
@@ -57,7 +56,7 @@ func (e *tailEntry) out() wire.Out {
 // readLoop is one reader: it takes slots that sessions asked to be read, reads them in one call, and hands each session
 // what it found. It runs until ctx ends.
 func (r *Room) readLoop(ctx context.Context) {
-	batch := make([]reading, 0, readBatch)
+	batch := make([]reading, 0, r.cfg.ReadBatch)
 	for {
 		batch = r.reads.get(ctx, batch)
 		if len(batch) == 0 {

@@ -68,6 +68,7 @@ type Config struct {
 	FramesPerSecond int           // of a client: 20
 	Openers         int           // connects in progress at once: 64
 	Readers         int           // slot reads in progress at once: 4
+	ReadBatch       int           // slots in one of them: 16
 	Deliverers      int           // fan-out workers: GOMAXPROCS
 	TailEntries     int           // newest entries of each common slot kept in memory: 256
 }
@@ -100,6 +101,7 @@ func (c Config) withDefaults() Config {
 	def(&c.FramesPerSecond, 20)
 	def(&c.Openers, 64)
 	def(&c.Readers, 4)
+	def(&c.ReadBatch, 16)
 	def(&c.Deliverers, runtime.GOMAXPROCS(0))
 	def(&c.TailEntries, 256)
 	return c

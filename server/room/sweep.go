@@ -2,6 +2,7 @@ package room
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"carillon/server/push"
@@ -93,6 +94,7 @@ func (r *Room) sweepShard(ctx context.Context, bs *bookShard, log *saver.ChangeL
 // compareHeads is what a trimmed log costs: the head of every user of the shard who is here.
 func (r *Room) compareHeads(ctx context.Context, bs *bookShard) error {
 	users := bs.appendUsers(nil)
+	slices.Sort(users) // a map has no order, and a run that is played again has to read in the same one
 	for len(users) > 0 {
 		n := min(len(users), sweepHeads)
 		heads, err := r.cfg.Saver.Heads(ctx, bs.ref, users[:n])
