@@ -75,11 +75,11 @@ func (r *Room) readBatch(ctx context.Context, batch []reading) {
 	var rqs []saver.Read
 	var who []asked
 	for _, rd := range batch {
-		rq, wanted, ok := rd.s.readRequest(rd.k)
+		rq, wanted, judge, ok := rd.s.readRequest(rd.k)
 		if !ok {
 			continue
 		}
-		if rd.k == push.Common {
+		if rd.k == push.Common && !judge {
 			if t, ok := r.tails.read(rq, wanted, r.cfg.Clock.Now()); ok {
 				rd.s.apply(rd.k, rq, t)
 				continue
@@ -229,9 +229,10 @@ func (ts *tails) extend(ref saver.ShardRef, place push.Place, e tailEntry) {
 	t := ts.shard(ref)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.high == 0 || place.Pos <= t.high {
+	if t.high == 0 {
 		return
 	}
+	// Before the position: what the tail has further up may be what the store lost.
 	if place.Epoch != t.state.Epoch || place.Lineage != t.state.Lineage() {
 		t.forgetLocked()
 		return

@@ -28,7 +28,7 @@ type follow struct {
 	hold   *hold         // nil almost always
 	passed uint16        // entries passed over since the client could last tell its position
 	mode   mode
-	again  bool // what came while reading was of another epoch or lineage: judge once more
+	again  bool // something of another epoch or lineage came since the last read: judge once more
 }
 
 // hold is what a slot waits with for an entry that is missing.
@@ -236,15 +236,16 @@ func (s *session) requestReadLocked(k push.SlotKind) {
 	s.room.reads.put(reading{s, k})
 }
 
-// readRequest returns what to read for a slot, and whether the session still wants it.
-func (s *session) readRequest(k push.SlotKind) (rq saver.Read, wanted push.Position, ok bool) {
+// readRequest returns what to read for a slot, and whether the session still wants it. judge says that something of another
+// lineage was heard of: then only the store can tell what the place is worth.
+func (s *session) readRequest(k push.SlotKind) (rq saver.Read, wanted push.Position, judge, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := &s.slots[k]
 	if s.state != open {
-		return saver.Read{}, 0, false
+		return saver.Read{}, 0, false, false
 	}
-	f.again = false
+	judge, f.again = f.again, false
 	cfg := &s.room.cfg
 	return saver.Read{
 		ShardRef:   s.shard.ref,
@@ -253,7 +254,7 @@ func (s *session) readRequest(k push.SlotKind) (rq saver.Read, wanted push.Posit
 		From:       f.at,
 		MaxEntries: max(1, min(maxRead, cfg.QueueMessages-s.queue.len())),
 		MaxBytes:   max(1, min(maxReadBytes, cfg.QueueBytes-s.queue.bytes())),
-	}, f.wanted, true
+	}, f.wanted, judge, true
 }
 
 // apply queues what a read found.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -465,6 +466,36 @@ func TestRoom_LineageChangesUnderLiveSessionsAndNothingIsLost(t *testing.T) {
 		phone.leave()
 		w.connect("r1", "alice/phone/android", phone.theCursor()).want()
 	})
+}
+
+// What a room remembers of a common slot is of the old lineage until it hears of the new one, and reaches further than what
+// the store holds then.
+func TestRoom_CachedTailDoesNotSurviveALineage(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		inWorld(t, oneRoom, nil, func(w *world) {
+			w.connect("r1", "alice/phone/android", "").leave()
+			w.publish(post{body: `"kept"`})
+			d := w.connect("r1", "alice/phone/android", "") // reads it, and so the room has a tail
+			snap, err := w.memory.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				w.publish(post{body: `"lost"`})
+			}
+			synctest.Wait()
+			if err := w.memory.Restore(snap); err != nil {
+				t.Fatal(err)
+			}
+			id := w.publish(post{body: `"at the position of a lost one"`, silent: silent})
+			time.Sleep(5 * time.Second)
+			synctest.Wait()
+			if got := d.received(); !slices.Contains(got, id) {
+				t.Errorf("silent %v: a device never got %v; it got %v", silent, id, got)
+			}
+			d.leave()
+		})
+	}
 }
 
 func TestRoom_SlotThatExpiredAndCameBackLosesNothing(t *testing.T) {
