@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Violation is one breach of the promise.
@@ -16,18 +17,36 @@ func (v Violation) String() string { return v.Rule + ": " + v.Detail }
 
 // Run is what Check needs to know of a run beside its records.
 type Run struct {
-	// Devices lists every device that existed before the first message was sent, and was connected until it had caught up
-	// after the last: what was accepted has to be at each that it is meant for.
+	// Devices lists devices that were connected until they had caught up after the last message was sent: what was accepted has to
+	// be at each that it is meant for. One without Online records existed before the first message was sent.
 	Devices []Device
-	// OwnOnly says that every message went to own slots, so that a device's acknowledged position covers what it handled.
-	OwnOnly bool
+	// AcksBySlot says that acknowledgements are recorded for each slot, so that one covers what its device handled there.
+	AcksBySlot bool
+	// ClockSteps says that the store's clock was set during the run: what had expired may be live again.
+	ClockSteps bool
+
+	// How late things may come while nothing keeps a device from taking them; 0: not judged.
+	LiveWithin   time.Duration // a message that is not persistent, after it was sent
+	KickWithin   time.Duration // anything at a session, after another of its device was welcomed
+	ExpireWithin time.Duration // a message, after it expired
 }
 
+// sent is one message that a sender wanted to be sent.
 type sent struct {
 	Record
-	ok       bool
+	last      time.Duration // when it was sent last
+	done      time.Duration // when its last outcome was known
+	ok        bool
+	id        string     // the last that it was accepted under, or was delivered under to somebody
+	accepted  []accepted // under each id that it got: more than one only if the store lost the first
+	recalled  bool
+	collapsed bool // a newer one took its place, or may have
+	again     bool // sent again after the store lost something: it may lie behind what its sender sent later
+}
+
+type accepted struct {
 	id       string
-	recalled bool
+	from, at time.Duration // it was stored between these
 }
 
 type sendKey struct {
@@ -36,11 +55,14 @@ type sendKey struct {
 }
 
 type checker struct {
-	run   Run
-	sends map[sendKey]*sent
-	byID  map[string]*sent
-	byDev map[Device][]Record // deliveries, acks and gaps, in their order
-	out   []Violation
+	run    Run
+	sends  map[sendKey]*sent
+	order  []*sent // by first sending
+	byID   map[string]*sent
+	byDev  map[Device][]Record // what a device did and saw, in its order
+	losses []Record
+	stalls []Record
+	out    []Violation
 }
 
 // Check judges the records of a run that has come to rest and returns all violations it finds, none if the promise held.
@@ -50,11 +72,13 @@ func Check(run Run, records []Record) []Violation {
 	slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(a.At, b.At) })
 	c.index(records)
 	c.keys()
+	c.noteCollapsed()
 	for dev, rs := range c.byDev {
 		c.device(dev, rs)
 	}
 	c.lost()
 	c.agree()
+	c.positions()
 	slices.SortFunc(c.out, func(a, b Violation) int { return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Detail, b.Detail)) })
 	return c.out
 }
@@ -70,39 +94,66 @@ func (c *checker) index(records []Record) {
 		k := sendKey{r.Sender, r.Seq}
 		switch r.Kind {
 		case Invoke:
-			if c.sends[k] == nil { // a repetition under the same key is the same message
-				s := &sent{Record: r}
+			s := c.sends[k]
+			if s == nil { // a repetition under the same key is the same message
+				s = &sent{Record: r}
 				c.sends[k] = s
+				c.order = append(c.order, s)
 				byBody[r.Body] = s
 			}
+			s.again = s.again || len(c.losses) > 0 && s.At < c.losses[len(c.losses)-1].At
+			s.last = r.At
 		case OK:
 			s := c.sends[k]
 			if s == nil {
 				c.violate("phantom", "an answer to %s/%d, which was never sent", r.Sender, r.Seq)
 				continue
 			}
-			if s.id != "" && s.id != r.ID {
-				c.violate("idempotency", "%s/%d has the ids %s and %s", r.Sender, r.Seq, s.id, r.ID)
+			s.done = r.At
+			c.accept(s, r)
+		case Unknown:
+			if s := c.sends[k]; s != nil {
+				s.done = r.At
 			}
-			s.ok, s.id = true, r.ID
-			c.name(s, r.ID)
+		case Fail:
+			c.refused(c.sends[k], r)
 		case Recall:
 			if s := c.byID[r.ID]; s != nil {
 				s.recalled = true
 			}
-		case Deliver, Ack, Gap, Stored:
+		case Lost:
+			c.losses = append(c.losses, r)
+		case Stall:
+			c.stalls = append(c.stalls, r)
+		case Online, Deliver, Peek, Ack, Gap, Crash, Forget, Stored, Live:
 			c.byDev[r.Device] = append(c.byDev[r.Device], r)
 		}
 	}
 	for _, r := range records { // those nobody was told the id of
-		if r.Kind != Deliver || c.byID[r.ID] != nil {
+		if r.Kind != Deliver && r.Kind != Peek || c.byID[r.ID] != nil {
 			continue
 		}
-		if s := byBody[r.Body]; s != nil && !s.ok {
-			s.id = r.ID
+		// A sender that got an answer may have been answered twice, if the store lost the first.
+		if s := byBody[r.Body]; s != nil && (!s.ok || s.again) {
 			c.name(s, r.ID)
 		}
 	}
+}
+
+// accept notes an answer.
+func (c *checker) accept(s *sent, r Record) {
+	if n := len(s.accepted); n > 0 && s.accepted[n-1].id != r.ID && !c.lostSince(s.Product, s.At, r.At) {
+		c.violate("idempotency", "%s/%d has the ids %s and %s", r.Sender, r.Seq, s.accepted[n-1].id, r.ID)
+	}
+	s.ok, s.id = true, r.ID
+	if !slices.ContainsFunc(s.accepted, func(a accepted) bool { return a.id == r.ID }) {
+		from := s.last
+		if len(s.accepted) == 0 {
+			from = s.At
+		}
+		s.accepted = append(s.accepted, accepted{r.ID, from, r.At})
+	}
+	c.name(s, r.ID)
 }
 
 func (c *checker) name(s *sent, id string) {
@@ -111,125 +162,112 @@ func (c *checker) name(s *sent, id string) {
 		return
 	}
 	c.byID[id] = s
+	if s.id == "" {
+		s.id = id
+	}
+}
+
+// keyReused is the code with which a key is refused that came with another request before.
+const keyReused = "idempotency_key_reused"
+
+// refused judges that a key was not refused which no other request of the product had.
+func (c *checker) refused(s *sent, r Record) {
+	if s == nil || r.Code != keyReused {
+		return
+	}
+	for _, o := range c.order {
+		if o != s && o.Product == s.Product && o.Key == s.Key {
+			return
+		}
+	}
+	c.violate("idempotency", "%s/%d was refused for its key, which its product had not used before", s.Sender, s.Seq)
 }
 
 // keys judges that one idempotency key made one message.
 func (c *checker) keys() {
-	first := make(map[string]*sent)
-	for _, s := range c.sends {
+	type key struct{ product, key string }
+	first := make(map[key]*sent)
+	for _, s := range c.order {
 		if s.Key == "" || s.id == "" {
 			continue
 		}
-		if o := first[s.Key]; o != nil && o.id != s.id {
+		k := key{s.Product, s.Key}
+		if o := first[k]; o != nil && o.id != s.id && !c.lostSince(s.Product, o.At, s.last) {
 			c.violate("idempotency", "the key of %s/%d and %s/%d made two messages", o.Sender, o.Seq, s.Sender, s.Seq)
 		}
-		first[s.Key] = s
+		first[k] = s
 	}
 }
 
-func (s *sent) isFor(d Device) bool { return s.Everyone || slices.Contains(s.To, d.User) }
-
-// device judges what one device saw, in its order.
-func (c *checker) device(dev Device, rs []Record) {
-	seen := make(map[string]bool)
-	last := make(map[string]int)    // by sender and slot: the sequence seen last
-	acked := make(map[int]uint64)   // by slot
-	highest := make(map[int]uint64) // by slot, what this device itself acknowledged at most
-	for _, r := range rs {
-		switch r.Kind {
-		case Deliver:
-			s := c.byID[r.ID]
-			if s == nil {
-				c.violate("phantom", "%v saw %s, which nobody sent", dev, r.ID)
-				continue
-			}
-			if !s.isFor(dev) || s.Body != r.Body {
-				c.violate("phantom", "%v saw %s of %s/%d, which is not for it or has another body", dev, r.ID, s.Sender, s.Seq)
-			}
-			if seen[r.ID] {
-				c.violate("duplicate", "%v saw %s of %s/%d twice", dev, r.ID, s.Sender, s.Seq)
-			}
-			seen[r.ID] = true
-			if s.Persistent {
-				stream := fmt.Sprintf("%s to slot %d", s.Sender, r.Slot)
-				if before, ok := last[stream]; ok && before >= s.Seq {
-					c.violate("order", "%v saw %s/%d after %d", dev, s.Sender, s.Seq, before)
-				}
-				last[stream] = s.Seq
-				if r.Pos > 0 && r.Pos <= acked[r.Slot] && c.run.OwnOnly {
-					c.violate("hole", "%v saw position %d of slot %d after it had acknowledged %d", dev, r.Pos, r.Slot, acked[r.Slot])
-				}
-			}
-		case Ack:
-			acked[r.Slot] = max(acked[r.Slot], r.Pos)
-			highest[r.Slot] = max(highest[r.Slot], r.Pos)
-		case Gap:
-			acked[r.Slot] = 0
-		case Stored:
-			if r.Pos > highest[r.Slot] && highest[r.Slot] > 0 {
-				c.violate("isolation", "the cursor of %v in slot %d stands at %d, but it acknowledged at most %d", dev, r.Slot, r.Pos, highest[r.Slot])
-			}
+// noteCollapsed finds the messages whose place a newer one took, or may have taken: of two that were under way at the same
+// time nobody knows which came to lie behind the other.
+func (c *checker) noteCollapsed() {
+	type key struct{ product, collapse string }
+	latest := make(map[key][2]*sent) // the two whose outcome was known last
+	for _, s := range c.order {
+		if s.Collapse == "" || !s.Persistent {
+			continue
 		}
+		s.done = max(s.done, s.last)
+		k := key{s.Product, s.Collapse}
+		l := latest[k]
+		switch {
+		case l[0] == nil || s.done > l[0].done:
+			l[0], l[1] = s, l[0]
+		case l[1] == nil || s.done > l[1].done:
+			l[1] = s
+		}
+		latest[k] = l
+	}
+	for _, s := range c.order {
+		l := latest[key{s.Product, s.Collapse}]
+		other := l[0]
+		if other == s {
+			other = l[1]
+		}
+		s.collapsed = s.Collapse != "" && other != nil && other.done >= s.At
 	}
 }
 
-// lost judges that everything accepted arrived.
-func (c *checker) lost() {
-	for _, dev := range c.run.Devices {
-		seen := make(map[string]bool)
-		gap := false
-		for _, r := range c.byDev[dev] {
-			seen[r.ID] = seen[r.ID] || r.Kind == Deliver
-			gap = gap || r.Kind == Gap
-		}
-		if gap {
-			continue // it was told; which messages is not known here
-		}
-		for _, s := range c.sends {
-			if s.ok && s.Persistent && !s.recalled && s.isFor(dev) && !seen[s.id] {
-				c.violate("lost", "%s of %s/%d was accepted and never reached %v", s.id, s.Sender, s.Seq, dev)
-			}
-		}
-	}
-}
-
-// agree judges that the devices of a user saw what is common to them in one order, slot by slot.
-func (c *checker) agree() {
-	type slotOf struct {
-		user string
-		slot int
-	}
-	order := make(map[slotOf]map[string]int) // as the device that saw most had it
-	from := make(map[slotOf]Device)
-	devices := make([]Device, 0, len(c.byDev))
-	for d := range c.byDev {
-		devices = append(devices, d)
-	}
-	slices.SortFunc(devices, func(a, b Device) int {
-		return cmp.Or(cmp.Compare(a.User, b.User), cmp.Compare(len(c.byDev[b]), len(c.byDev[a])), cmp.Compare(a.Device, b.Device))
+// lostSince reports whether the store lost something of a product between two moments.
+func (c *checker) lostSince(product string, from, to time.Duration) bool {
+	return slices.ContainsFunc(c.losses, func(l Record) bool {
+		return (l.Product == "" || l.Product == product) && l.At >= from && l.At <= to
 	})
-	for _, d := range devices {
-		at := make(map[int]int)
-		for _, r := range c.byDev[d] {
-			s := c.byID[r.ID]
-			if r.Kind != Deliver || s == nil || !s.Persistent {
-				continue
-			}
-			k := slotOf{d.User, r.Slot}
-			if order[k] == nil {
-				order[k], from[k] = make(map[string]int), d
-			}
-			if _, known := order[k][r.ID]; !known && from[k] == d {
-				order[k][r.ID] = len(order[k])
-			}
-			n, known := order[k][r.ID]
-			if !known {
-				continue // the other one did not see it
-			}
-			if before, ok := at[r.Slot]; ok && n < before {
-				c.violate("order", "%v saw %s in another order than another device of the user", d, r.ID)
-			}
-			at[r.Slot] = max(at[r.Slot], n)
-		}
+}
+
+// losesSlot reports whether a loss took something of one user's slot.
+func losesSlot(l *Record, d Device, slot int) bool {
+	switch {
+	case l.Product == "" && len(l.To) == 0 && !l.Everyone:
+		return true
+	case l.Product != d.Product:
+		return false
+	case slot == 1:
+		return l.Everyone
 	}
+	return slices.Contains(l.To, d.User)
+}
+
+// calm reports whether nothing kept a device from taking what came between two moments.
+func (c *checker) calm(d Device, from, to time.Duration) bool {
+	return !slices.ContainsFunc(c.stalls, func(s Record) bool {
+		return (s.Device == Device{} || s.Device == d) && s.Since <= to && s.At >= from
+	})
+}
+
+func (s *sent) isFor(d Device) bool {
+	return s.Product == d.Product &&
+		(s.Everyone || slices.Contains(s.To, d.User) || slices.Contains(s.Devices, d))
+}
+
+// isOrdered reports whether something is promised about the message's place among others.
+func (c *checker) isOrdered(s *sent) bool { return s.Persistent && (s.TTL == 0 || !c.run.ClockSteps) }
+
+// slot is where the message lies.
+func (s *sent) slot() int {
+	if s.Everyone {
+		return 1
+	}
+	return 0
 }

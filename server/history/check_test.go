@@ -9,9 +9,9 @@ import (
 )
 
 var (
-	phone = Device{"alice", "phone"}
-	web   = Device{"alice", "web"}
-	other = Device{"bob", "phone"}
+	phone = Device{User: "alice", Device: "phone"}
+	web   = Device{User: "alice", Device: "web"}
+	other = Device{User: "bob", Device: "phone"}
 )
 
 // good is a run in which the promise held: a sender sends five messages to alice, two to everyone and one that is unknown.
@@ -117,7 +117,7 @@ func TestCheck_FindsEachPlantedBreachAndNothingElse(t *testing.T) {
 			return append(rs, Record{At: 900, Kind: Stored, Device: web, Pos: 6})
 		}, "isolation"},
 	}
-	run := Run{Devices: []Device{phone, web, other}, OwnOnly: true}
+	run := Run{Devices: []Device{phone, web, other}, AcksBySlot: true}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			vs := Check(run, c.plant(good()))

@@ -9,15 +9,23 @@
 //
 // # Rules
 //
-//	lost         a message that was accepted, persistent, not recalled, and not named by a gap did not reach a device of its audience
-//	phantom      a delivery of something nobody sent, to somebody it was not for, or with another body
+//	lost         a message that was accepted, persistent, not recalled, expired, collapsed or named by a gap did not reach a device of
+//	             its audience
+//	phantom      a delivery of something nobody sent, to somebody it was not for, of another product, or with another body
 //	duplicate    the application of a device saw the same message twice
 //	order        a device saw two messages of one sender to one slot in another order than they were sent one after the other,
 //	             or two devices of a user disagree about the order of a slot
 //	hole         a device acknowledged a position of a slot below which it had not handled a message meant for it
-//	idempotency  two messages with different ids came from one idempotency key
+//	position     one position of a slot held two messages
+//	idempotency  two messages with different ids came from one idempotency key, or a key was refused that was not used otherwise
 //	ids          one id names two messages
-//	isolation    an acknowledgement moved another device's cursor
+//	isolation    an acknowledgement moved another device's cursor, or a cursor moved without one
+//	live         a message that is not persistent lay in a slot, or came later than to those who were online
+//	expired      a message came after its time
+//	kick         a session that another of the same device had replaced got something more
+//	session      a device had two live sessions
+//
+// What a store lost of which it says so (a failover to a replica that lagged: [Lost]) excuses what was in it, and nothing else.
 //
 // It works in one pass over sorted records and handles millions of them; nothing here knows how the system works inside.
 package history
@@ -36,38 +44,62 @@ type Kind string
 
 // The kinds of records.
 const (
-	Invoke  Kind = "invoke"  // a publisher is about to send: Sender, Seq, Key, To or Everyone, Body, Persistent
+	Invoke  Kind = "invoke"  // a publisher is about to send: Sender, Seq, Key, Product, an audience, Body, Persistent, Collapse, TTL
 	OK      Kind = "ok"      // it was accepted: Sender, Seq, ID
-	Fail    Kind = "fail"    // it was refused for good: Sender, Seq
+	Fail    Kind = "fail"    // it was refused for good: Sender, Seq, Code
 	Unknown Kind = "unknown" // no answer, or a 5xx: Sender, Seq
 	Recall  Kind = "recall"  // the sender takes ID back
-	Deliver Kind = "deliver" // a device's application saw a message: Device, ID, Body, Slot, Pos
+	Online  Kind = "online"  // a session of a device was welcomed: Device, Session, Begins
+	Deliver Kind = "deliver" // a device's application saw a message: Device, Session, ID, Body, Slot, Pos
+	Peek    Kind = "peek"    // a device to which nothing is owed, since it breaks rules, saw a message, as Deliver
 	Ack     Kind = "ack"     // a device acknowledged Slot up to Pos: Device
-	Gap     Kind = "gap"     // a device was told of a gap in Slot: Device
+	Gap     Kind = "gap"     // a device was told of a gap in Slot: Device, Reset
+	Crash   Kind = "crash"   // a device's application saw ID and died before it noted that: it may see it again
+	Forget  Kind = "forget"  // a device lost its storage: it may see again whatever it saw
+	Stall   Kind = "stall"   // Device (every one, if it is zero) took nothing from Since to At: what came to it then came late
+	Lost    Kind = "lost"    // the store lost what it took from Since to At: all of it, or of Product the slots of To or Everyone
 	Stored  Kind = "stored"  // at rest, the server's idea of a device's cursor: Device, Slot, Pos
+	Live    Kind = "live"    // while nothing was moving, Device had Count live sessions
 )
 
-// Device names a device and its user.
+// Device names a device, its user and, where there are several, its product.
 type Device struct {
-	User   string `json:"user"`
-	Device string `json:"device"`
+	User    string `json:"user"`
+	Device  string `json:"device"`
+	Product string `json:"product,omitempty"`
 }
+
+// Where a session begins in a slot, as welcome says; see Record.Begins.
+const (
+	FromStart = "beginning"
+	FromHead  = "head"
+)
 
 // Record is one operation. Which fields it needs is said at its kind.
 type Record struct {
 	At         time.Duration `json:"at"` // since a moment that all processes of a run share, monotonic
 	Kind       Kind          `json:"kind"`
+	Product    string        `json:"product,omitempty"`
 	Sender     string        `json:"sender,omitempty"`
 	Seq        int           `json:"seq,omitempty"` // a sender sends its next message after it knows the outcome of the last
-	Key        string        `json:"key,omitempty"`
+	Key        string        `json:"key,omitempty"` // within the product
 	ID         string        `json:"id,omitempty"`
-	To         []string      `json:"to,omitempty"` // users
+	To         []string      `json:"to,omitempty"`      // users
+	Devices    []Device      `json:"devices,omitempty"` // some devices of users
 	Everyone   bool          `json:"everyone,omitempty"`
 	Persistent bool          `json:"persistent,omitempty"`
 	Body       string        `json:"body,omitempty"` // or a hash of it
+	Collapse   string        `json:"collapse,omitempty"`
+	TTL        time.Duration `json:"ttl,omitempty"` // 0: longer than the run
+	Code       string        `json:"code,omitempty"`
 	Device     Device        `json:"device,omitzero"`
+	Session    uint64        `json:"session,omitempty"` // its epoch
+	Begins     [2]string     `json:"begins,omitzero"`   // by slot: FromStart, FromHead or anything else
 	Slot       int           `json:"slot,omitempty"`
 	Pos        uint64        `json:"pos,omitempty"`
+	Reset      bool          `json:"reset,omitempty"` // of a gap: the slot's state was lost, and what is retained comes again
+	Since      time.Duration `json:"since,omitempty"`
+	Count      int           `json:"count,omitempty"`
 }
 
 // Log collects records. It is safe for concurrent use.
