@@ -54,6 +54,7 @@ var layers = []struct {
 	{"client", []string{"wire", "push", "clock"}, "a client knows the wire alone"},
 	{"gateway", []string{""}, "gateway is the only package that knows all"},
 	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport/ws"}, "subcommands and flags, nothing else"},
+	{"simulation", []string{""}, "a simulated gateway puts together what gateway does"},
 }
 
 // contracts are imported without what lies below them: room may import saver, but not saver/pebble.

@@ -1,0 +1,408 @@
+package simulation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"carillon/server/client"
+	"carillon/server/transport"
+	"carillon/server/wire"
+)
+
+// The delays of a network in good health. The checker's bounds are above what they can add up to.
+const (
+	leastDelay = time.Millisecond
+	mostDelay  = 120 * time.Millisecond
+	window     = 8 << 10 // bytes on their way to a client before the server's side cannot write any more
+)
+
+var (
+	errCut     = errors.New("simulation: the connection broke")
+	errRefused = errors.New("simulation: connection refused")
+)
+
+// conn is one connection: transport.Conn to the room's session, client.Conn to the device. Each direction is an ordered
+// stream of encoded frames, each of which takes its own time. All that the session is told, it is told on the driver's
+// goroutine, so never twice at once.
+type conn struct {
+	// Static after construction.
+	w    *world
+	name string
+	room *roomProc
+	meta transport.Meta
+
+	// Lanes, one for each that may ask at a time: the room's side by Wake, by Close and Cut; the client's side by writing, by
+	// reading, and by ending.
+	pump, end, up, read, bye *lane
+	down                     *lane // driver only
+	result                   chan error
+
+	// Owned by the driver.
+	sess             transport.Session // nil before it is accepted and after Closed
+	lastUp, lastDown time.Duration     // when the last thing of a direction arrives
+	over             bool              // the session was told Closed, or never existed
+
+	mu sync.Mutex
+	// Guarded by mu.
+	pumping   bool // a pump is due
+	code      wire.CloseCode
+	closeSent bool
+	flight    int  // bytes on their way to the client
+	full      bool // the server's side would write more
+	dark      bool // nothing passes any more, either way
+	frozen    bool // the client's side does not read
+	inbox     []item
+	err       error         // the last word to the client's reader
+	gone      bool          // the client's side ended it
+	ready     chan struct{} // room for one
+}
+
+// item is one thing in the stream to the client.
+type item struct {
+	frame []byte
+	code  wire.CloseCode // without a frame: the server's goodbye
+}
+
+// peer is the client's side of a connection.
+type peer struct{ *conn }
+
+var (
+	_ transport.Conn = (*conn)(nil)
+	_ client.Conn    = peer{}
+)
+
+// dial connects a device to a room. It is called from the client's goroutine.
+func (w *world) dial(ctx context.Context, l *lane, name string, r *roomProc, blocked func() bool) (peer, error) {
+	enc, kind := wire.JSON, transport.WebSocket
+	if l.IntN(3) == 0 {
+		enc, kind = wire.Binary, transport.TCP
+	}
+	c := &conn{
+		w: w, name: name, room: r,
+		meta: transport.Meta{
+			Kind: kind, Capabilities: transport.Capabilities{Encoding: enc, Duplex: true, Close: true},
+			Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), 1), UserAgent: "simulation",
+		},
+		result: make(chan error, 1), ready: make(chan struct{}, 1),
+	}
+	for _, x := range []struct {
+		l    **lane
+		name string
+	}{{&c.pump, "pump"}, {&c.end, "end"}, {&c.up, "up"}, {&c.read, "read"}, {&c.bye, "bye"}, {&c.down, "down"}} {
+		*x.l = w.sched.lane("conn/" + name + "/" + x.name)
+	}
+	c.up.after(c.up.between(leastDelay, mostDelay), func() { c.arrive(blocked()) })
+	select {
+	case err := <-c.result:
+		return peer{c}, err
+	case <-ctx.Done():
+		peer{c}.Cut()
+		return peer{}, fmt.Errorf("simulation: dial: %w", ctx.Err())
+	}
+}
+
+// arrive is the client's first packet at the server. Driver.
+func (c *conn) arrive(blocked bool) {
+	answer := func(err error) { c.down.after(c.down.between(leastDelay, mostDelay), func() { c.result <- err }) }
+	c.mu.Lock()
+	gone := c.gone
+	c.mu.Unlock()
+	switch {
+	case blocked || gone:
+		c.over = true // nobody answers
+		return
+	case !c.room.up():
+		c.over = true
+		answer(errRefused)
+		return
+	}
+	sess, err := c.room.room.Accept(c, c.meta)
+	if err != nil {
+		c.over = true
+		answer(err)
+		return
+	}
+	c.sess = sess
+	c.room.conns = append(c.room.conns, c)
+	answer(nil)
+}
+
+// ---- the room's side ---------------------------------------------------------------------------------------------
+
+// Wake has the server's side write soon.
+func (c *conn) Wake(transport.Share) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pumpLocked(c.pump)
+}
+
+func (c *conn) pumpLocked(l *lane) {
+	if !c.pumping {
+		c.pumping = true
+		l.after(l.between(0, 2*time.Millisecond), c.write)
+	}
+}
+
+// Close writes what is queued, and then says goodbye.
+func (c *conn) Close(code wire.CloseCode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.code == 0 {
+		c.code = code
+	}
+	c.pumpLocked(c.end)
+}
+
+// Cut ends the connection at once: the client finds it broken.
+func (c *conn) Cut(code wire.CloseCode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.code == 0 {
+		c.code = code
+	}
+	c.end.after(0, func() {
+		if !c.over {
+			c.finish(code)
+			c.down.after(c.down.between(leastDelay, mostDelay), func() {
+				c.mu.Lock()
+				dark := c.dark
+				c.mu.Unlock()
+				if !dark {
+					c.lose(errCut)
+				}
+			})
+		}
+	})
+}
+
+// write is the transport's worker: it takes what the session has as long as the client's window is open. Driver.
+func (c *conn) write() {
+	c.mu.Lock()
+	c.pumping = false
+	c.mu.Unlock()
+	if c.sess == nil {
+		return
+	}
+	b := &transport.Batch{MaxOuts: 16, MaxSize: 4 << 10}
+	for {
+		c.mu.Lock()
+		c.full = c.flight >= window
+		full := c.full
+		c.mu.Unlock()
+		if full {
+			return
+		}
+		b.Reset()
+		if !c.sess.Take(b) {
+			break
+		}
+		settle() // what the room reads because of that comes in time for the next one, or not, but always the same way
+		for i := range b.Outs {
+			c.send(item{frame: wire.AppendOut(nil, c.meta.Capabilities.Encoding, &b.Outs[i])})
+		}
+	}
+	c.mu.Lock()
+	goodbye := c.code != 0 && !c.closeSent
+	code := c.code
+	c.closeSent = c.closeSent || goodbye
+	c.mu.Unlock()
+	if goodbye {
+		c.send(item{code: code})
+	}
+}
+
+// send puts something on its way to the client. Driver.
+func (c *conn) send(it item) {
+	c.mu.Lock()
+	dark := c.dark
+	c.flight += len(it.frame)
+	c.mu.Unlock()
+	if dark {
+		return // and never leaves the window, as in a socket that is not acknowledged
+	}
+	c.lastDown = max(c.lastDown, c.w.sched.now()+c.down.between(leastDelay, mostDelay))
+	c.down.after(c.lastDown-c.w.sched.now(), func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.dark && !c.gone {
+			c.inbox = append(c.inbox, it)
+			c.signal()
+		}
+	})
+}
+
+// finish tells the session that it is over. Driver.
+func (c *conn) finish(code wire.CloseCode) {
+	if c.over {
+		return
+	}
+	c.over = true
+	sess := c.sess
+	c.sess = nil
+	c.mu.Lock()
+	if c.code != 0 {
+		code = c.code
+	}
+	c.mu.Unlock()
+	if sess != nil {
+		sess.Closed(code)
+	}
+}
+
+// ---- the client's side -------------------------------------------------------------------------------------------
+
+func (c *conn) signal() {
+	select {
+	case c.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Read returns the next frame.
+func (c peer) Read() (wire.Frame, error) {
+	for {
+		it, ok, err := c.take()
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			<-c.ready
+			continue
+		}
+		if it.frame == nil {
+			c.upstream(c.read, func() { c.finish(it.code) })
+			return nil, &client.ClosedError{Code: it.code, Reason: it.code.String()}
+		}
+		f, err := wire.DecodeServer(c.meta.Capabilities.Encoding, it.frame)
+		if err != nil {
+			return nil, fmt.Errorf("simulation: a client cannot read what it was sent: %w", err)
+		}
+		return f, nil
+	}
+}
+
+func (c *conn) take() (it item, ok bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.gone:
+		return it, false, errCut
+	case c.frozen:
+		return it, false, nil
+	case len(c.inbox) == 0:
+		return it, false, c.err
+	}
+	it = c.inbox[0]
+	c.inbox = c.inbox[1:]
+	c.flight -= len(it.frame)
+	if c.full && c.flight < window {
+		c.full = false
+		c.pumpLocked(c.read)
+	}
+	return it, true, nil
+}
+
+// Write puts a frame on its way to the server. It does not wait: what a client sends is little.
+func (c peer) Write(_ context.Context, f wire.Frame) error {
+	b := wire.Append(nil, c.meta.Capabilities.Encoding, f)
+	c.mu.Lock()
+	gone, lost := c.gone, c.err
+	c.mu.Unlock()
+	if gone {
+		return errCut
+	}
+	if lost != nil {
+		return lost
+	}
+	c.upstream(c.up, func() { c.receive(b) })
+	return nil
+}
+
+// receive is a frame of the client at the server. Driver.
+func (c *conn) receive(b []byte) {
+	if c.sess == nil {
+		return
+	}
+	f, err := wire.DecodeClient(c.meta.Capabilities.Encoding, b)
+	if err != nil {
+		c.sess.Refuse(err)
+		return
+	}
+	c.sess.Receive(f)
+}
+
+// upstream has something happen at the server once it has come there, unless the path is dark by then. The order among
+// what different lanes send is by the moment of arrival; within the stream of frames nothing overtakes.
+func (c *conn) upstream(l *lane, f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastUp = max(c.lastUp, c.w.sched.now()+l.between(leastDelay, mostDelay))
+	l.after(c.lastUp-c.w.sched.now(), func() {
+		c.mu.Lock()
+		dark := c.dark
+		c.mu.Unlock()
+		if !dark {
+			f()
+		}
+	})
+}
+
+// Close says goodbye, and does not wait for the answer.
+func (c peer) Close() { c.shut(wire.CloseNormal) }
+
+// Cut resets the connection.
+func (c peer) Cut() { c.shut(wire.CloseLost) }
+
+func (c *conn) shut(code wire.CloseCode) {
+	c.mu.Lock()
+	was := c.gone
+	c.gone = true
+	c.inbox = nil
+	c.signal()
+	c.mu.Unlock()
+	if !was {
+		c.upstream(c.bye, func() { c.finish(code) })
+	}
+}
+
+// ---- faults ------------------------------------------------------------------------------------------------------
+
+// darken ends the path: nothing passes any more. Each side learns of it after a time, or never, if that is below zero.
+// Driver.
+func (c *conn) darken(server, device time.Duration) {
+	c.mu.Lock()
+	was := c.dark
+	c.dark = true
+	c.mu.Unlock()
+	if was || c.over {
+		return
+	}
+	if server >= 0 {
+		c.down.after(server, func() { c.finish(wire.CloseLost) })
+	}
+	if device >= 0 {
+		c.down.after(device, func() { c.lose(errCut) })
+	}
+}
+
+// lose tells the client's reader that nothing more will come.
+func (c *conn) lose(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+	}
+	c.signal()
+}
+
+// freeze has the client's side stop reading, or read on.
+func (c *conn) freeze(on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frozen = on
+	c.signal()
+}

@@ -1,0 +1,360 @@
+package simulation
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"carillon/server/auth"
+	"carillon/server/catalog"
+	catalogmemory "carillon/server/catalog/memory"
+	"carillon/server/clock"
+	"carillon/server/history"
+	"carillon/server/push"
+	"carillon/server/saver"
+)
+
+// The deadlines of rooms here: shorter than a product's, so that a short life sees many of them pass.
+const (
+	heartbeat     = 6 * time.Second
+	grace         = 3 * time.Second
+	writeDeadline = 6 * time.Second
+)
+
+// What the checker allows. They are above what delays of a healthy network and of a slow store add up to, and below what a
+// room needs to give a frozen client up.
+const (
+	liveWithin   = 4 * time.Second
+	kickWithin   = 3 * time.Second
+	expireWithin = 8 * time.Second
+	healWithin   = 30 * time.Second
+)
+
+// options are what a seed decides about a world before it begins. Not every world has every fault: some faults hide what
+// others would show.
+type options struct {
+	Pebble    bool
+	users     int
+	idBlock   int64
+	queue     int // messages that may wait for one client
+	tail      int // entries that a room caches of a common slot
+	dropHints int // one notification in so many is lost; 0: none
+	hintDelay time.Duration
+	length    time.Duration // of the part with faults
+	pace      time.Duration // at most that between two steps
+	skews     bool          // the node's clock differs after each restart
+	weights   map[string]int
+}
+
+func (w *world) chooseOptions() {
+	l := w.sched.lane("options")
+	o := &w.opt
+	o.Pebble = w.sched.seed%3 == 0
+	o.users = 2 + l.IntN(3)
+	o.idBlock = 1 + l.Int64N(40)
+	o.queue = []int{6, 12, 256}[l.IntN(3)]
+	o.tail = []int{1, 6, 256}[l.IntN(3)]
+	o.dropHints = []int{0, 2, 4, 10}[l.IntN(4)]
+	o.hintDelay = []time.Duration{5 * time.Millisecond, 100 * time.Millisecond, 900 * time.Millisecond}[l.IntN(3)]
+	o.length = l.between(12*time.Second, 30*time.Second)
+	o.pace = l.between(60*time.Millisecond, 200*time.Millisecond)
+	o.skews = l.IntN(2) == 0
+	o.weights = make(map[string]int)
+	for _, a := range actions() {
+		if (a.on == onMemory && o.Pebble) || (a.on == onPebble && !o.Pebble) {
+			continue
+		}
+		if a.always || l.IntN(10) < 6 {
+			o.weights[a.name] = a.weight
+		}
+	}
+}
+
+// product is a tenant.
+type product struct {
+	id      push.ProductID
+	apiKey  string
+	signing auth.SigningKey
+	senders []*sender
+	keys    int // idempotency keys used so far: those of both products have the same names
+}
+
+// world is everything: a gateway of one or several processes, its publishers and its devices.
+type world struct {
+	sched *schedule
+	opt   options
+	log   *history.Log
+	tell  io.Writer // the trace; may be nil
+
+	script   *lane
+	skew     time.Duration
+	weather  weather
+	catalog  *catalog.Cache
+	products []*product
+	devices  []*device
+
+	fs      *vfs.MemFS // the embedded store's disk
+	back    *backend   // nil while the node is down
+	center  *centerProc
+	rooms   []*roomProc
+	boots   int
+	centers int
+	lives   int
+
+	saved  *mark // a state of the memory store that it may fall back to
+	healed bool
+	jumped time.Duration // when time jumped last
+	faults []string      // what went wrong outside the checker's rules
+}
+
+func settle() { synctest.Wait() }
+
+func (w *world) trace(format string, args ...any) {
+	if w.tell != nil {
+		fmt.Fprintf(w.tell, "%10.4fs  %s\n", w.sched.now().Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+// fault notes what no run may show, whatever its faults.
+func (w *world) fault(format string, args ...any) {
+	w.faults = append(w.faults, fmt.Sprintf(format, args...))
+}
+
+func (w *world) note(r history.Record) { w.log.Add(r) }
+
+func newWorld(seed uint64, tell io.Writer) *world {
+	w := &world{sched: newSchedule(seed), tell: tell}
+	w.log = history.NewLog(w.sched.began)
+	w.script = w.sched.lane("script")
+	w.chooseOptions()
+	return w
+}
+
+// setUp brings the gateway up, with two products that have the same users.
+func (w *world) setUp() error {
+	w.catalog = catalog.NewCache(catalogmemory.New(catalogmemory.Config{Clock: clock.System}), catalog.CacheConfig{Clock: clock.System})
+	for _, id := range []push.ProductID{"news", "shop"} {
+		if err := w.addProduct(id); err != nil {
+			return err
+		}
+	}
+	if err := w.openBackend(); err != nil {
+		return err
+	}
+	if err := w.startCenter(); err != nil {
+		return err
+	}
+	for i := range 2 {
+		r := &roomProc{w: w, id: push.RoomID(fmt.Sprintf("room%d", i+1))}
+		w.rooms = append(w.rooms, r)
+		if err := w.startRoom(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) addProduct(id push.ProductID) error {
+	l := w.sched.lane("product/" + string(id))
+	ctx := context.Background()
+	prod := catalog.Product{ID: id, Shards: 2}
+	if l.chance(3) {
+		prod.Limits.OwnMessages, prod.Limits.CommonMessages = 8+l.IntN(20), 8+l.IntN(20)
+	}
+	if l.chance(3) {
+		prod.FirstVisit.Common = push.StartBeginning
+	}
+	if _, err := w.catalog.CreateProduct(ctx, prod); err != nil {
+		return err
+	}
+	secret := make([]byte, 32)
+	_, _ = seeded{l}.Read(secret)
+	m, err := catalog.ParseMaterial(catalog.HS256, secret)
+	if err != nil {
+		return err
+	}
+	if _, err := w.catalog.AddDeviceKey(ctx, catalog.DeviceKey{Product: id, ID: "k", Alg: catalog.HS256, Material: m}); err != nil {
+		return err
+	}
+	k, text, err := catalog.NewAPIKey(seeded{l}, catalog.APIKey{Product: id, Scopes: []catalog.Scope{catalog.ScopeAll}})
+	if err != nil {
+		return err
+	}
+	if _, err := w.catalog.AddAPIKey(ctx, k); err != nil {
+		return err
+	}
+	p := &product{id: id, apiKey: string(text), signing: auth.SigningKey{ID: "k", Alg: catalog.HS256, Private: secret}}
+	for i := range 3 {
+		name := fmt.Sprintf("%s/s%d", id, i)
+		p.senders = append(p.senders, &sender{w: w, p: p, name: name, lane: w.sched.lane("sender/" + name)})
+	}
+	w.products = append(w.products, p)
+	return nil
+}
+
+func (w *world) roomOf(id push.RoomID) *roomProc {
+	for _, r := range w.rooms {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// userNames are the same in every product, so that what crosses products finds somebody.
+var userNames = []string{"alice", "bob", "cathy", "dave"}
+
+// Result is what became of a world.
+type Result struct {
+	Seed       uint64
+	Digest     string // of everything that was seen, in its order
+	Violations []history.Violation
+	Records    int
+	Events     int
+}
+
+// Simulate lives through the world of a seed and judges it. It has to be called inside a testing/synctest bubble. Every
+// event that the script chose is told to trace, which may be nil.
+func Simulate(seed uint64, trace io.Writer) (Result, error) {
+	w := newWorld(seed, trace)
+	if err := w.setUp(); err != nil {
+		return Result{}, fmt.Errorf("simulation: seed %d: %w", seed, err)
+	}
+	settle()
+	w.trace("%+v", w.opt)
+	w.populate()
+	w.sched.run(3 * time.Second)
+	w.script.after(0, w.step)
+	w.sched.run(3*time.Second + w.opt.length)
+	w.heal()
+	w.sched.run(w.sched.now() + healWithin)
+	w.rest()
+	w.tearDown()
+	return w.judge()
+}
+
+// rest notes what is there when everything has come to rest.
+func (w *world) rest() {
+	for _, p := range w.products {
+		for i := range w.opt.users {
+			u := userNames[i]
+			w.noteLive(p, u)
+			user, err := w.back.saver.User(context.Background(), saver.UserRef{Product: p.id, Shards: 2, User: push.UserID(u)})
+			if err != nil {
+				w.fault("reading %s at rest: %v", u, err)
+				continue
+			}
+			for _, d := range user.Devices {
+				if v := w.deviceOf(p, u, string(d.Device)); v == nil || v.liar {
+					continue
+				}
+				for k, at := range d.Cursors {
+					w.note(history.Record{Kind: history.Stored, Slot: k, Pos: uint64(at.Pos),
+						Device: history.Device{Product: string(p.id), User: u, Device: string(d.Device)}})
+				}
+			}
+		}
+		for _, s := range p.senders {
+			if s.busy.Load() > 0 {
+				w.fault("%s has no answer after everything healed", s.name)
+			}
+		}
+	}
+}
+
+// noteLive notes how many live sessions each device of a user has.
+func (w *world) noteLive(p *product, u string) {
+	count := make(map[push.DeviceID]int)
+	live, _ := notifier{w}.Sessions(context.Background(), p.id, push.UserID(u))
+	for _, s := range live {
+		count[s.Device]++
+	}
+	for _, d := range w.devices {
+		if d.p == p && d.id.User == u {
+			w.note(history.Record{Kind: history.Live, Device: d.id, Count: count[push.DeviceID(d.id.Device)]})
+		}
+	}
+}
+
+// tearDown ends everything gently. Whatever still runs afterwards keeps the bubble from ending, which fails the test.
+func (w *world) tearDown() {
+	for _, d := range w.devices {
+		d.away = 0
+		d.quit()
+	}
+	w.sched.run(w.sched.now() + 5*time.Second)
+	down := 0
+	for _, r := range w.rooms {
+		w.stopRoom(r, func() { down++ })
+	}
+	w.sched.run(w.sched.now() + 15*time.Second)
+	if down != len(w.rooms) {
+		w.fault("%d of %d rooms did not stop", len(w.rooms)-down, len(w.rooms))
+	}
+	w.closeBackend()
+	for _, d := range w.devices {
+		if d.life != nil {
+			w.fault("%v did not stop", d.id)
+		}
+	}
+}
+
+func (w *world) judge() (Result, error) {
+	run := history.Run{AcksBySlot: true, LiveWithin: liveWithin, KickWithin: kickWithin}
+	run.ClockSteps = w.opt.skews
+	if !w.opt.skews {
+		run.ExpireWithin = expireWithin
+	}
+	for _, d := range w.devices {
+		if !d.liar && d.welcomed {
+			run.Devices = append(run.Devices, d.id)
+		}
+	}
+	records := w.log.Records()
+	res := Result{Seed: w.sched.seed, Records: len(records), Events: w.sched.count, Violations: history.Check(run, records)}
+	for _, f := range w.faults {
+		res.Violations = append(res.Violations, history.Violation{Rule: "world", Detail: f})
+	}
+	// Of two who did something at the same moment, either may have been noted first.
+	slices.SortStableFunc(records, func(a, b history.Record) int {
+		if a.At != b.At {
+			return int(a.At - b.At)
+		}
+		return compareActors(&a, &b)
+	})
+	h := sha256.New()
+	enc := json.NewEncoder(h)
+	for i := range records {
+		if err := enc.Encode(&records[i]); err != nil {
+			return res, fmt.Errorf("simulation: digest: %w", err)
+		}
+	}
+	res.Digest = hex.EncodeToString(h.Sum(nil)[:8])
+	if w.tell != nil {
+		if err := history.Write(w.tell, records); err != nil {
+			return res, err
+		}
+	}
+	return res, nil
+}
+
+func compareActors(a, b *history.Record) int {
+	key := func(r *history.Record) string {
+		return r.Sender + "/" + r.Device.Product + "/" + r.Device.User + "/" + r.Device.Device
+	}
+	switch x, y := key(a), key(b); {
+	case x < y:
+		return -1
+	case x > y:
+		return 1
+	}
+	return 0
+}
