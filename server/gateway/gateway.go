@@ -8,7 +8,7 @@
 //
 //	public listener   /connect -> transport/ws -> room -> saver, register
 //	                  /v1      -> center -> saver, then push.Rooms -> room
-//	admin listener    /admin/v1 -> center, /livez, /readyz, /metrics, /debug/pprof
+//	admin listener    /admin/v1 -> center, /livez, /readyz, /metrics, /debug/pprof, /debug/free
 //
 // # Shutdown
 //

@@ -410,6 +410,35 @@ func TestGateway_AdminListenerTellsHealthAndGuardsTheRest(t *testing.T) {
 	}
 }
 
+func TestGateway_MemoryIsGivenBackForOperatorsAlone(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	ask := func(method, secret string) (int, map[string]any) {
+		return n.call(method, urlOf(n.AdminAddr()), "/debug/free", secret, nil)
+	}
+	if status, _ := ask(http.MethodPost, ""); status != http.StatusUnauthorized {
+		t.Errorf("without the secret: %d, want 401", status)
+	}
+	if status, _ := ask(http.MethodPost, "another secret, as long as it has to be"); status != http.StatusUnauthorized {
+		t.Errorf("with another secret: %d, want 401", status)
+	}
+	if status, _ := ask(http.MethodGet, secret); status != http.StatusMethodNotAllowed {
+		t.Errorf("GET: %d, want 405", status)
+	}
+	status, before := ask(http.MethodPost, secret)
+	if status != http.StatusOK {
+		t.Fatalf("answered %d %v", status, before)
+	}
+	for _, name := range []string{"heap_alloc", "heap_sys", "stack_inuse", "sys", "num_gc", "goroutines"} {
+		if v, ok := before[name].(float64); !ok || v <= 0 {
+			t.Errorf("%s is %v, want a number above zero", name, before[name])
+		}
+	}
+	_, after := ask(http.MethodPost, secret)
+	if got := after["num_gc"].(float64) - before["num_gc"].(float64); got < 2 {
+		t.Errorf("%v collections between two answers, want two at least", got)
+	}
+}
+
 func TestGateway_LogsHoldNeitherBodiesNorSecrets(t *testing.T) {
 	n := start(t, vfs.NewMem())
 	n.setUp()

@@ -54,6 +54,7 @@ func (g *Gateway) adminRoutes() http.Handler {
 		r.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		r.HandleFunc("/debug/pprof/trace", pprof.Trace)
+		r.Post("/debug/free", g.serveFree)
 	})
 	r.NotFound(notFound)
 	r.MethodNotAllowed(wrongMethod)
