@@ -52,9 +52,13 @@ var layers = []struct {
 	{"center", []string{"register", "saver", "catalog", "idgenerator", "auth", "push", "clock", "center"},
 		"center never imports an adapter, a transport, or the room: they meet in gateway"},
 	{"client", []string{"wire", "push", "clock"}, "a client knows the wire alone"},
+	{"bench", []string{"bench", "auth", "catalog", "dev", "wire", "push"}, "the bench sees the server from outside"},
+	{"bench/child", nil, "it runs any process"},
+	{"bench/sample", nil, "it reads /proc, and nothing of ours"},
+	{"bench/swarm", []string{"bench/sample", "bench/child", "auth", "catalog", "wire", "push"}, "clients know the wire alone"},
 	{"gateway", []string{""}, "gateway is the only package that knows all"},
-	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport/ws"}, "subcommands and flags, nothing else"},
 	{"simulation", []string{""}, "a simulated gateway puts together what gateway does"},
+	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport/ws", "bench"}, "subcommands and flags, nothing else"},
 }
 
 // contracts are imported without what lies below them: room may import saver, but not saver/pebble.

@@ -75,6 +75,9 @@ type cli struct {
 	Product productCmd `cmd:"" help:"Manage products."`
 	Key     keyCmd     `cmd:"" help:"Manage the keys of a product."`
 	Backup  backupCmd  `cmd:"" help:"Write a backup of the embedded store."`
+	Bench   benchCmd   `cmd:"" help:"Measure what the gateway costs on this machine."`
+
+	BenchClients benchClientsCmd `cmd:"" hidden:"" help:"Hold clients for bench."`
 }
 
 const description = `Carillon carries messages from your servers to the devices of your users.

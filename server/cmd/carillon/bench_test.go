@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"carillon/server/bench"
+	"carillon/server/bench/child"
+	"carillon/server/dev"
+)
+
+// benched runs a scenario small, against a real server, and returns its figures by name.
+func benched(t *testing.T, args ...string) map[string]float64 {
+	t.Helper()
+	dir := t.TempDir()
+	args = append([]string{"bench", args[0], "--json", "--dir", dir, "--timeout", "60s"}, args[1:]...)
+	r := carillon(t, asCarillon(), "", args...)
+	nothingLeft(t, dir)
+	if r.code != exitOK {
+		t.Fatalf("%v: code %d: %s", args, r.code, r.errOut)
+	}
+	var rep bench.Report
+	if err := json.Unmarshal([]byte(r.out), &rep); err != nil {
+		t.Fatalf("printed what is no report: %v\n%s", err, r.out)
+	}
+	figures := make(map[string]float64)
+	for _, res := range rep.Results {
+		for _, f := range res.Figures {
+			if len(f.Runs) == 0 || f.Min > f.Value || f.Value > f.Max {
+				t.Errorf("%s %s: %+v", res.Scenario, f.Name, f)
+			}
+			figures[f.Name] = f.Value
+		}
+	}
+	if rep.Machine.Cores == 0 || rep.Machine.Kernel == "" || rep.Go == "" {
+		t.Errorf("the machine is not named: %+v", rep)
+	}
+	return figures
+}
+
+// nothingLeft fails if the bench left a directory, or a process that knows its directory.
+func nothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v)", left, err)
+	}
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range lines {
+		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), "--data="+dir) {
+			t.Errorf("still running: %q", b)
+		}
+	}
+}
+
+func TestBench_IdleCountsEverySession(t *testing.T) {
+	f := benched(t, "idle", "--low", "20", "--clients", "50", "--window", "1s", "--heartbeat", "1s", "--settle", "0s")
+	if f["sessions"] != 50 {
+		t.Errorf("%v sessions, want 50", f["sessions"])
+	}
+	if f["heartbeats"] == 0 {
+		t.Error("no session showed that it lives")
+	}
+	for _, name := range []string{"empty_rss_bytes", "low_rss_bytes", "high_rss_bytes", "bench_rss_bytes"} {
+		if f[name] <= 0 {
+			t.Errorf("%s is %v", name, f[name])
+		}
+	}
+}
+
+func TestBench_BroadcastReachesEveryone(t *testing.T) {
+	f := benched(t, "broadcast", "--clients", "50", "--rounds", "4", "--runs", "2")
+	if f["deliveries"] != 200 || f["deliveries_missing"] != 0 {
+		t.Errorf("%v deliveries and %v missing, want 200 and 0", f["deliveries"], f["deliveries_missing"])
+	}
+}
+
+func TestBench_InterruptedLeavesNothing(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	stop := &hook{text: "broadcast 1 of ", do: func() { cancel(context.Canceled) }}
+	a := &app{stdin: strings.NewReader(""), stdout: stop, stderr: stop, environ: asCarillon()}
+	if code := a.run(ctx, []string{"bench", "broadcast", "--clients", "50", "--rounds", "100000", "--timeout", "20s", "--dir", dir}); code != exitFailed {
+		t.Errorf("code %d, want %d", code, exitFailed)
+	}
+	if ctx.Err() == nil {
+		t.Error("it ended before it was interrupted")
+	}
+	nothingLeft(t, dir)
+}
+
+// hook is a writer that acts when a text is written to it.
+type hook struct {
+	text string
+	do   func()
+}
+
+// Write implements io.Writer.
+func (h *hook) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), h.text) {
+		h.do()
+	}
+	return len(p), nil
+}
+
+// serving starts a development server in a process of its own and waits until it is ready.
+func serving(t *testing.T, data string) *child.Process {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := child.Start([]string{exe, "serve", "--dev", "--data=" + data, "--public-listen=127.0.0.1:0",
+		"--admin-listen=127.0.0.1:0", "--log-level=warn"}, asCarillon())
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		select {
+		case <-srv.Exited():
+			t.Fatal(srv.Err())
+		case <-poll.C:
+		}
+		f, err := dev.Load(data)
+		if err != nil {
+			continue
+		}
+		resp, err := http.Get(f.Admin + "/readyz")
+		if err != nil {
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK {
+			return srv
+		}
+	}
+}
+
+// asCarillon is an environment in which the test binary is the command.
+func asCarillon() []string { return append(os.Environ(), beCarillon+"=1") }
+
+func TestBench_ARunningServerIsMeasuredAndLeftRunning(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	srv := serving(t, data)
+	dir := t.TempDir()
+	r := carillon(t, asCarillon(), "", "bench", "broadcast", "--data", data, "--clients", "10", "--rounds", "2", "--dir", dir)
+	if r.code != exitOK || !strings.Contains(r.out, "was running before") {
+		t.Errorf("code %d: %s%s", r.code, r.out, r.errOut)
+	}
+	select {
+	case <-srv.Exited():
+		t.Error("the server was ended")
+	default:
+	}
+	if err := srv.Stop(); err != nil {
+		t.Error(err)
+	}
+	r = carillon(t, asCarillon(), "", "bench", "broadcast", "--data", data, "--clients", "10", "--rounds", "2")
+	if r.code != exitFailed {
+		t.Errorf("with a server that is gone: code %d, want %d (%s)", r.code, exitFailed, r.errOut)
+	}
+}
+
+func TestBench_RefusesWhatItCannotMeasure(t *testing.T) {
+	elsewhere := devData(t, "http://192.0.2.1:8080", "http://192.0.2.1:8081")
+	stranger := devData(t, "http://127.0.0.1:1", "http://127.0.0.1:1")
+	if err := os.WriteFile(filepath.Join(stranger, "dev.pid"), []byte("1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nobody := devData(t, "http://127.0.0.1:1", "http://127.0.0.1:1")
+	cases := []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"broadcast", "--data", elsewhere}, exitUsage, "on this machine alone"},
+		{[]string{"broadcast", "--data", t.TempDir()}, exitUsage, "serve --dev"},
+		{[]string{"broadcast", "--data", stranger}, exitFailed, "cannot be measured"},
+		{[]string{"broadcast", "--data", nobody}, exitFailed, "dev.pid"},
+		{[]string{"broadcast", "--clients", "0"}, exitUsage, "--clients"},
+		{[]string{"broadcast", "--clients", "18001", "--workers", "1"}, exitUsage, "--workers 2"},
+		{[]string{"broadcast", "--clients", "1"}, exitUsage, "--workers"},
+		{[]string{"broadcast", "--rounds", "0"}, exitUsage, "--rounds"},
+		{[]string{"broadcast", "--body-bytes", "10"}, exitUsage, "--body-bytes"},
+		{[]string{"broadcast", "--runs", "0"}, exitUsage, "--runs"},
+		{[]string{"broadcast", "--timeout", "-1s"}, exitUsage, "--timeout"},
+		{[]string{"broadcast", "--server-flag", "heartbeat"}, exitUsage, "--server-flag"},
+		{[]string{"broadcast", "--data", nobody, "--server-flag=--log-level=info"}, exitUsage, "--server-flag"},
+		{[]string{"idle", "--low", "5", "--clients", "5"}, exitUsage, "--low"},
+		{[]string{"idle", "--window", "10ms"}, exitUsage, "--window"},
+		{[]string{"idle", "--heartbeat", "10ms"}, exitUsage, "--heartbeat"},
+		{[]string{"broadcast", "--server-flag=--no-such-flag", "--clients", "2"}, exitFailed, "no-such-flag"},
+	}
+	for _, c := range cases {
+		r := carillon(t, asCarillon(), "", append([]string{"bench"}, c.args...)...)
+		if r.code != c.code || !strings.Contains(r.errOut, c.want) {
+			t.Errorf("%v: code %d, want %d; %q should hold %q", c.args, r.code, c.code, r.errOut, c.want)
+		}
+	}
+}
+
+func TestProgress_OneLineForEachStep(t *testing.T) {
+	var b strings.Builder
+	p := newProgress(&b)
+	for _, s := range []string{"1 of 3", "2 of 3", "stopping", "stopping", "1 of 3"} {
+		p.say(s)
+	}
+	p.end()
+	if want := "1 of 3\nstopping\n1 of 3\n"; b.String() != want {
+		t.Errorf("wrote %q, want %q", b.String(), want)
+	}
+	p.last = p.last.Add(-time.Hour)
+	p.say("2 of 3")
+	if !strings.HasSuffix(b.String(), "2 of 3\n") {
+		t.Error("a step that takes long is not shown again")
+	}
+}
