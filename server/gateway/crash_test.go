@@ -17,6 +17,8 @@ import (
 	"carillon/server/client"
 	"carillon/server/failpoint"
 	"carillon/server/history"
+	"carillon/server/transport/poller"
+	"carillon/server/transport/ws"
 )
 
 // load is a number of senders and devices around one server.
@@ -26,7 +28,8 @@ type load struct {
 	devices []*device
 	users   []string
 
-	accepted atomic.Int64             // messages, in all
+	accepted atomic.Int64             // messages that are persistent, in all
+	live     atomic.Int64             // messages that are not, accepted
 	expected map[string]*atomic.Int64 // accepted for each user, broadcasts apart
 	everyone atomic.Int64             // accepted broadcasts
 	progress chan struct{}            // a token for each accepted one, if somebody listens
@@ -87,6 +90,23 @@ func (l *load) send(ctx context.Context, c *http.Client, sender string, seq int,
 	}
 }
 
+// sendLive sends one message to those who are online now, once.
+func (l *load) sendLive(ctx context.Context, c *http.Client, sender string, seq int, to string) {
+	body := fmt.Sprintf("%s/%d", sender, seq)
+	l.log.Add(history.Record{Kind: history.Invoke, Sender: sender, Seq: seq, To: []string{to}, Body: fmt.Sprintf("%q", body)})
+	status, answer := l.p.post(ctx, c, http.MethodPost, "/v1/messages", "", map[string]any{
+		"to": map[string]any{"users": []string{to}}, "message": map[string]any{"body": body, "persistent": false},
+	})
+	if status != http.StatusAccepted {
+		l.log.Add(history.Record{Kind: history.Unknown, Sender: sender, Seq: seq})
+		pause(ctx, 5*time.Millisecond)
+		return
+	}
+	id, _ := answer["id"].(string)
+	l.log.Add(history.Record{Kind: history.OK, Sender: sender, Seq: seq, ID: id})
+	l.live.Add(1)
+}
+
 // pause spreads repetitions; nothing waits for it.
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
@@ -108,8 +128,12 @@ func (l *load) senders(ctx, finish context.Context, n int) *sync.WaitGroup {
 			name := fmt.Sprintf("sender%d", i)
 			for seq := 1; ctx.Err() == nil; seq++ {
 				to := l.users[rng.IntN(len(l.users))]
-				if rng.IntN(20) == 0 {
+				switch rng.IntN(20) {
+				case 0:
 					to = ""
+				case 1, 2, 3:
+					l.sendLive(finish, c, name, seq, to)
+					continue
 				}
 				l.send(finish, c, name, seq, to)
 			}
@@ -175,7 +199,8 @@ func TestCrash_FiftyKillsLoseNothingAcceptedAndRepeatNothing(t *testing.T) {
 	enough()
 	wg.Wait()
 	l.rest(t)
-	t.Logf("%d kills, %d messages accepted, %d of them to everyone, %d records", kills, l.accepted.Load(), l.everyone.Load(), len(l.log.Records()))
+	t.Logf("%d kills, %d messages accepted, %d of them to everyone, %d more that were not to be kept, %d records",
+		kills, l.accepted.Load(), l.everyone.Load(), l.live.Load(), len(l.log.Records()))
 }
 
 // killPoints says, for each failpoint, at which of its hits the server is killed, so that work is under way.
@@ -203,14 +228,22 @@ func TestCrash_AtEachFailpointNothingIsLostOrRepeated(t *testing.T) {
 			t.Errorf("failpoint %s has no case", name)
 		}
 		for _, hit := range hits {
-			t.Run(fmt.Sprintf("%s@%d", name, hit), func(t *testing.T) { killAt(t, fmt.Sprintf("%s=kill@%d", name, hit)) })
+			for _, engine := range []ws.Engine{ws.EngineEpoll, ws.EngineGoroutine} {
+				if engine == ws.EngineEpoll && !poller.Supported {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s@%d/%s", name, hit, engine), func(t *testing.T) {
+					killAt(t, engine, fmt.Sprintf("%s=kill@%d", name, hit))
+				})
+			}
 		}
 	}
 }
 
 // killAt runs a small load against a server that dies at the point, starts it again without, and judges the history.
-func killAt(t *testing.T, point string) {
+func killAt(t *testing.T, engine ws.Engine, point string) {
 	p := newProc(t, failpointBinary)
+	p.engine = string(engine)
 	if strings.HasPrefix(point, string(failpoint.SaverSweepApplied)) {
 		leaveSomethingExpired(t, p)
 	}
