@@ -119,7 +119,9 @@ func Run(ctx context.Context, cfg Config, scenarios ...Scenario) (*Report, error
 // measure runs one scenario as often as it was asked for.
 func measure(ctx context.Context, cfg Config, s Scenario) (*Result, error) {
 	res := &Result{Scenario: s.Name(), Settings: s.settings()}
-	res.Settings["workers"] = cfg.Workers
+	if s.clients() > 0 {
+		res.Settings["workers"] = cfg.Workers
+	}
 	for i := range cfg.Runs {
 		name := s.Name()
 		if cfg.Runs > 1 {

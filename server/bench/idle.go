@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -96,7 +95,7 @@ func (s *Idle) run(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(lost(r)); err != nil {
+	if err := lost(r); err != nil {
 		return err
 	}
 	s.figures(w, before, levels, empty, busy, r)

@@ -87,6 +87,9 @@ func (w *world) begin(ctx context.Context, how swarm.Counting) error {
 	return w.fleet.Begin(ctx, w.phase, how)
 }
 
+// mark returns the mark of messages whose request begins now, still without their number.
+func (w *world) mark() swarm.Mark { return swarm.Mark{Phase: w.phase, Sent: sample.Monotonic()} }
+
 // reasons writes counts by reason, the commonest first.
 func reasons(counts map[string]int) string {
 	why := slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return counts[b] - counts[a] })

@@ -60,7 +60,10 @@ func (p *publisher) post(ctx context.Context, path string, body []byte, key stri
 	return nil
 }
 
-const pathOne = "/v1/messages"
+const (
+	pathOne   = "/v1/messages"
+	pathBatch = "/v1/messages/batch"
+)
 
 // message is a request to one user, or to everyone where user is empty.
 type message struct {
@@ -97,4 +100,23 @@ func (m *message) append(dst []byte) []byte {
 func (p *publisher) broadcast(ctx context.Context, phase uint32, seq uint64, size int) error {
 	m := message{mark: swarm.Mark{Phase: phase, Seq: seq, Sent: sample.Monotonic()}, size: size}
 	return p.post(ctx, pathOne, m.append(make([]byte, 0, size+128)), "")
+}
+
+// send sends n messages in one request, each made by its number: one alone as POST /v1/messages, several as a batch.
+func (p *publisher) send(ctx context.Context, n int, each func(i int) message) error {
+	if n == 1 {
+		m := each(0)
+		key := m.key
+		m.key = "" // in the header, not in the message
+		return p.post(ctx, pathOne, m.append(make([]byte, 0, m.size+256)), key)
+	}
+	b := append(make([]byte, 0, n*320), `{"messages":[`...)
+	for i := range n {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		m := each(i)
+		b = m.append(b)
+	}
+	return p.post(ctx, pathBatch, append(b, `]}`...), "")
 }

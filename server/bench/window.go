@@ -17,6 +17,7 @@ type window struct {
 	// Guarded by mu.
 	mu      sync.Mutex
 	used    int
+	stalled int           // how often what was under way was given up
 	changed chan struct{} // closed, and another made, at every release
 }
 
@@ -39,7 +40,7 @@ func (w *window) acquire(ctx context.Context, n int) error {
 			return err
 		}
 		if !moved {
-			w.release(w.size)
+			w.giveUp()
 		}
 	}
 }
@@ -66,18 +67,31 @@ func (w *window) release(n int) {
 	w.changed = make(chan struct{})
 }
 
-// drain waits until everything has arrived, or nothing moves any more.
-func (w *window) drain(ctx context.Context) error {
+func (w *window) giveUp() {
+	w.mu.Lock()
+	w.stalled++
+	w.mu.Unlock()
+	w.release(w.size)
+}
+
+// stalls returns how often what was under way was given up.
+func (w *window) stalls() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stalled
+}
+
+// drain waits until everything has arrived. It returns false if nothing moves any more.
+func (w *window) drain(ctx context.Context) (arrived bool, err error) {
 	for {
 		w.mu.Lock()
 		used, changed := w.used, w.changed
 		w.mu.Unlock()
 		if used == 0 {
-			return nil
+			return true, nil
 		}
-		moved, err := w.wait(ctx, changed)
-		if err != nil || !moved {
-			return err
+		if moved, err := w.wait(ctx, changed); err != nil || !moved {
+			return false, err
 		}
 	}
 }

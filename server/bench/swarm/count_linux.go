@@ -1,8 +1,5 @@
 package swarm
 
-// ringSize is how many messages of [CountAll] may be under way at the same time, a power of two.
-const ringSize = 1 << 12
-
 // counting is what a phase counts.
 type counting struct {
 	phase  uint32
@@ -10,7 +7,7 @@ type counting struct {
 	expect int // clients that a message of CountAll reaches
 	report Report
 
-	// CountAll: of message seq, how many clients have it, at seq modulo the size.
+	// CountAll: of message seq, how many clients have it, at seq modulo MaxUnderWay.
 	ring []ringCount
 	done []uint64 // to be told
 
@@ -38,10 +35,10 @@ func (k *counting) message(payload []byte, now int64) {
 		k.untold++
 	case CountAll:
 		if k.ring == nil {
-			k.ring = make([]ringCount, ringSize)
+			k.ring = make([]ringCount, MaxUnderWay)
 		}
-		r := &k.ring[m.Seq%ringSize]
-		if r.seq != m.Seq || r.have < 0 {
+		r := &k.ring[m.Seq%MaxUnderWay]
+		if r.seq != m.Seq {
 			*r = ringCount{seq: m.Seq}
 		}
 		if r.have++; r.have == k.expect {

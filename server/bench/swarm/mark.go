@@ -18,6 +18,9 @@ const (
 	markStart = `"body":"bench `
 	markSize  = 8 + 1 + 16 + 1 + 16
 
+	// MaxUnderWay is how many messages that go to everybody may be under way at the same time, for a process to count each.
+	MaxUnderWay = 1 << 12
+
 	// MinBody is the least that AppendBody can write.
 	MinBody = len(`"bench `) + markSize + 1
 )

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"carillon/server/bench"
 	"carillon/server/bench/swarm"
 	"carillon/server/config"
@@ -15,7 +17,12 @@ import (
 
 type benchCmd struct {
 	Idle      benchIdleCmd      `cmd:"" help:"Memory and heartbeats of sessions that do nothing."`
+	Connect   benchConnectCmd   `cmd:"" help:"Coming and going, with nobody and with many online."`
 	Broadcast benchBroadcastCmd `cmd:"" help:"One message to everyone, again and again."`
+	Sustain   benchSustainCmd   `cmd:"" help:"Messages to everyone, as fast as they are taken."`
+	Unicast   benchUnicastCmd   `cmd:"" help:"Messages to single users who are online."`
+	Offline   benchOfflineCmd   `cmd:"" help:"Messages that are stored for users who are offline."`
+	All       benchAllCmd       `cmd:"" help:"All of these, one after the other."`
 }
 
 // benchFlags are what all scenarios share.
@@ -100,11 +107,41 @@ func (c *benchIdleCmd) scenario() bench.Scenario {
 	return &bench.Idle{Low: c.Low, High: c.Clients, Window: c.Window, Heartbeat: c.Heartbeat, Settle: c.Settle}
 }
 
+type benchConnectCmd struct {
+	benchFlags
+	Clients int `default:"10000" help:"Sessions that are online when it is measured again."`
+	Count   int `default:"5000" help:"Connects in each measurement."`
+	AtOnce  int `default:"16" help:"How many connect at the same time."`
+}
+
+// Help is shown under --help.
+func (benchConnectCmd) Help() string {
+	return `Connects devices, twice each, with nobody online and again with many: token checked, registered, welcomed. The first
+connect of a device stores it; later ones do not. They stay until all are there, and then say goodbye, which is
+measured by itself. Where one of it costs more with many online, something grows that must not.
+
+Example:
+
+    carillon bench connect --clients 10000 --count 5000`
+}
+
+// Run executes the command.
+func (c *benchConnectCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
+
+func (c *benchConnectCmd) scenario() bench.Scenario {
+	return &bench.Connect{Clients: c.Clients, Count: c.Count, AtOnce: c.AtOnce}
+}
+
+// benchBody is how large messages are.
+type benchBody struct {
+	BodyBytes int `default:"128" help:"Size of a message's body."`
+}
+
 type benchBroadcastCmd struct {
 	benchFlags
-	Clients   int `default:"10000" help:"Sessions that get each message."`
-	Rounds    int `default:"30" help:"Messages; each is sent when all sessions have the one before."`
-	BodyBytes int `default:"128" help:"Size of a message's body."`
+	benchBody
+	Clients int `default:"10000" help:"Sessions that get each message."`
+	Rounds  int `default:"30" help:"Messages; each is sent when all sessions have the one before."`
 }
 
 // Help is shown under --help.
@@ -119,7 +156,150 @@ Example:
 
 // Run executes the command.
 func (c *benchBroadcastCmd) Run(ctx context.Context, a *app) error {
-	return c.run(ctx, a, &bench.Broadcast{Clients: c.Clients, Rounds: c.Rounds, Body: c.BodyBytes})
+	return c.run(ctx, a, c.scenario())
+}
+
+func (c *benchBroadcastCmd) scenario() bench.Scenario {
+	return &bench.Broadcast{Clients: c.Clients, Rounds: c.Rounds, Body: c.BodyBytes}
+}
+
+type benchSustainCmd struct {
+	benchFlags
+	benchBody
+	Clients     int           `default:"10000" help:"Sessions that get each message."`
+	Window      int           `default:"32" help:"Messages under way: sent, and not yet read by every session."`
+	Connections int           `default:"4" help:"Requests side by side."`
+	Duration    time.Duration `default:"10s" help:"How long messages are sent."`
+}
+
+// Help is shown under --help.
+func (benchSustainCmd) Help() string {
+	return `Sends messages that are not persistent to everyone, as fast as all sessions take them. The next is sent when fewer than
+--window are under way, so that no queue of the server runs over; messages that did not arrive are counted all the same.
+
+Example:
+
+    carillon bench sustain --clients 10000 --window 32 --duration 10s`
+}
+
+// Run executes the command.
+func (c *benchSustainCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
+
+func (c *benchSustainCmd) scenario() bench.Scenario {
+	return &bench.Sustain{
+		Clients: c.Clients, Window: c.Window, Senders: c.Connections, Duration: c.Duration, Body: c.BodyBytes,
+	}
+}
+
+type benchUnicastCmd struct {
+	benchFlags
+	benchBody
+	Clients     int           `default:"1000" help:"Users online, who get the messages in turn."`
+	Connections int           `default:"4" help:"Requests side by side."`
+	Batch       int           `default:"100" help:"Messages in one request, where they go in batches."`
+	Window      int           `default:"2000" help:"Messages under way: sent, and not yet read."`
+	Duration    time.Duration `default:"5s" help:"How long messages are sent, in each of the four ways."`
+}
+
+// Help is shown under --help.
+func (benchUnicastCmd) Help() string {
+	return `Sends messages to single users who are online, in four ways: online only and persistent, one by one and in batches.
+Persistent ones have an idempotency key, are flushed to disk before the answer, and are acknowledged by the clients.
+
+Example:
+
+    carillon bench unicast --clients 1000 --connections 4 --batch 100`
+}
+
+// Run executes the command.
+func (c *benchUnicastCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
+
+func (c *benchUnicastCmd) scenario() bench.Scenario {
+	return &bench.Unicast{
+		Clients: c.Clients, Senders: c.Connections, Batch: c.Batch, Window: c.Window, Duration: c.Duration, Body: c.BodyBytes,
+	}
+}
+
+type benchOfflineCmd struct {
+	benchFlags
+	benchBody
+	Users       int           `default:"100000" help:"Users that the messages are for, in turn."`
+	Connections int           `default:"16" help:"Requests side by side."`
+	Batch       int           `default:"100" help:"Messages in one request."`
+	Duration    time.Duration `default:"10s" help:"How long messages are sent."`
+}
+
+// Help is shown under --help.
+func (benchOfflineCmd) Help() string {
+	return `Sends persistent messages to users who are offline, in batches, each message with an idempotency key. An answer means that
+all are on disk, so the disk matters: --dir says where the data lies.
+
+Example:
+
+    carillon bench offline --connections 16 --batch 100 --dir .`
+}
+
+// Run executes the command.
+func (c *benchOfflineCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
+
+func (c *benchOfflineCmd) scenario() bench.Scenario {
+	return &bench.Offline{
+		Users: c.Users, Senders: c.Connections, Batch: c.Batch, Duration: c.Duration, Body: c.BodyBytes,
+	}
+}
+
+type benchAllCmd struct {
+	benchFlags
+	Clients  int           `placeholder:"N" help:"Sessions at most, in every scenario."`
+	Duration time.Duration `placeholder:"TIME" help:"Time of each measurement that is bounded by time, instead of its default."`
+}
+
+// Help is shown under --help.
+func (benchAllCmd) Help() string {
+	return `Runs every scenario with its defaults, each with a server of its own, one after the other. That takes some minutes.
+
+Example:
+
+    carillon bench all --runs 3 --json`
+}
+
+// Run executes the command.
+func (c *benchAllCmd) Run(ctx context.Context, a *app) error {
+	scenarios, err := c.scenarios()
+	if err != nil {
+		return err
+	}
+	return c.run(ctx, a, scenarios...)
+}
+
+// scenarios returns all scenarios with the defaults of their commands, as far as nothing else was asked for.
+func (c *benchAllCmd) scenarios() ([]bench.Scenario, error) {
+	if c.Clients < 0 || c.Duration < 0 {
+		return nil, usagef("--clients and --duration are above zero")
+	}
+	var all benchCmd
+	for _, command := range []any{&all.Idle, &all.Connect, &all.Broadcast, &all.Sustain, &all.Unicast, &all.Offline} {
+		if err := kong.ApplyDefaults(command); err != nil {
+			return nil, err
+		}
+	}
+	if c.Clients > 0 {
+		for _, n := range []*int{
+			&all.Idle.Clients, &all.Connect.Clients, &all.Connect.Count, &all.Broadcast.Clients, &all.Sustain.Clients, &all.Unicast.Clients,
+		} {
+			*n = min(*n, c.Clients)
+		}
+		all.Idle.Low = min(all.Idle.Low, (c.Clients+3)/4)
+	}
+	if c.Duration > 0 {
+		for _, d := range []*time.Duration{&all.Idle.Window, &all.Sustain.Duration, &all.Unicast.Duration, &all.Offline.Duration} {
+			*d = c.Duration
+		}
+	}
+	return []bench.Scenario{
+		all.Idle.scenario(), all.Connect.scenario(), all.Broadcast.scenario(), all.Sustain.scenario(), all.Unicast.scenario(),
+		all.Offline.scenario(),
+	}, nil
 }
 
 // benchClientsCmd is a process full of clients, which the bench starts for itself.

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +65,7 @@ func nothingLeft(t *testing.T, dir string) {
 }
 
 func TestBench_IdleCountsEverySession(t *testing.T) {
+	t.Parallel()
 	f := benched(t, "idle", "--low", "20", "--clients", "50", "--window", "1s", "--heartbeat", "1s", "--settle", "0s")
 	if f["sessions"] != 50 {
 		t.Errorf("%v sessions, want 50", f["sessions"])
@@ -78,13 +81,78 @@ func TestBench_IdleCountsEverySession(t *testing.T) {
 }
 
 func TestBench_BroadcastReachesEveryone(t *testing.T) {
+	t.Parallel()
 	f := benched(t, "broadcast", "--clients", "50", "--rounds", "4", "--runs", "2")
 	if f["deliveries"] != 200 || f["deliveries_missing"] != 0 {
 		t.Errorf("%v deliveries and %v missing, want 200 and 0", f["deliveries"], f["deliveries_missing"])
 	}
 }
 
+func TestBench_ConnectWelcomesEveryone(t *testing.T) {
+	t.Parallel()
+	f := benched(t, "connect", "--clients", "20", "--count", "30", "--at-once", "8")
+	if f["connects"] != 120 {
+		t.Errorf("%v connects, want 120", f["connects"])
+	}
+}
+
+func TestBench_SustainDropsNothing(t *testing.T) {
+	t.Parallel()
+	f := benched(t, "sustain", "--clients", "50", "--duration", "300ms", "--window", "8")
+	if f["deliveries"] == 0 || f["deliveries_missing"] != 0 || f["clients_lost"] != 0 {
+		t.Errorf("%v deliveries, %v missing, %v clients lost", f["deliveries"], f["deliveries_missing"], f["clients_lost"])
+	}
+}
+
+func TestBench_UnicastArrivesInAllFourWays(t *testing.T) {
+	t.Parallel()
+	f := benched(t, "unicast", "--clients", "50", "--duration", "200ms", "--batch", "10", "--window", "40")
+	if f["messages"] == 0 || f["messages_missing"] != 0 {
+		t.Errorf("%v messages, %v missing", f["messages"], f["messages_missing"])
+	}
+	for _, way := range []string{"live_single", "live_batch", "stored_single", "stored_batch"} {
+		if f[way+"_messages_per_s"] <= 0 {
+			t.Errorf("%s: nothing arrived", way)
+		}
+	}
+}
+
+func TestBench_OfflineStoresWhatItSends(t *testing.T) {
+	t.Parallel()
+	f := benched(t, "offline", "--users", "50", "--duration", "200ms", "--connections", "2", "--batch", "10")
+	if n := f["messages"]; n < 10 || n != math.Trunc(n/10)*10 {
+		t.Errorf("%v messages, want whole batches of 10", n)
+	}
+}
+
+func TestBench_AllIsEveryScenarioWithItsDefaults(t *testing.T) {
+	t.Parallel()
+	got, err := (&benchAllCmd{}).scenarios()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range got {
+		names = append(names, s.Name())
+	}
+	if want := []string{"idle", "connect", "broadcast", "sustain", "unicast", "offline"}; !slices.Equal(names, want) {
+		t.Errorf("got %v, want %v", names, want)
+	}
+	want := &bench.Idle{Low: 5000, High: 18000, Window: time.Minute, Heartbeat: time.Minute, Settle: 3 * time.Second}
+	if got := got[0].(*bench.Idle); *got != *want {
+		t.Errorf("idle is %+v, want %+v", got, want)
+	}
+	got, err = (&benchAllCmd{Clients: 100, Duration: time.Second}).scenarios()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := got[0].(*bench.Idle); i.High != 100 || i.Low != 25 || i.Window != time.Second {
+		t.Errorf("bounded, idle is %+v", i)
+	}
+}
+
 func TestBench_InterruptedLeavesNothing(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
@@ -152,6 +220,7 @@ func serving(t *testing.T, data string) *child.Process {
 func asCarillon() []string { return append(os.Environ(), beCarillon+"=1") }
 
 func TestBench_ARunningServerIsMeasuredAndLeftRunning(t *testing.T) {
+	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	srv := serving(t, data)
 	dir := t.TempDir()
@@ -174,6 +243,7 @@ func TestBench_ARunningServerIsMeasuredAndLeftRunning(t *testing.T) {
 }
 
 func TestBench_RefusesWhatItCannotMeasure(t *testing.T) {
+	t.Parallel()
 	elsewhere := devData(t, "http://192.0.2.1:8080", "http://192.0.2.1:8081")
 	stranger := devData(t, "http://127.0.0.1:1", "http://127.0.0.1:1")
 	if err := os.WriteFile(filepath.Join(stranger, "dev.pid"), []byte("1\n"), 0o600); err != nil {
@@ -201,6 +271,15 @@ func TestBench_RefusesWhatItCannotMeasure(t *testing.T) {
 		{[]string{"idle", "--low", "5", "--clients", "5"}, exitUsage, "--low"},
 		{[]string{"idle", "--window", "10ms"}, exitUsage, "--window"},
 		{[]string{"idle", "--heartbeat", "10ms"}, exitUsage, "--heartbeat"},
+		{[]string{"connect", "--count", "0"}, exitUsage, "--count"},
+		{[]string{"connect", "--at-once", "0"}, exitUsage, "--at-once"},
+		{[]string{"sustain", "--window", "5000"}, exitUsage, "--window"},
+		{[]string{"sustain", "--connections", "0"}, exitUsage, "--connections"},
+		{[]string{"unicast", "--batch", "501"}, exitUsage, "--batch"},
+		{[]string{"unicast", "--window", "99"}, exitUsage, "--window"},
+		{[]string{"offline", "--duration", "2h"}, exitUsage, "--duration"},
+		{[]string{"offline", "--users", "0"}, exitUsage, "--users"},
+		{[]string{"all", "--clients", "-1"}, exitUsage, "--clients"},
 		{[]string{"broadcast", "--server-flag=--no-such-flag", "--clients", "2"}, exitFailed, "no-such-flag"},
 	}
 	for _, c := range cases {

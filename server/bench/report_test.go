@@ -1,0 +1,79 @@
+package bench
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+func TestResult_SeveralRunsAreMedianAndBounds(t *testing.T) {
+	r := Result{Scenario: "broadcast", Settings: map[string]any{"clients": 10}}
+	for _, v := range []float64{9, 30, 12, 11} {
+		r.add(&world{values: map[string]float64{"cpu_us_per_delivery": v, "deliveries": 300}, notes: []string{"the same"}})
+	}
+	r.summarize()
+	if len(r.Figures) != 2 || len(r.Notes) != 1 {
+		t.Fatalf("got %+v", r)
+	}
+	f := r.Figures[0]
+	if f.Min != 9 || f.Value != 11.5 || f.Max != 30 || len(f.Runs) != 4 || f.Target != 12 || !f.reached(f.Target) {
+		t.Errorf("got %+v", f)
+	}
+	rep := Report{Results: []Result{r}}
+	b, err := json.Marshal(rep)
+	if err != nil || !strings.Contains(string(b), `"name":"cpu_us_per_delivery"`) {
+		t.Errorf("%s (%v)", b, err)
+	}
+	var text strings.Builder
+	if err := rep.Write(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"median", "max", "≤ 12 yes", "≤ 11 NO", "note: the same"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is not in\n%s", want, text.String())
+		}
+	}
+}
+
+func TestColumns_AlignTextAndNumbers(t *testing.T) {
+	got := columns([][]string{{"", "value", "unit"}, {"µ", "1", "µs"}, {"longer", "12 345", ""}})
+	want := "         value  unit\nµ            1  µs\nlonger  12 345\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestNumber_HasTheDigitsItIsWorth(t *testing.T) {
+	for v, want := range map[float64]string{
+		0: "0", 0.12345: "0.123", 3.14159: "3.14", 5: "5", 99.5: "99.50", 100.4: "100", 1234567: "1 234 567", -1234: "-1 234", -12.5: "-12.50",
+	} {
+		if got := number(v); got != want {
+			t.Errorf("%v: got %q, want %q", v, got, want)
+		}
+	}
+}
+
+func TestDefinitions_NamesAreStableAndUnique(t *testing.T) {
+	for scenario, ds := range definitions {
+		seen := map[string]bool{}
+		for _, d := range append(ds[:len(ds):len(ds)], ownFigures...) {
+			if seen[d.name] || d.name == "" || d.text == "" || d.better == "" {
+				t.Errorf("%s: %+v is there twice, or lacks a part", scenario, d)
+			}
+			seen[d.name] = true
+		}
+	}
+}
+
+func TestLoopback_AcceptsThisMachineAlone(t *testing.T) {
+	for address, want := range map[string]string{
+		"http://127.0.0.1:8080": "127.0.0.1:8080", "http://localhost:80": "127.0.0.1:80", "http://[::1]:8080": "[::1]:8080",
+		"http://127.1.2.3:1":    "127.1.2.3:1",
+		"http://192.0.2.1:8080": "", "http://example.org:80": "", "https://127.0.0.1:1": "", "http://0.0.0.0:80": "", "::": "",
+	} {
+		got, err := loopback(address)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: got %q, %v, want %q", address, got, err, want)
+		}
+	}
+}
