@@ -87,23 +87,44 @@ func (r *Room) ackLoop(ctx context.Context) {
 	defer common.Stop()
 	gone := make([]leaving, 0, maxAcks)
 	for {
+		// Of several that are ready a select takes any. So it only waits, and what is done does not depend on which it took: a
+		// run that is played again has to do the same.
+		var ownDue, commonDue bool
 		select {
 		case <-own.C:
-			r.writeAcks(ctx, r.acks.collect(false))
+			ownDue = true
 		case <-common.C:
-			r.writeAcks(ctx, r.acks.collect(true))
+			commonDue = true
 		case <-r.leavings.ready:
-			for {
-				gone = r.leavings.poll(gone)
-				if len(gone) == 0 {
-					break
-				}
-				r.leave(ctx, gone)
-			}
-			if r.leavings.isClosed() {
-				return
-			}
 		}
+		ownDue = took(own.C) || ownDue
+		commonDue = took(common.C) || commonDue
+		r.leaveAll(ctx, gone)
+		if ownDue || commonDue {
+			r.writeAcks(ctx, r.acks.collect(commonDue))
+		}
+		if r.leavings.isClosed() {
+			return
+		}
+	}
+}
+
+func took(tick <-chan time.Time) bool {
+	select {
+	case <-tick:
+		return true
+	default:
+		return false
+	}
+}
+
+// leaveAll lets everybody leave who ended. gone is scratch.
+func (r *Room) leaveAll(ctx context.Context, gone []leaving) {
+	for {
+		if gone = r.leavings.poll(gone); len(gone) == 0 {
+			return
+		}
+		r.leave(ctx, gone)
 	}
 }
 
