@@ -40,10 +40,11 @@ func (c *checker) lost() {
 const never = time.Duration(-1)
 
 // dueFrom returns, for each slot, the moment from which on what is sent has to reach the device. It begins anew only if the
-// store lost what it knew of the device.
+// store lost what it knew of the device: then nothing holds back for it what others acknowledged, until it connects again.
 func (c *checker) dueFrom(dev Device) [2]time.Duration {
 	due := [2]time.Duration{never, never}
 	first := true
+	var since time.Duration // when it connected first
 	for _, r := range c.byDev[dev] {
 		if r.Kind != Online {
 			continue
@@ -54,11 +55,22 @@ func (c *checker) dueFrom(dev Device) [2]time.Duration {
 				due[k] = r.At
 			case !first && r.Begins[k] == FromHead && c.lostSince(dev.Product, due[k], r.At):
 				due[k] = r.At
+			case !first && c.lostWhole(since, r.At):
+				due[k] = r.At
 			}
 		}
-		first = false
+		if first {
+			first, since = false, r.At
+		}
 	}
 	return due
+}
+
+// lostWhole reports whether the store as a whole fell back, before the second moment, to what it was before the first.
+func (c *checker) lostWhole(first, before time.Duration) bool {
+	return slices.ContainsFunc(c.losses, func(l Record) bool {
+		return l.Product == "" && l.Since <= first && l.At >= first && l.At < before
+	})
 }
 
 // excused reports whether the store said that it lost what it accepted then.

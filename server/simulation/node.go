@@ -141,6 +141,8 @@ func (s steady) Uint64() uint64 {
 	return x ^ x>>31
 }
 
+func (b *backend) isBroken() bool { return b.db != nil && b.db.Health() != nil }
+
 // openBackend opens the stores, empty or as they were left.
 func (w *world) openBackend() error {
 	w.boots++ // so that no lane draws what one of an earlier life drew

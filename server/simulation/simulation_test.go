@@ -6,6 +6,8 @@ import (
 	"flag"
 	"io"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 )
@@ -16,6 +18,16 @@ var (
 	firstFlag = flag.Uint64("first-seed", 1, "the first of them")
 )
 
+// TestMain gives a world one processor and no garbage collection while it lives: then a goroutine runs until it blocks, and
+// what two of them do in one step has an order too.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(1 << 30)
+	os.Exit(m.Run())
+}
+
 func simulate(t *testing.T, seed uint64, trace io.Writer) (res Result) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -24,6 +36,7 @@ func simulate(t *testing.T, seed uint64, trace io.Writer) (res Result) {
 			t.Fatal(err)
 		}
 	})
+	runtime.GC()
 	return res
 }
 

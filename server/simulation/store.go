@@ -25,6 +25,7 @@ type weather struct {
 type link struct {
 	saver.Store
 	weather *weather
+	broken  func() bool // the store takes nothing more, for the rest of this life
 	dead    chan struct{} // closed when the process is killed: nothing that it asks for happens after that
 	killed  atomic.Bool
 	open    *lane
@@ -35,7 +36,7 @@ type link struct {
 
 func (w *world) link(name string, s saver.Store) *link {
 	return &link{
-		Store: s, weather: &w.weather, dead: make(chan struct{}),
+		Store: s, weather: &w.weather, broken: w.back.isBroken, dead: make(chan struct{}),
 		open: w.sched.lane(name + "/open"), reads: w.sched.lane(name + "/read"), acks: w.sched.lane(name + "/ack"),
 		changes: w.sched.lane(name + "/changes"),
 	}
@@ -87,7 +88,11 @@ func (k *link) call(ctx context.Context, l *lane, do func() error) error {
 	if l != nil && l.chance(k.weather.refuse) {
 		return errStore
 	}
-	if err := do(); err != nil {
+	err := do()
+	if l != nil && l == k.acks && k.broken() {
+		return errStore // what nobody waits to be flushed fails or not as the fault comes after it or before
+	}
+	if err != nil {
 		return err
 	}
 	if err := k.way(ctx, l); err != nil {
