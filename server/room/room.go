@@ -66,7 +66,7 @@ type Config struct {
 	QueueBytes      int           // 256 KiB a session
 	FrameBytes      int           // largest client frame, told in welcome: 16 KiB
 	FramesPerSecond int           // of a client: 20
-	Openers         int           // connects in progress at once: 64
+	Openers         int           // connects in progress at once: 256, so that many share a flush of the store
 	Readers         int           // slot reads in progress at once: 4
 	ReadBatch       int           // slots in one of them: 16
 	Deliverers      int           // fan-out workers: GOMAXPROCS
@@ -99,7 +99,7 @@ func (c Config) withDefaults() Config {
 	def(&c.QueueBytes, 256<<10)
 	def(&c.FrameBytes, 16<<10)
 	def(&c.FramesPerSecond, 20)
-	def(&c.Openers, 64)
+	def(&c.Openers, 256)
 	def(&c.Readers, 4)
 	def(&c.ReadBatch, 16)
 	def(&c.Deliverers, runtime.GOMAXPROCS(0))
