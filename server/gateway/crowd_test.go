@@ -28,6 +28,7 @@ type crowd struct {
 	sims []sim
 
 	nudge chan struct{} // holds a token while somebody is ready
+	moved chan struct{} // holds a token after the driver did something
 	halt  chan struct{} // closed by stop
 	done  chan struct{} // closed by the driver
 
@@ -39,13 +40,16 @@ type crowd struct {
 	batch  transport.Batch
 	next   int // device that connects next
 	beat   int // device that sends its ping next
+	leaver int // device that leaves next
 
 	wanted   atomic.Int64 // how many are to be connected
+	leave    atomic.Int64 // how many break their connection in each step, and connect again
 	accepted atomic.Int64
 	welcomed atomic.Int64
 	messages atomic.Int64
 	pongs    atomic.Int64
 	ended    atomic.Int64
+	why      atomic.Uint32 // wire.CloseCode of the last one that ended
 }
 
 // sim is one device and its connection.
@@ -58,12 +62,14 @@ type sim struct {
 	cut    bool
 	code   wire.CloseCode
 
-	gone bool // owned by the driver
+	// Owned by the driver.
+	open bool // welcomed
+	gone bool // ended by the node
 }
 
 const (
 	// crowdWindow is how many connects are under way at once.
-	crowdWindow = 512
+	crowdWindow = 1024
 	crowdStep   = 20 * time.Millisecond
 	crowdBeat   = 25 * time.Second // less than the interval that the node names
 )
@@ -73,7 +79,7 @@ func newCrowd(g *Gateway, n int) *crowd {
 	f := g.Dev()
 	c := &crowd{
 		g: g, sign: auth.SigningKey{ID: catalog.KeyID(f.KeyID), Alg: catalog.HS256, Private: f.Key},
-		sims: make([]sim, n), nudge: make(chan struct{}, 1), halt: make(chan struct{}), done: make(chan struct{}),
+		sims: make([]sim, n), nudge: make(chan struct{}, 1), moved: make(chan struct{}, 1), halt: make(chan struct{}), done: make(chan struct{}),
 		batch: transport.Batch{MaxOuts: 64, MaxSize: 64 << 10},
 	}
 	for i := range c.sims {
@@ -88,15 +94,26 @@ func (c *crowd) connect(t testing.TB, n int) {
 	t.Helper()
 	c.wanted.Store(int64(n))
 	c.signal()
-	for c.welcomed.Load() < int64(n) {
+	c.wait(t, func() bool { return c.welcomed.Load() >= int64(n) })
+}
+
+// settle returns when nobody connects any more.
+func (c *crowd) settle(t testing.TB) {
+	t.Helper()
+	c.wait(t, func() bool { return c.accepted.Load() == c.welcomed.Load() && c.g.room.Count() == int(c.wanted.Load()) })
+}
+
+// wait waits until something is so, looking whenever the driver did something, and fails if a device is sent away.
+func (c *crowd) wait(t testing.TB, so func() bool) {
+	t.Helper()
+	for !so() {
 		if c.ended.Load() > 0 {
-			t.Fatal("a device was sent away")
+			t.Fatalf("a device was sent away as %v", wire.CloseCode(c.why.Load()))
 		}
-		runtime.Gosched()
 		select {
 		case <-c.done:
 			t.Fatal("the crowd is gone")
-		case <-time.After(crowdStep):
+		case <-c.moved:
 		}
 	}
 }
@@ -149,6 +166,7 @@ func (c *crowd) drive() {
 	defer close(c.done)
 	t := time.NewTicker(crowdStep)
 	defer t.Stop()
+	last := time.Now()
 	for {
 		select {
 		case <-c.halt:
@@ -156,9 +174,17 @@ func (c *crowd) drive() {
 		case <-c.nudge:
 			c.serve()
 		case <-t.C:
-			c.ping()
+		}
+		if late := time.Since(last); late >= crowdStep {
+			last = last.Add(late)
+			c.ping(late)
+			c.churn()
 		}
 		c.dial()
+		select {
+		case c.moved <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -178,22 +204,24 @@ func (c *crowd) serve() {
 			if !s.sess.Take(&c.batch) {
 				break
 			}
-			c.count()
+			c.count(s)
 		}
 		if code != 0 && !s.gone {
 			s.gone = true
 			s.sess.Closed(code)
+			c.why.Store(uint32(code))
 			c.ended.Add(1)
 		}
 	}
 }
 
-func (c *crowd) count() {
+func (c *crowd) count(s *sim) {
 	for i := range c.batch.Outs {
 		switch o := &c.batch.Outs[i]; o.Frame.(type) {
 		case nil:
 			c.messages.Add(1)
 		case *wire.Welcome:
+			s.open = true
 			c.welcomed.Add(1)
 		case *wire.Pong:
 			c.pongs.Add(1)
@@ -203,19 +231,37 @@ func (c *crowd) count() {
 
 // dial connects as many as the window has room for.
 func (c *crowd) dial() {
-	for n := c.wanted.Load(); int64(c.next) < n && int64(c.next)-c.welcomed.Load() < crowdWindow; c.next++ {
-		s := &c.sims[c.next]
-		// As a transport decodes it: nothing of the frame is shared with anything else.
-		f, err := wire.DecodeClient(wire.JSON, wire.Append(nil, wire.JSON, &wire.Connect{Version: wire.Version, Token: c.token(c.next)}))
-		if err != nil {
-			panic(err)
+	for n := c.wanted.Load(); int64(c.next) < n && c.accepted.Load()-c.welcomed.Load() < crowdWindow; c.next++ {
+		c.connectOne(c.next)
+	}
+}
+
+func (c *crowd) connectOne(i int) {
+	s := &c.sims[i]
+	// As a transport decodes it: nothing of the frame is shared with anything else.
+	f, err := wire.DecodeClient(wire.JSON, wire.Append(nil, wire.JSON, &wire.Connect{Version: wire.Version, Token: c.token(i)}))
+	if err != nil {
+		panic(err)
+	}
+	s.sess, err = c.g.room.Accept(s, transport.Meta{Kind: transport.WebSocket, UserAgent: strings.Clone("crowd")})
+	if err != nil {
+		c.ended.Add(1) // the test is over
+		s.gone = true
+		return
+	}
+	c.accepted.Add(1)
+	s.sess.Receive(f)
+}
+
+// churn has some devices lose their connection and connect again, once everybody is there.
+func (c *crowd) churn() {
+	for n := c.leave.Load(); n > 0 && c.next == len(c.sims) && c.accepted.Load()-c.welcomed.Load() < crowdWindow; n-- {
+		c.leaver = (c.leaver + 1) % c.next
+		if s := &c.sims[c.leaver]; s.open && !s.gone {
+			s.open = false
+			s.sess.Closed(wire.CloseLost)
+			c.connectOne(c.leaver)
 		}
-		s.sess, err = c.g.room.Accept(s, transport.Meta{Kind: transport.WebSocket, UserAgent: strings.Clone("crowd")})
-		if err != nil {
-			panic(err)
-		}
-		c.accepted.Add(1)
-		s.sess.Receive(f)
 	}
 }
 
@@ -233,14 +279,18 @@ func (c *crowd) token(i int) string {
 
 func crowdUser(i int) push.UserID { return push.UserID(fmt.Sprintf("user-%08d", i)) }
 
-// ping has the next devices send theirs, so many that everybody's comes around in time.
-func (c *crowd) ping() {
+// ping has the next devices send theirs, so many that everybody's comes around in time, however late the driver is.
+func (c *crowd) ping(late time.Duration) {
 	if c.next == 0 {
 		return
 	}
-	for range c.next/int(crowdBeat/crowdStep) + 1 {
+	round := crowdBeat
+	if c.next < len(c.sims) {
+		round /= 2 // a round over a crowd that grows takes longer
+	}
+	for range int(float64(c.next)*float64(late)/float64(round)) + 1 {
 		c.beat = (c.beat + 1) % c.next
-		if s := &c.sims[c.beat]; !s.gone {
+		if s := &c.sims[c.beat]; s.open && !s.gone {
 			s.sess.Receive(&wire.Ping{})
 		}
 	}
