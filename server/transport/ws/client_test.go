@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -195,6 +196,42 @@ func (c *rawClient) ends(t *testing.T) {
 	if _, err := io.Copy(io.Discard, c.br); err != nil && strings.Contains(err.Error(), "timeout") {
 		t.Fatal("the server does not close")
 	}
+}
+
+// next returns the next frame.
+func (c *rawClient) next(t *testing.T) (first opcode, payload string) {
+	t.Helper()
+	c.nc.SetReadDeadline(time.Now().Add(patience))
+	first, b, err := c.readFrame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first, string(b)
+}
+
+// full reads as much as fits into b.
+func (c *rawClient) full(t *testing.T, b []byte) {
+	t.Helper()
+	c.nc.SetReadDeadline(time.Now().Add(patience))
+	if n, err := io.ReadFull(c.br, b); err != nil {
+		t.Fatalf("after %d of %d bytes: %v", n, len(b), err)
+	}
+}
+
+// rest writes b, if there is any, and returns what comes up to the end of the stream, which the server has to bring about.
+func (c *rawClient) rest(t *testing.T, b []byte) []byte {
+	t.Helper()
+	c.nc.SetReadDeadline(time.Now().Add(patience))
+	if len(b) > 0 {
+		if err := c.write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rest, err := io.ReadAll(c.br)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal("the server does not close")
+	}
+	return rest
 }
 
 // patience is how long a test waits for what must happen before it fails.

@@ -3,6 +3,7 @@ package ws
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ type session struct {
 	frames   chan wire.Frame
 	refusals chan error
 	alives   chan struct{}
+	alive    atomic.Int64 // calls of Alive, also those for which alives had no room
 	closed   chan wire.CloseCode
 
 	mu    sync.Mutex
@@ -55,8 +57,15 @@ type session struct {
 }
 
 func (s *session) Receive(f wire.Frame)       { s.frames <- f }
-func (s *session) Alive()                     { s.alives <- struct{}{} }
 func (s *session) Closed(code wire.CloseCode) { s.closed <- code }
+
+func (s *session) Alive() {
+	s.alive.Add(1)
+	select {
+	case s.alives <- struct{}{}:
+	default:
+	}
+}
 
 func (s *session) Refuse(err error) {
 	s.refusals <- err

@@ -45,18 +45,6 @@ func request(t *testing.T, addr, raw string) (*http.Response, problem) {
 	return res, p
 }
 
-func without(header string) string {
-	var lines []string
-	for line := range strings.SplitSeq(handshake, "\r\n") {
-		if !strings.HasPrefix(line, header+":") {
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, "\r\n")
-}
-
-func with(line string) string { return strings.TrimSuffix(handshake, "\r\n") + line + "\r\n\r\n" }
-
 func TestServeHTTP_RefusalsAreProblems(t *testing.T) {
 	full := push.Errorf(push.KindUnavailable, "overloaded", "the node is full")
 	full.After = 2100 * time.Millisecond

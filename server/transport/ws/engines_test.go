@@ -1,0 +1,22 @@
+package ws
+
+import "testing"
+
+// engine is a way to drive connections; every rule of RFC 6455 has to hold on each of them.
+type engine struct {
+	name string
+	cfg  Config
+}
+
+func allEngines() []engine {
+	return []engine{
+		{name: "goroutine"},
+	}
+}
+
+// engines runs f on every engine. What f starts with a Config, it starts with the one it is given, completed.
+func engines(t *testing.T, f func(t *testing.T, cfg Config)) {
+	for _, e := range allEngines() {
+		t.Run(e.name, func(t *testing.T) { f(t, e.cfg) })
+	}
+}
