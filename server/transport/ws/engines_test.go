@@ -10,7 +10,8 @@ type engine struct {
 
 func allEngines() []engine {
 	return []engine{
-		{name: "goroutine"},
+		{"default", Config{}}, // epoll where there is one
+		{"goroutine", Config{Engine: EngineGoroutine}},
 	}
 }
 
