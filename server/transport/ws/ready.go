@@ -18,7 +18,7 @@ type readyList struct {
 	there sync.Cond
 	// Guarded by mu, and so are conn.next, conn.prev and conn.share while the connection is in the list.
 	lists  [2]struct{ head, tail *conn }
-	run    int // connections from the direct list in a row
+	run    int // connections from the direct list in a row, while the other one was waiting
 	closed bool
 }
 
@@ -85,9 +85,12 @@ func (l *readyList) pop() *conn {
 	for !l.closed {
 		direct, bulk := l.lists[transport.Direct].head, l.lists[transport.Bulk].head
 		c := direct
-		if direct == nil || bulk != nil && l.run >= directTurns {
+		switch {
+		case bulk == nil: // nobody waits for a turn
+			l.run = 0
+		case direct == nil || l.run == directTurns:
 			c, l.run = bulk, 0
-		} else {
+		default:
 			l.run++
 		}
 		if c != nil {

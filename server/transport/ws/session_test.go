@@ -54,6 +54,7 @@ type session struct {
 	queue []wire.Out
 	gate  chan struct{} // when set, Take waits until it is closed
 	takes chan struct{} // when set, gets a value before Take waits
+	taken func()        // when set, is called by a Take that finds something
 }
 
 func (s *session) Receive(f wire.Frame)       { s.frames <- f }
@@ -90,6 +91,9 @@ func (s *session) Take(b *transport.Batch) bool {
 		b.Size += s.queue[n].Size()
 	}
 	s.queue = s.queue[n:]
+	if n > 0 && s.taken != nil {
+		s.taken()
+	}
 	return n > 0
 }
 
