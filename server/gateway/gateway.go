@@ -246,6 +246,9 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 		return err
 	}
 	g.ws, err = ws.New(ws.Config{Acceptor: g.room, Origins: cfg.Origins, FrameBytes: rc.FrameBytes, Engine: cfg.Engine, Log: cfg.Log})
+	if err == nil {
+		g.metrics.MustRegister(transportMetrics(g.ws))
+	}
 	return err
 }
 

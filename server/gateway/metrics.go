@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"carillon/server/embedded"
+	"carillon/server/transport/ws"
 )
 
 // storeMetrics are the figures of the embedded store, read when they are asked for.
@@ -31,6 +32,13 @@ func storeMetrics(db *embedded.DB) []prometheus.Collector {
 			return 1
 		}),
 	}
+}
+
+// transportMetrics are the figures of the WebSockets.
+func transportMetrics(t *ws.Transport) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "ws", Name: "writes_total",
+		Help: "Writes to WebSockets, made or tried. Fewer than the frames that were sent: what waits for a client leaves together."},
+		func() float64 { return float64(t.Writes()) })
 }
 
 // quietLog takes what net/http has to say about clients that misbehave.
