@@ -24,6 +24,7 @@ var layers = []struct {
 	{"clock", nil, "time is an argument everywhere"},
 	{"history", nil, "the judge knows nothing of how the system works inside"},
 	{"dev", nil, "a file for developers"},
+	{"proxytest", []string{"clock"}, "a bad network knows bytes alone"},
 	{"config", nil, "the configuration is plain values"},
 	{"wire", []string{"push"}, "transports build on wire, never the other way"},
 	{"transport", []string{"wire", "push"}, "the contract between transports and sessions"},
