@@ -262,9 +262,9 @@ func (c *conn) wrote(closes bool) {
 func (c *conn) release(more bool) {
 	c.mu.Lock()
 	c.drain = resting
-	share := transport.Direct
-	if c.bulk || more && !c.woken {
-		share = transport.Bulk // the rest of a long queue is no reason to go before others
+	share := transport.Bulk // the rest of a long queue is no reason to go before others
+	if c.said != nil || c.closing != 0 || c.woken && !c.bulk {
+		share = transport.Direct
 	}
 	push := (more || c.wantsLocked()) && c.queueLocked()
 	if push {

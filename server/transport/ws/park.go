@@ -113,7 +113,7 @@ func (c *conn) writable() {
 	c.mu.Lock()
 	push := c.drain == stalled && !c.dead
 	if push {
-		c.drain = queued
+		c.drain, c.asked = queued, transport.Bulk
 	}
 	c.mu.Unlock()
 	if push {
