@@ -10,6 +10,7 @@ import (
 // for the last two.
 type freed struct {
 	HeapAlloc  uint64 `json:"heap_alloc"`  // live objects
+	HeapInuse  uint64 `json:"heap_inuse"`  // the same, with the gaps between them
 	HeapSys    uint64 `json:"heap_sys"`    // address space of the heap, with what was given back
 	StackInuse uint64 `json:"stack_inuse"` // of goroutines
 	Sys        uint64 `json:"sys"`
@@ -28,7 +29,7 @@ func (g *Gateway) serveFree(w http.ResponseWriter, _ *http.Request) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	writeJSON(w, http.StatusOK, freed{
-		HeapAlloc: m.HeapAlloc, HeapSys: m.HeapSys, StackInuse: m.StackInuse, Sys: m.Sys, NumGC: m.NumGC,
+		HeapAlloc: m.HeapAlloc, HeapInuse: m.HeapInuse, HeapSys: m.HeapSys, StackInuse: m.StackInuse, Sys: m.Sys, NumGC: m.NumGC,
 		Goroutines: runtime.NumGoroutine(),
 	})
 }

@@ -428,7 +428,7 @@ func TestGateway_MemoryIsGivenBackForOperatorsAlone(t *testing.T) {
 	if status != http.StatusOK {
 		t.Fatalf("answered %d %v", status, before)
 	}
-	for _, name := range []string{"heap_alloc", "heap_sys", "stack_inuse", "sys", "num_gc", "goroutines"} {
+	for _, name := range []string{"heap_alloc", "heap_inuse", "heap_sys", "stack_inuse", "sys", "num_gc", "goroutines"} {
 		if v, ok := before[name].(float64); !ok || v <= 0 {
 			t.Errorf("%s is %v, want a number above zero", name, before[name])
 		}
