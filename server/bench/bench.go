@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"carillon/server/bench/sample"
@@ -178,6 +179,20 @@ func (w *world) run(ctx context.Context, s Scenario) (err error) {
 	if err := w.server.canHold(s.clients()); err != nil {
 		return err
 	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	if c := w.server.child; c != nil {
+		var watching sync.WaitGroup
+		watching.Go(func() {
+			select {
+			case <-c.Exited():
+				fail(errServerGone) // stop tells why
+			case <-ctx.Done():
+			}
+		})
+		defer watching.Wait()
+		defer fail(nil)
+	}
 	if w.facts, err = w.server.facts(ctx); err != nil {
 		return err
 	}
@@ -187,7 +202,7 @@ func (w *world) run(ctx context.Context, s Scenario) (err error) {
 	w.pub = newPublisher(w.server)
 	defer w.pub.close()
 	if s.clients() > 0 {
-		if err := w.startFleet(ctx, s); err != nil {
+		if err := w.startFleet(ctx, s, fail); err != nil {
 			return err
 		}
 		defer func() {
@@ -195,13 +210,18 @@ func (w *world) run(ctx context.Context, s Scenario) (err error) {
 			w.fleet.Stop()
 		}()
 	}
-	return s.run(ctx, w)
+	if err = s.run(ctx, w); err != nil && context.Cause(ctx) != nil {
+		return context.Cause(ctx) // and not what followed from it
+	}
+	return err
 }
+
+var errServerGone = errors.New("the server is gone")
 
 // portsPerAddress is how many connections to one place may begin at one address: the system's range of ports has some 28 000.
 const portsPerAddress = 25_000
 
-func (w *world) startFleet(ctx context.Context, s Scenario) (err error) {
+func (w *world) startFleet(ctx context.Context, s Scenario, lost func(error)) (err error) {
 	var sources []string
 	if s.clients() > portsPerAddress {
 		for i := range w.cfg.Workers {
@@ -218,7 +238,7 @@ func (w *world) startFleet(ctx context.Context, s Scenario) (err error) {
 		},
 		Sources:    sources,
 		Everywhere: w.news.everywhere, Arrived: w.news.arrived,
-		Connected: func(open int) { w.progress("%d clients connected", open) },
+		Connected: func(open int) { w.progress("%d clients connected", open) }, Lost: lost,
 	})
 	return err
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"carillon/server/bench/swarm"
@@ -16,6 +17,9 @@ type Broadcast struct {
 	Rounds  int
 	Body    int // bytes
 }
+
+// maxStalls is how often messages may fail to arrive before the rest is not tried.
+const maxStalls = 3
 
 // warmUp is how many rounds go before those that count.
 const warmUp = 3
@@ -101,6 +105,9 @@ func (w *world) rounds(ctx context.Context, rounds, size int) (meter, error) {
 		}
 		if _, err := one.drain(ctx); err != nil { // what did not arrive is counted at the end
 			return m, err
+		}
+		if one.stalls() > maxStalls {
+			return m, errors.New("messages do not arrive")
 		}
 	}
 	return w.since(before)

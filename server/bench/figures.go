@@ -26,6 +26,7 @@ var definitions = map[string][]definition{
 		{"rss_bytes_per_session_collected", "resident memory a session, after two collections", "B", Lower, 5120, 4096},
 		{"rss_bytes_per_session", "resident memory a session, as it is", "B", Lower, 8192, 6656},
 		{"heap_bytes_per_session", "of it Go's heap (live, after collections)", "B", Lower, 0, 0},
+		{"heap_inuse_bytes_per_session", "the same with the gaps between objects", "B", Lower, 0, 0},
 		{"stack_bytes_per_session", "of it stacks of goroutines", "B", Lower, 0, 0},
 		{"goroutines_per_session", "goroutines a session", "", Lower, 0, 0},
 		{"kernel_bytes_per_session_both_ends", "kernel memory a session (slab and TCP), client and server", "B", Lower, 0, 0},

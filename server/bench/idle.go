@@ -143,6 +143,7 @@ func (s *Idle) figures(w *world, before level, levels [2]level, empty, busy mete
 	w.set("rss_bytes_per_session", slope(low.asIs.RSS, high.asIs.RSS))
 	w.set("rss_bytes_per_session_collected", slope(low.collected.RSS, high.collected.RSS))
 	w.set("heap_bytes_per_session", slope(low.held.HeapAlloc, high.held.HeapAlloc))
+	w.set("heap_inuse_bytes_per_session", slope(low.held.HeapInuse, high.held.HeapInuse))
 	w.set("stack_bytes_per_session", slope(low.held.StackInuse, high.held.StackInuse))
 	w.set("goroutines_per_session", slope(int64(low.held.Goroutines), int64(high.held.Goroutines)))
 	w.set("kernel_bytes_per_session_both_ends", slope(low.kernel.Slab+low.kernel.TCP, high.kernel.Slab+high.kernel.TCP))
@@ -161,6 +162,9 @@ func (s *Idle) figures(w *world, before level, levels [2]level, empty, busy mete
 	}
 	w.set("bench_rss_bytes", float64(high.bench))
 	w.set("bench_bytes_per_client", float64(high.bench-before.bench)/float64(s.High))
+	if w.facts.Running {
+		w.note("the server was running before: its own heartbeat interval applies, and not the one asked for")
+	}
 	w.note("resident memory is from /proc/PID/%s; \"as it is\" is sampled before the collections of its level", high.asIs.Source)
 	w.note("kernel memory is the machine's (Slab of /proc/meminfo, TCP of /proc/net/sockstat): both sockets of a session are in it")
 }

@@ -46,10 +46,14 @@ func startServer(ctx context.Context, cfg Config, heartbeat time.Duration) (s *s
 	}
 	s = &server{temp: temp, data: filepath.Join(temp, "data"), env: cfg.Env}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.stop())
-			s = nil
+		if err == nil {
+			return
 		}
+		stopping := s.stop()
+		if !errors.Is(err, errNotStarted) { // which says already how it ended
+			err = errors.Join(err, stopping)
+		}
+		s = nil
 	}()
 	s.flags = cfg.ServerFlags
 	args := []string{"serve", "--dev", "--data=" + s.data}
@@ -68,6 +72,8 @@ func startServer(ctx context.Context, cfg Config, heartbeat time.Duration) (s *s
 	return s, s.await(ctx)
 }
 
+var errNotStarted = errors.New("the server ended before it was ready")
+
 // await waits until the server that was started is ready.
 func (s *server) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
@@ -77,7 +83,7 @@ func (s *server) await(ctx context.Context) error {
 	for {
 		select {
 		case <-s.child.Exited():
-			return fmt.Errorf("the server ended before it was ready: %w", s.child.Err())
+			return fmt.Errorf("%w: %w", errNotStarted, s.child.Err())
 		case <-ctx.Done():
 			return fmt.Errorf("the server did not become ready: %w\n%s", context.Cause(ctx), s.child.Said())
 		case <-poll.C:
@@ -224,6 +230,7 @@ func (s *server) facts(ctx context.Context) (ServerFacts, error) {
 // held is what /debug/free says.
 type held struct {
 	HeapAlloc  int64 `json:"heap_alloc"`
+	HeapInuse  int64 `json:"heap_inuse"`
 	StackInuse int64 `json:"stack_inuse"`
 	Goroutines int   `json:"goroutines"`
 }

@@ -36,6 +36,7 @@ type Process struct {
 	said   *tail
 	exited chan struct{} // closed when the process is gone
 	err    error         // why it ended; set before that
+	failed bool          // it did not end well, nor by our signal; set before that
 }
 
 // Start starts a process that is left alone.
@@ -88,6 +89,9 @@ func (p *Process) run(started chan<- error) {
 	}
 	if p.err = p.cmd.Wait(); p.err == nil {
 		p.err = errors.New("it ended by itself")
+	} else {
+		status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+		p.failed = !ok || status.Signal() != syscall.SIGTERM
 	}
 	if s := p.said.String(); s != "" {
 		p.err = fmt.Errorf("%w: %s", p.err, s)
@@ -113,8 +117,8 @@ func (p *Process) Err() error {
 // Said returns the last of what the process wrote to standard error so far.
 func (p *Process) Said() string { return p.said.String() }
 
-// Stop ends the process, first in peace and then by force, and waits until it is gone. A process that was gone before, or had to be
-// forced, is an error.
+// Stop ends the process, first in peace and then by force, and waits until it is gone. A process that was gone before, had to be
+// forced, or ended with a failure, is an error.
 func (p *Process) Stop() error {
 	if err := p.Err(); err != nil {
 		if p.Stdin != nil {
@@ -131,6 +135,9 @@ func (p *Process) Stop() error {
 	defer patience.Stop()
 	select {
 	case <-p.exited:
+		if p.failed { // it may have been about to go before we asked
+			return fmt.Errorf("the process did not end well: %w", p.err)
+		}
 		return nil
 	case <-patience.C:
 		_ = p.cmd.Process.Kill()

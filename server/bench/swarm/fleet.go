@@ -28,17 +28,18 @@ type FleetConfig struct {
 	// Sources are addresses to connect from, of which each process gets one in turn; empty: the system's choice.
 	Sources []string
 
-	// What a fleet tells while it counts. Both are called by several goroutines, and do not block.
+	// What a fleet tells. All are called by several goroutines, and do not block.
 	Everywhere func(seq uint64) // all clients have this message
 	Arrived    func(n uint64)   // so many messages more arrived
 	Connected  func(open int)   // so many clients stand
+	Lost       func(error)      // a process went without being asked to
 }
 
 // Start starts the processes of a fleet. Stop ends them.
 func Start(ctx context.Context, cfg FleetConfig) (*Fleet, error) {
 	f := &Fleet{cfg: cfg, done: make(map[uint64]int), open: make([]int, cfg.Processes)}
 	for i := range cfg.Processes {
-		p, err := startProcess(cfg.Command, cfg.Env, func(a *Answer) { f.hear(i, a) })
+		p, err := startProcess(cfg.Command, cfg.Env, func(a *Answer) { f.hear(i, a) }, cfg.Lost)
 		if err != nil {
 			f.Stop()
 			return nil, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"carillon/server/bench/child"
 )
@@ -17,6 +18,7 @@ type process struct {
 	// Static after construction.
 	child *child.Process
 	news  func(*Answer)
+	lost  func(error)
 	ended chan struct{} // closed by listen, when everything that the process said was read
 
 	writing sync.Mutex // held while a command is written
@@ -26,15 +28,17 @@ type process struct {
 	next    int
 	waiting map[int]chan *Answer // each with room for one
 	broken  error                // of what it said; set before ended is closed
+	stopped bool                 // it was asked to end
 }
 
-// startProcess starts a client process. news is called for what no command asked for, one at a time, and does not block.
-func startProcess(command, env []string, news func(*Answer)) (*process, error) {
+// startProcess starts a client process. news is called for what no command asked for, one at a time, and lost if the process goes
+// without being asked to. Neither blocks.
+func startProcess(command, env []string, news func(*Answer), lost func(error)) (*process, error) {
 	c, err := child.Talk(command, env)
 	if err != nil {
 		return nil, fmt.Errorf("swarm: %w", err)
 	}
-	p := &process{child: c, news: news, ended: make(chan struct{}), waiting: make(map[int]chan *Answer)}
+	p := &process{child: c, news: news, lost: lost, ended: make(chan struct{}), waiting: make(map[int]chan *Answer)}
 	go p.listen()
 	return p, nil
 }
@@ -42,6 +46,7 @@ func startProcess(command, env []string, news func(*Answer)) (*process, error) {
 // listen reads what the process says, until it ends. stop waits for it.
 func (p *process) listen() {
 	defer close(p.ended)
+	defer p.tellLost()
 	defer p.child.Stdout.Close()
 	dec := json.NewDecoder(bufio.NewReader(p.child.Stdout))
 	for {
@@ -89,7 +94,7 @@ func (p *process) do(ctx context.Context, c Command) (*Answer, error) {
 	_, err = p.child.Stdin.Write(append(line, '\n')) // a process always reads on, so this does not wait long
 	p.writing.Unlock()
 	if err != nil {
-		return nil, p.gone(ctx)
+		return nil, p.gone()
 	}
 	select {
 	case a := <-answer:
@@ -98,25 +103,41 @@ func (p *process) do(ctx context.Context, c Command) (*Answer, error) {
 		}
 		return a, nil
 	case <-p.ended:
-		return nil, p.gone(ctx)
+		return nil, p.gone()
 	case <-ctx.Done():
 		return nil, fmt.Errorf("swarm: %s: %w", c.Op, context.Cause(ctx))
 	}
 }
 
-// gone returns why a process that does not talk any more is gone.
-func (p *process) gone(ctx context.Context) error {
+// tellLost tells if the process went without being asked to.
+func (p *process) tellLost() {
+	p.mu.Lock()
+	stopped := p.stopped
+	p.mu.Unlock()
+	if !stopped {
+		p.lost(p.gone())
+	}
+}
+
+// gone returns why a process that does not talk any more is gone. One that closed its output, or said what is no answer, ends when
+// it writes the next time, if it has not ended already; it is not waited for.
+func (p *process) gone() error {
+	soon := time.NewTimer(time.Second)
+	defer soon.Stop()
 	select {
 	case <-p.child.Exited():
-	case <-ctx.Done():
+	case <-soon.C:
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fmt.Errorf("swarm: a client process is gone: %w", errors.Join(p.broken, p.child.Err(), context.Cause(ctx)))
+	return fmt.Errorf("swarm: a client process is gone: %w", errors.Join(p.broken, p.child.Err()))
 }
 
 // stop ends the process and waits until it is gone, and with it whoever reads from it.
 func (p *process) stop() {
+	p.mu.Lock()
+	p.stopped = true
+	p.mu.Unlock()
 	_ = p.child.Stop() // what it was asked for has failed before, if it was gone
 	<-p.ended
 }

@@ -8,7 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,22 +49,36 @@ func benched(t *testing.T, args ...string) map[string]float64 {
 	return figures
 }
 
-// nothingLeft fails if the bench left a directory, or a process that knows its directory.
+// nothingLeft fails if the bench left a directory, or a server on one.
 func nothingLeft(t *testing.T, dir string) {
 	t.Helper()
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v (%v)", left, err)
 	}
+	if pids := serversOn(t, dir); len(pids) > 0 {
+		t.Errorf("still running: %v", pids)
+	}
+}
+
+// serversOn returns the processes of servers whose data lies in dir.
+func serversOn(t *testing.T, dir string) []int {
+	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		t.Fatal(err)
 	}
+	var pids []int
 	for _, l := range lines {
-		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), "--data="+dir) {
-			t.Errorf("still running: %q", b)
+		if b, err := os.ReadFile(l); err == nil && strings.Contains(string(b), "\x00--data="+dir) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(l)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
 		}
 	}
+	return pids
 }
 
 func TestBench_IdleCountsEverySession(t *testing.T) {
@@ -153,29 +170,56 @@ func TestBench_AllIsEveryScenarioWithItsDefaults(t *testing.T) {
 
 func TestBench_InterruptedLeavesNothing(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancelCause(t.Context())
-	defer cancel(nil)
-	stop := &hook{text: "broadcast 1 of ", do: func() { cancel(context.Canceled) }}
-	a := &app{stdin: strings.NewReader(""), stdout: stop, stderr: stop, environ: asCarillon()}
-	if code := a.run(ctx, []string{"bench", "broadcast", "--clients", "50", "--rounds", "100000", "--timeout", "20s", "--dir", dir}); code != exitFailed {
-		t.Errorf("code %d, want %d", code, exitFailed)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	code, said := disturbed(ctx, t, t.TempDir(), cancel)
+	if code != exitFailed || ctx.Err() == nil {
+		t.Errorf("code %d, want %d: %s", code, exitFailed, said)
 	}
-	if ctx.Err() == nil {
-		t.Error("it ended before it was interrupted")
-	}
-	nothingLeft(t, dir)
 }
 
-// hook is a writer that acts when a text is written to it.
+func TestBench_AServerThatDiesIsTold(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	code, said := disturbed(t.Context(), t, dir, func() {
+		for _, pid := range serversOn(t, dir) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if code != exitFailed || !strings.Contains(said, "the server: the process ") || !strings.Contains(said, "signal: killed") {
+		t.Errorf("code %d: %s", code, said)
+	}
+}
+
+// disturbed runs a scenario that would take long, does something in its midst, and fails if anything is left.
+func disturbed(ctx context.Context, t *testing.T, dir string, do func()) (code int, said string) {
+	t.Helper()
+	h := &hook{text: "broadcast 1 of ", do: do}
+	a := &app{stdin: strings.NewReader(""), stdout: h, stderr: h, environ: asCarillon()}
+	code = a.run(ctx, []string{"bench", "broadcast", "--clients", "50", "--rounds", "100000", "--timeout", "20s", "--dir", dir})
+	nothingLeft(t, dir)
+	return code, h.said.String()
+}
+
+// hook is a writer that acts when a text is written to it for the first time.
 type hook struct {
 	text string
 	do   func()
+
+	// Guarded by mu.
+	mu   sync.Mutex
+	said strings.Builder
 }
 
 // Write implements io.Writer.
 func (h *hook) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), h.text) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := strings.Contains(h.said.String(), h.text)
+	h.said.Write(p)
+	if !before && strings.Contains(h.said.String(), h.text) {
 		h.do()
 	}
 	return len(p), nil
