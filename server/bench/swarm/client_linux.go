@@ -89,6 +89,11 @@ func (l *loop) start(fd int) error {
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return fmt.Errorf("setsockopt: %w", err)
 	}
+	// A socket that is closed is gone at once. Else thousands would wait for a minute behind each run, and change what is measured
+	// of the kernel's memory in the next.
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return fmt.Errorf("setsockopt: %w", err)
+	}
 	if l.source != nil {
 		// The port is chosen at connect, when the destination is known; else a port would be used up for all of them.
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {

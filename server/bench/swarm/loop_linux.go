@@ -341,7 +341,7 @@ func (l *loop) beatDelay(least float64) int64 {
 func (l *loop) welcomed(fd int32, c *client, heartbeat time.Duration) {
 	if l.beats == nil || l.heartbeat != heartbeat {
 		l.heartbeat = heartbeat
-		l.beats = newWheel(sample.Monotonic(), min(max(heartbeat/64, 10*time.Millisecond), time.Second), heartbeat)
+		l.beats = newWheel(sample.Monotonic(), min(max(heartbeat/512, 10*time.Millisecond), 100*time.Millisecond), heartbeat)
 	}
 	l.beats.add(entry{fd, c.gen}, sample.Monotonic()+l.beatDelay(0))
 }

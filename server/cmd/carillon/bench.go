@@ -25,6 +25,17 @@ type benchCmd struct {
 	All       benchAllCmd       `cmd:"" help:"All of these, one after the other."`
 }
 
+// Help is shown under --help.
+func (benchCmd) Help() string {
+	return `Starts a development server on a temporary directory, connects clients from processes of their own, and measures the
+server from outside. Nothing is left when it ends or is interrupted. Both ends share this machine, which has to run Linux.
+docs/benchmarks/README.md says how to read the figures.
+
+Example:
+
+    carillon bench broadcast --clients 10000 --rounds 30`
+}
+
 // benchFlags are what all scenarios share.
 type benchFlags struct {
 	Data       string        `placeholder:"DIR" help:"Measure the running development server of this data directory, instead of starting one. It gets users whose names begin with bench-."`
