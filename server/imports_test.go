@@ -26,6 +26,7 @@ var layers = []struct {
 	{"dev", nil, "a file for developers"},
 	{"proxytest", []string{"clock"}, "a bad network knows bytes alone"},
 	{"config", nil, "the configuration is plain values"},
+	{"heap", nil, "the collector's settings are the process's, and know nothing of what it does"},
 	{"wire", []string{"push"}, "transports build on wire, never the other way"},
 	{"transport", []string{"wire", "push"}, "the contract between transports and sessions"},
 	{"transport/transporttest", []string{"transport", "wire", "push"}, "a suite knows the contract alone"},
@@ -59,7 +60,7 @@ var layers = []struct {
 	{"bench/swarm", []string{"bench/sample", "bench/child", "auth", "catalog", "wire", "push"}, "clients know the wire alone"},
 	{"gateway", []string{""}, "gateway is the only package that knows all"},
 	{"simulation", []string{""}, "a simulated gateway puts together what gateway does"},
-	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport/ws", "bench"}, "subcommands and flags, nothing else"},
+	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport/ws", "bench", "heap"}, "subcommands and flags, nothing else"},
 }
 
 // contracts are imported without what lies below them: room may import saver, but not saver/pebble.

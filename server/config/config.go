@@ -19,6 +19,7 @@ type Config struct {
 	Shutdown   Shutdown
 	Store      Store
 	Transport  Transport
+	Memory     Memory
 }
 
 // Public is the listener for clients and product servers.
@@ -87,6 +88,15 @@ const (
 type Transport struct {
 	Engine Engine
 }
+
+// Memory bounds what the garbage collector lets the process take.
+type Memory struct {
+	LimitBytes int64 // MemoryAuto: by what the process was given; 0: none
+	GCPercent  int   // how much may be allocated, in percent of what is live, before a collection
+}
+
+// MemoryAuto is Memory.LimitBytes as "auto".
+const MemoryAuto = -1
 
 // Default returns the configuration in which nothing is set.
 func Default() Config {

@@ -87,6 +87,8 @@ func TestLoad_SaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"time out of range", "", "", "heartbeat.interval=1ms", "between 1s and 1h0m0s"},
 		{"not a number", "", "CARILLON_LIMITS_QUEUE_BYTES=much", "", "limits.queue_bytes (CARILLON_LIMITS_QUEUE_BYTES): write a whole"},
 		{"number out of range", "", "", "limits.frame_bytes=10", "between 4096 and 1048576"},
+		{"memory that is no number", "", "", "memory.limit_bytes=half", "write auto, or a whole number"},
+		{"memory that is too little", "", "", "memory.limit_bytes=1000", "it is auto, 0, or at least"},
 		{"not an address", "", "", "public.listen=8080", "write host:port"},
 		{"port out of range", "", "", "public.listen=:65536", "write host:port"},
 		{"same addresses", "", "", "admin.listen=127.0.0.1:8080", "the same address"},
@@ -231,5 +233,26 @@ func TestListenError_NamesTheFlag(t *testing.T) {
 	}
 	if err := ListenError("admin.listen", "203.0.113.1:1", err); !strings.Contains(err.Error(), "--admin-listen") {
 		t.Errorf("got %q, want the flag in it", err)
+	}
+}
+
+func TestLoad_MemoryLimitIsAutoOrNoneOrANumber(t *testing.T) {
+	for value, want := range map[string]int64{"": MemoryAuto, "auto": MemoryAuto, "0": 0, "1073741824": 1 << 30} {
+		s := Sources{Env: []string{"CARILLON_DEV=true"}}
+		if value != "" {
+			s.Env = append(s.Env, "CARILLON_MEMORY_LIMIT_BYTES="+value)
+		}
+		l, err := Load(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.Memory.LimitBytes != want {
+			t.Errorf("%q is %d, want %d", value, l.Memory.LimitBytes, want)
+		}
+		for _, set := range l.Settings() {
+			if shown := set.Value; set.Key == "memory.limit_bytes" && shown != value && (value != "" || shown != "auto") {
+				t.Errorf("%q is shown as %q", value, shown)
+			}
+		}
 	}
 }

@@ -143,6 +143,36 @@ var table = []key{
 	},
 	number("store.cache_bytes", "67108864", "memory for the store's block cache, in bytes", 1<<20, math.MaxInt64,
 		func(c *Config) *int64 { return &c.Store.CacheBytes }),
+	memoryLimit(),
+	number("memory.gc_percent", "100", "how much may be allocated, in percent of what is live, before a collection", 10, 1000,
+		func(c *Config) *int { return &c.Memory.GCPercent }),
+}
+
+// memoryLimit is a number that may also be "auto".
+func memoryLimit() key {
+	k := number("memory.limit_bytes", "auto", "memory above which the collector works harder; auto: 70 % of what the process "+
+		"was given; 0: none", 0, math.MaxInt64, func(c *Config) *int64 { return &c.Memory.LimitBytes })
+	set, get := k.set, k.get
+	k.set = func(c *Config, s string) error {
+		if s == "auto" {
+			c.Memory.LimitBytes = MemoryAuto
+			return nil
+		}
+		if err := set(c, s); err != nil {
+			return errors.New("write auto, or a whole number of bytes")
+		}
+		if n := c.Memory.LimitBytes; n != 0 && n < 64<<20 {
+			return errors.New("it is auto, 0, or at least 67108864")
+		}
+		return nil
+	}
+	k.get = func(c *Config) string {
+		if c.Memory.LimitBytes == MemoryAuto {
+			return "auto"
+		}
+		return get(c)
+	}
+	return k
 }
 
 func text(name, standard, doc string, field func(*Config) *string) key {

@@ -9,6 +9,7 @@ import (
 
 	"carillon/server/config"
 	"carillon/server/gateway"
+	"carillon/server/heap"
 	"carillon/server/room"
 	"carillon/server/transport/ws"
 )
@@ -34,6 +35,9 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	cfg := gatewayConfig(l.Config, a)
+	mem := heap.Apply(heap.Config{LimitBytes: l.Memory.LimitBytes, GCPercent: l.Memory.GCPercent})
+	cfg.Log.Info("memory", "limit_bytes", mem.LimitBytes, "limit_from", mem.LimitFrom,
+		"gc_percent", mem.GCPercent, "gc_percent_from", mem.PercentFrom)
 	g, err := gateway.New(cfg)
 	if err != nil {
 		return err
