@@ -58,11 +58,17 @@ func (s *safeBuffer) String() string {
 // start runs a production node on the file system fs.
 func start(t *testing.T, fs vfs.FS) *node {
 	t.Helper()
+	return startRoom(t, fs, room.Config{CloseTimeout: 2 * time.Second})
+}
+
+// startRoom runs one whose room has these intervals.
+func startRoom(t *testing.T, fs vfs.FS, cfg room.Config) *node {
+	t.Helper()
 	logs := &safeBuffer{}
 	g, err := New(Config{
 		Data: "data", FS: fs, Secret: secret, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
 		Log:  slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Room: room.Config{CloseTimeout: 2 * time.Second},
+		Room: cfg,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -176,12 +182,8 @@ type watcher struct {
 	stop   context.CancelFunc
 }
 
-func (n *node) watch(user, device string, store client.Storage) *watcher {
+func (n *node) token(user, device string) string {
 	n.t.Helper()
-	w := &watcher{
-		got: make(chan *wire.Message, 100), recall: make(chan *wire.Recall, 10), kicked: make(chan *wire.Kick, 1),
-		caught: make(chan struct{}, 100), done: make(chan error, 1),
-	}
 	token, err := auth.Mint(n.sign, auth.Claims{
 		Product: "shop", User: push.UserID(user), Device: push.DeviceID(device), Platform: push.PlatformWeb,
 		Issued: time.Now(), Expires: time.Now().Add(time.Hour),
@@ -189,9 +191,18 @@ func (n *node) watch(user, device string, store client.Storage) *watcher {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	return token
+}
+
+func (n *node) watch(user, device string, store client.Storage) *watcher {
+	n.t.Helper()
+	w := &watcher{
+		got: make(chan *wire.Message, 100), recall: make(chan *wire.Recall, 10), kicked: make(chan *wire.Kick, 1),
+		caught: make(chan struct{}, 100), done: make(chan error, 1),
+	}
 	c, err := client.New(client.Config{
 		URLs:   []string{"ws" + strings.TrimPrefix(urlOf(n.PublicAddr()), "http") + "/connect"},
-		Tokens: client.StaticToken(token), Storage: store, AckEvery: 10 * time.Millisecond,
+		Tokens: client.StaticToken(n.token(user, device)), Storage: store, AckEvery: 10 * time.Millisecond,
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error { w.got <- m; return nil },
 			Recall:  func(_ context.Context, r *wire.Recall) error { w.recall <- r; return nil },
