@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,8 +24,12 @@ import (
 	"carillon/server/dev"
 	"carillon/server/push"
 	"carillon/server/room"
+	"carillon/server/transport/ws"
 	"carillon/server/wire"
 )
+
+// engine is how the nodes of these tests hold connections; make test plays them on every one that the system has.
+var engine = flag.String("engine", "", "epoll or goroutine; by default the best that the system has")
 
 const secret = "kB3xT0q9vWm2ZrY7uN5sLcP8dHfJgA1e"
 
@@ -68,7 +73,7 @@ func startRoom(t *testing.T, fs vfs.FS, cfg room.Config) *node {
 	g, err := New(Config{
 		Data: "data", FS: fs, Secret: secret, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
 		Log:  slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Room: cfg,
+		Room: cfg, Engine: ws.Engine(*engine),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -79,7 +80,7 @@ func newProc(t *testing.T, binary func() (string, error)) *proc {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proc{t: t, bin: bin, data: t.TempDir(), engine: "auto"}
+	p := &proc{t: t, bin: bin, data: t.TempDir(), engine: cmp.Or(*engine, "auto")}
 	t.Cleanup(func() { p.kill() })
 	return p
 }
