@@ -23,6 +23,7 @@ import (
 	"carillon/server/catalog"
 	"carillon/server/client"
 	"carillon/server/push"
+	"carillon/server/transport/ws"
 	"carillon/server/wire"
 )
 
@@ -93,6 +94,7 @@ func TestGateway_AWholeNodeLivesADayOnVirtualTime(t *testing.T) {
 		network := &pipes{listeners: make(map[string]*pipeListener)}
 		g, err := New(Config{
 			Data: "data", FS: vfs.NewMem(), Secret: secret, PublicListen: "public:80", AdminListen: "admin:80", Listen: network.listen,
+			Engine: ws.EngineGoroutine, // an epoll waits for the real world
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -3,8 +3,8 @@
 //
 // # Place in the flow
 //
-// A transport takes a connection out of net/http, hands its descriptor over with [Poller.Adopt], and arms it with a
-// [Handler]. A few loops, one for each processor, wait on an epoll each and call the handler of whatever became readable or
+// A transport takes a connection out of net/http, hands its descriptor over with [Poller.Adopt] into a place that it has
+// reserved before it promised the client anything ([Poller.Reserve]), and arms it with a [Handler]. A few loops, one for each processor, wait on an epoll each and call the handler of whatever became readable or
 // writable. Reading, writing and closing go through the [Socket], never wait, and are the handler's and the transport's to do.
 //
 // The loops themselves wait in Go's own poller, in which an epoll is a descriptor like any other: no thread sits in a system

@@ -223,9 +223,21 @@ func (l *loop) leave(at uint32) {
 	l.free = append(l.free, at)
 }
 
+// Reserve takes a descriptor for the zero Socket s, whose connection is to come: a process that has none left learns it here,
+// while it can still refuse the client. Close gives it back.
+func (p *Poller) Reserve(s *Socket) error {
+	l := p.loops[int(p.next.Add(1))%len(p.loops)]
+	fd, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(l.bell), syscall.F_DUPFD_CLOEXEC, 0)
+	if errno != 0 {
+		return fmt.Errorf("poller: reserve a descriptor: %w", errno)
+	}
+	s.take(l, int(fd))
+	return nil
+}
+
 // Adopt takes the descriptor of a connection, which has to have one of its own (a *net.TCPConn, or what passes its
-// SyscallConn on), for the zero Socket s, and closes nc. The socket can be written and closed from then on; it is read once
-// [Socket.Arm] was called. On an error nc is still the caller's.
+// SyscallConn on), for a reserved Socket, and closes nc. The socket can be written and closed from then on; it is read once
+// [Socket.Arm] was called. On an error both are still the caller's, errors.ErrUnsupported if nc has no descriptor.
 func (p *Poller) Adopt(s *Socket, nc net.Conn) error {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
@@ -235,16 +247,18 @@ func (p *Poller) Adopt(s *Socket, nc net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("poller: adopt: %w", err)
 	}
-	fd, errno := uintptr(0), syscall.Errno(0)
-	if err := raw.Control(func(old uintptr) {
-		fd, _, errno = syscall.Syscall(syscall.SYS_FCNTL, old, syscall.F_DUPFD_CLOEXEC, 0)
-	}); err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == 0 {
+		return net.ErrClosed
+	}
+	var dup error
+	if err := raw.Control(func(old uintptr) { dup = syscall.Dup3(int(old), int(s.open-1), syscall.O_CLOEXEC) }); err != nil {
 		return fmt.Errorf("poller: adopt: %w", err)
 	}
-	if errno != 0 {
-		return fmt.Errorf("poller: adopt: duplicate the descriptor: %w", errno)
+	if dup != nil {
+		return fmt.Errorf("poller: adopt: %w", dup)
 	}
-	s.take(p.loops[int(p.next.Add(1))%len(p.loops)], int(fd))
 	// The connection lives on in the duplicate; this takes the original out of Go's poller.
 	nc.Close()
 	return nil

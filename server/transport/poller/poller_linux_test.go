@@ -109,14 +109,22 @@ func pair(t testing.TB) (near, far *net.TCPConn) {
 	return s.(*net.TCPConn), c.(*net.TCPConn)
 }
 
+func adopt(t *testing.T, p *Poller, s *Socket, nc net.Conn) {
+	t.Helper()
+	if err := p.Reserve(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Adopt(s, nc); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // park gives one end of a connection to the poller and returns its handler and the other end.
 func park(t *testing.T, p *Poller) (*recorder, *net.TCPConn) {
 	t.Helper()
 	near, far := pair(t)
 	r := newRecorder()
-	if err := p.Adopt(&r.sock, near); err != nil {
-		t.Fatal(err)
-	}
+	adopt(t, p, &r.sock, near)
 	if err := r.sock.Arm(r); err != nil {
 		t.Fatal(err)
 	}
@@ -197,9 +205,7 @@ func TestSocket_AwaitWriteBeforeArmIsKept(t *testing.T) {
 	p := newPoller(t, 1)
 	near, far := pair(t)
 	r := newRecorder()
-	if err := p.Adopt(&r.sock, near); err != nil {
-		t.Fatal(err)
-	}
+	adopt(t, p, &r.sock, near)
 	defer r.sock.Close(true)
 	sent := 0
 	for n := 1; n > 0; sent += n {
@@ -368,8 +374,16 @@ func TestPoller_AdoptNeedsADescriptor(t *testing.T) {
 	defer a.Close()
 	defer b.Close()
 	var s Socket
+	if err := p.Reserve(&s); err != nil {
+		t.Fatal(err)
+	}
 	if err := p.Adopt(&s, a); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("adopting a pipe: got %v, want errors.ErrUnsupported", err)
+	}
+	s.Close(false)
+	near, _ := pair(t)
+	if err := p.Adopt(&s, near); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("adopting without a reservation: got %v, want net.ErrClosed", err)
 	}
 }
 

@@ -22,6 +22,9 @@ func (*Poller) Close() error { return nil }
 // Help does nothing.
 func (*Poller) Help() {}
 
+// Reserve fails with errors.ErrUnsupported.
+func (*Poller) Reserve(*Socket) error { return errors.ErrUnsupported }
+
 // Adopt fails with errors.ErrUnsupported.
 func (*Poller) Adopt(*Socket, net.Conn) error { return errors.ErrUnsupported }
 

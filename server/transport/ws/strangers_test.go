@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"flag"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -121,7 +122,10 @@ func own(t *testing.T, tr *Transport, id push.MsgID) (*owned, int) {
 	s := &owned{conn: c, out: wire.Out{Shared: wire.NewShared(m), Slot: push.NoSlot}, gone: make(chan struct{})}
 	c.session = s
 	tr.enter(c)
-	if err := c.adopt(near); err != nil {
+	if err := c.reserve(&http.Request{}); err != nil {
+		t.Error(err)
+	}
+	if err := tr.poller.Load().Adopt(&c.sock, near); err != nil {
 		t.Error(err)
 	}
 	c.stand(nil)

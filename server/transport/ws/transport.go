@@ -105,6 +105,7 @@ type Transport struct {
 	ready   readyList
 	parkMu  sync.Mutex                    // held while poller is made or closed
 	poller  atomic.Pointer[poller.Poller] // of parked connections; nil before the first one
+	noFiles sync.Once                     // says that there are no descriptors left
 	parsers parsers
 	writes  []atomic.Int64 // system calls that wrote: one counter a worker, the last for all who wait
 	drains  sync.Pool      // of *drain, for the goroutines that write by waiting
@@ -149,8 +150,7 @@ func (t *Transport) Engine() Engine {
 	return cmp.Or(t.cfg.Engine, EngineEpoll)
 }
 
-// pollerOf returns the poller of parked connections and makes it for the first one, so that a transport that is never given
-// a socket, as on virtual time, waits on nothing real.
+// pollerOf returns the poller of parked connections, and makes it for the first one.
 func (t *Transport) pollerOf() (*poller.Poller, error) {
 	if p := t.poller.Load(); p != nil {
 		return p, nil

@@ -140,7 +140,11 @@ func (u *upgrade) Write(p []byte) (int, error) { return len(p), nil }
 // bufio has: frames longer than that are read past the buffer, and nothing is written through one.
 func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c := u.c
+	if u.refusal = c.reserve(u.r); u.refusal != nil {
+		return nil, nil, u.refusal
+	}
 	if u.refusal = c.accept(u.r); u.refusal != nil {
+		c.sock.Close(false)
 		return nil, nil, u.refusal
 	}
 	u.taken = true
@@ -153,25 +157,43 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		b, _ := brw.Reader.Peek(n)
 		u.early = append([]byte(nil), b...)
 	}
-	if c.t.Engine() == EngineEpoll && rawOf(nc) != nil {
-		if err := c.adopt(nc); err != nil {
+	if p := c.t.poller.Load(); p != nil && c.t.parks(u.r) {
+		err := p.Adopt(&c.sock, nc)
+		switch {
+		case err == nil:
+			return nil, nil, errParked
+		case !errors.Is(err, errors.ErrUnsupported):
 			nc.Close()
 			return nil, nil, err
 		}
-		return nil, nil, errParked
+		c.sock.Close(false) // what has no descriptor has a goroutine
 	}
 	c.thread = &thread{nc: nc, raw: rawOf(nc), early: u.early}
 	s := stream{nc, c.t, c.thread}
 	return s, bufio.NewReadWriter(bufio.NewReaderSize(s, 16), bufio.NewWriterSize(s, 16)), nil
 }
 
-// adopt takes the socket out of Go's poller.
-func (c *conn) adopt(nc net.Conn) error {
-	p, err := c.t.pollerOf()
-	if err != nil {
-		return err
+// parks reports whether the connection of a request is to be parked.
+func (t *Transport) parks(r *http.Request) bool { return t.Engine() == EngineEpoll && r.TLS == nil }
+
+// reserve makes sure of a descriptor for a connection that is to be parked. The error is a refusal.
+func (c *conn) reserve(r *http.Request) error {
+	if !c.t.parks(r) {
+		return nil
 	}
-	return p.Adopt(&c.sock, nc)
+	p, err := c.t.pollerOf()
+	if err == nil {
+		err = p.Reserve(&c.sock)
+	}
+	if err == nil {
+		return nil
+	}
+	c.t.noFiles.Do(func() {
+		c.t.cfg.Log.Warn("ws: a connection was refused, and so are others without a word here", slog.Any("err", err))
+	})
+	refusal := push.Errorf(push.KindUnavailable, "overloaded", "this node can hold no more connections")
+	refusal.After = time.Second
+	return refusal
 }
 
 // accept asks for a session.
@@ -196,6 +218,7 @@ func (c *conn) accept(r *http.Request) error {
 // finishUnborn ends a connection that had a session before it stood.
 func (c *conn) finishUnborn() {
 	c.drop(wire.CloseLost)
+	c.sock.Close(false)
 	c.mu.Lock()
 	c.done = true
 	c.mu.Unlock()
