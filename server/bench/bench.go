@@ -229,12 +229,16 @@ func (w *world) startFleet(ctx context.Context, s Scenario, lost func(error)) (e
 		}
 	}
 	f := w.server.file
+	users := "bench-" + strings.ToLower(rand.Text()[:8]) + "-"
+	if w.facts.Running {
+		w.note("users of this run, who stay on the server, are %s0 to %d", users, s.clients()-1)
+	}
 	acks := s.Name() == "unicast"
 	w.fleet, err = swarm.Start(ctx, swarm.FleetConfig{
 		Processes: w.cfg.Workers, Command: append([]string{w.cfg.Executable}, w.cfg.Clients...), Env: w.cfg.Env,
 		Setup: swarm.Setup{
 			Transport: "ws", Address: w.server.public, Path: "/connect", Product: f.Product, KeyID: f.KeyID, Key: f.Key,
-			Users: "bench-" + strings.ToLower(rand.Text()[:8]) + "-", Acks: acks,
+			Users: users, Acks: acks,
 		},
 		Sources:    sources,
 		Everywhere: w.news.everywhere, Arrived: w.news.arrived,

@@ -111,5 +111,6 @@ func unicastFigures() []definition {
 	return append(ds,
 		definition{"messages", "messages that arrived", "", Exact, 0, 0},
 		definition{"messages_missing", "messages that did not", "", Exact, 0, 0},
+		definition{"acks", "acknowledgements", "", Exact, 0, 0},
 	)
 }

@@ -51,7 +51,7 @@ func (s *Unicast) run(ctx context.Context, w *world) error {
 	if _, err := w.connect(ctx, 0, s.Clients, atOnce); err != nil {
 		return err
 	}
-	var total, missing float64
+	var total, missing, acks float64
 	var own meter
 	for i, way := range unicastWays {
 		stored, batch := i >= 2, 1
@@ -69,6 +69,7 @@ func (s *Unicast) run(ctx context.Context, w *world) error {
 		w.set(way.name+"_p99_ms", millis(r.Latency.Quantile(0.99)))
 		total += n
 		missing += float64(got.requests)*float64(batch) - n
+		acks += float64(r.Acks)
 		own.wall += got.wall
 		own.clients += got.clients
 		own.self += got.self
@@ -76,6 +77,7 @@ func (s *Unicast) run(ctx context.Context, w *world) error {
 	}
 	w.set("messages", total)
 	w.set("messages_missing", missing)
+	w.set("acks", acks)
 	w.setOwn(own, total)
 	return nil
 }

@@ -131,7 +131,7 @@ func newLoop(out io.Writer) (*loop, error) {
 	}, nil
 }
 
-// close closes every socket; the server sees its clients vanish.
+// close closes every socket; the server sees its clients vanish. Nobody fills the inbox any more.
 func (l *loop) close() {
 	for fd := range l.clients {
 		if l.clients[fd].state != absent {
@@ -139,6 +139,7 @@ func (l *loop) close() {
 		}
 	}
 	unix.Close(l.ep)
+	unix.Close(l.inbox.wake)
 }
 
 // run goes on until there are no more commands.

@@ -25,14 +25,14 @@ func Serve(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer l.close()
 	var reading sync.WaitGroup
 	reading.Go(func() { l.inbox.fill(in) })
-	err = l.run()
-	if err == nil {
-		reading.Wait()
+	if err := l.run(); err != nil {
+		return err // and everything ends with the process
 	}
-	return err // with an error, the reader ends with the process
+	reading.Wait()
+	l.close()
+	return nil
 }
 
 // inbox brings commands to the loop, which sleeps in epoll: an eventfd wakes it.
