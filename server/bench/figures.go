@@ -71,6 +71,10 @@ var definitions = map[string][]definition{
 		{"deliveries", "messages that arrived", "", Exact, 0, 0},
 		{"deliveries_missing", "messages that did not", "", Exact, 0, 0},
 		{"clients_lost", "clients that were cut", "", Exact, 0, 0},
+		{"probe_ping_p50_ms", "meanwhile, a ping to its pong: median", "ms", Lower, 0, 0},
+		{"probe_ping_p99_ms", "meanwhile, a ping to its pong: 99 %", "ms", Lower, 0, 0},
+		{"probe_unicast_p50_ms", "meanwhile, a message to one user, from the request's start: median", "ms", Lower, 0, 0},
+		{"probe_unicast_p99_ms", "meanwhile, a message to one user: 99 %", "ms", Lower, 0, 0},
 	},
 	"unicast": unicastFigures(),
 	"offline": {

@@ -8,7 +8,8 @@ import (
 )
 
 // Sustain measures broadcasts that follow each other as fast as the clients take them. What is under way is bounded, so that no
-// queue of the server runs over; where messages wait for a client, they share a write.
+// queue of the server runs over; where messages wait for a client, they share a write. Meanwhile a few clients more look how
+// long a ping and a message to one user take.
 type Sustain struct {
 	Clients  int
 	Window   int           // broadcasts that some client does not have yet, at most
@@ -60,6 +61,11 @@ func (s *Sustain) run(ctx context.Context, w *world) error {
 	if err := w.begin(ctx, swarm.CountAll); err != nil {
 		return err
 	}
+	probes, err := w.probe(ctx, s.Clients)
+	if err != nil {
+		return err
+	}
+	defer probes.end()
 	win := newWindow(s.Window)
 	w.news.set(win, nil)
 	defer w.news.set(nil, nil)
@@ -67,6 +73,10 @@ func (s *Sustain) run(ctx context.Context, w *world) error {
 		senders: s.Senders, duration: s.Duration, window: win, each: 1,
 		send: func(ctx context.Context, seq uint64) error { return w.pub.broadcast(ctx, w.phase, seq, s.Body) },
 	})
+	if err != nil {
+		return err
+	}
+	pings, unicasts, err := probes.end()
 	if err != nil {
 		return err
 	}
@@ -90,6 +100,10 @@ func (s *Sustain) run(ctx context.Context, w *world) error {
 	w.set("deliveries", n)
 	w.set("deliveries_missing", float64(got.requests)*float64(s.Clients)-n)
 	w.set("clients_lost", float64(gone))
+	w.set("probe_ping_p50_ms", millis(pings.Quantile(0.5)))
+	w.set("probe_ping_p99_ms", millis(pings.Quantile(0.99)))
+	w.set("probe_unicast_p50_ms", millis(unicasts.Quantile(0.5)))
+	w.set("probe_unicast_p99_ms", millis(unicasts.Quantile(0.99)))
 	w.setOwn(got.meter, n)
 	w.set("bench_rss_bytes", float64(r.RSS))
 	return nil

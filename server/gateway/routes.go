@@ -80,6 +80,7 @@ type ready struct {
 	Checks  map[string]string `json:"checks"` // each ok, or why not
 	Version string            `json:"version,omitempty"`
 	Clients int               `json:"clients"`
+	Engine  string            `json:"engine"` // how connections are held
 
 	// What an accepted persistent message survives.
 	Durability string `json:"durability"`
@@ -88,7 +89,7 @@ type ready struct {
 func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	a := ready{
 		Status: "ok", Checks: map[string]string{"store": "ok", "room": "ok"}, Version: g.cfg.Version,
-		Clients: g.room.Count(), Durability: g.saver.Durability().String(),
+		Clients: g.room.Count(), Engine: string(g.Engine()), Durability: g.saver.Durability().String(),
 	}
 	status := http.StatusOK
 	fail := func(check string, err error) {
