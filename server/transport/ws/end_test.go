@@ -1,8 +1,12 @@
 package ws
 
 import (
+	"bufio"
+	"crypto/tls"
 	"errors"
 	"io"
+	"net"
+	"net/http"
 	"runtime"
 	"syscall"
 	"testing"
@@ -12,6 +16,60 @@ import (
 	"carillon/server/push"
 	"carillon/server/wire"
 )
+
+// gathered is a connection that writes nothing before it is told to.
+type gathered struct {
+	net.Conn
+	wait bool
+	buf  []byte
+}
+
+func (c *gathered) Write(p []byte) (int, error) {
+	if c.wait {
+		c.buf = append(c.buf, p...)
+		return len(p), nil
+	}
+	return c.Conn.Write(p)
+}
+
+// TLS tells the end of the stream together with the last bytes before it, where both came at once.
+func TestReader_LastMessageBeforeTheEndOfTLSIsReceived(t *testing.T) {
+	r := newRoom()
+	addr, _, stop := serve(t, Config{Acceptor: r}, nil, new(tls.Config))
+	defer stop(t.Context())
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	g := &gathered{Conn: nc}
+	s := tls.Client(g, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}) // later ones hide what an alert is
+	c := &rawClient{nc: s, br: bufio.NewReader(s)}
+	if err := c.write([]byte(handshake)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := http.ReadResponse(c.br, nil); err != nil {
+		t.Fatal(err)
+	}
+	g.wait = true
+	if err := c.write(frame(fin|opText, ack("last"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	nc.SetWriteDeadline(time.Time{}) // CloseWrite leaves one that has passed
+	if _, err := nc.Write(g.buf); err != nil {
+		t.Fatal(err)
+	}
+	sess := r.session(t)
+	if got := get(t, sess.closed, "Closed"); got != wire.CloseLost {
+		t.Errorf("Closed: got %v, want %v", got, wire.CloseLost)
+	}
+	if len(sess.frames) != 1 {
+		t.Errorf("frames: got %d, want the one before the end", len(sess.frames))
+	}
+}
 
 // The library's connection holds a finalizer and points at itself, which keeps it alive unless it was closed.
 func TestEndedConnection_IsCollected(t *testing.T) {

@@ -156,6 +156,9 @@ func (s stream) take(p []byte) (int, error) {
 		return n, nil
 	}
 	n, err := s.Conn.Read(p)
+	if n > 0 {
+		return n, nil // an error that comes with bytes, as TLS has it, comes again without
+	}
 	if err != nil {
 		s.th.broken = true
 	}
