@@ -93,6 +93,11 @@ func longerThanAllowed() []sent {
 			code:    transport.CodeTooLarge,
 		},
 		sent{
+			name:  "a first message behind a ping",
+			bytes: join(frame(fin|opPing, "?"), longHeader64(fin|opText, transport.MaxFirstFrame+1)),
+			code:  transport.CodeTooLarge,
+		},
+		sent{
 			name: "fragments whose lengths add up to more than 64 bits hold",
 			bytes: join(
 				frame(opText, "{"), longHeader64(opContinue, math.MaxInt64),
