@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -39,7 +40,7 @@ func newStage(t testing.TB, tune func(*Config)) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.noteRenewed()
+	r.renewed.Store(math.MaxInt64 / 2) // its lease holds however long the test takes
 	return &stage{t: t, room: r, ctx: t.Context()}
 }
 
@@ -364,24 +365,42 @@ func TestSession_WakesAgainOnlyForWhatIsMoreUrgent(t *testing.T) {
 }
 
 func TestSession_ClientIsNotSlowWhileItsTransportIsBusyWithOthers(t *testing.T) {
+	broadcast := func(w *world) { w.publish(post{body: `1`, live: true}) }
+	unicast := func(w *world) { w.publish(post{to: []push.UserID{"alice"}, body: `1`, live: true}) }
 	cases := []struct {
-		name string
-		take bool // the transport has begun to write to this client, which then reads nothing
-		want wire.CloseCode
-	}{{"its turn has not come", false, 0}, {"it reads nothing", true, wire.CloseSlow}}
+		name  string
+		take  bool                 // the transport has begun to write to this client, which then reads nothing
+		every func(*world)         // happens every other second
+		at    map[int]func(*world) // happens once, in that second
+		want  wire.CloseCode       // after 16 s; the deadline is 10 s and looked at every 5 s
+	}{
+		{name: "its turn has not come"},
+		{name: "its turn has become urgent a moment ago", at: map[int]func(*world){8: unicast}},
+		{name: "it reads nothing", take: true, want: wire.CloseSlow},
+		{name: "it reads nothing, and more comes for everyone", take: true, every: broadcast, want: wire.CloseSlow},
+		{name: "it reads nothing, and something urgent comes", take: true, at: map[int]func(*world){9: unicast}, want: wire.CloseSlow},
+	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			inWorld(t, oneRoom, nil, func(w *world) {
 				d := w.connect("r1", "alice/phone/android", "")
 				d.freeze()
 				for range 4 {
-					w.publish(post{body: `1`, live: true})
+					broadcast(w)
 				}
 				synctest.Wait()
 				if c.take {
 					d.sess.Take(&transport.Batch{MaxOuts: 1, MaxSize: 1})
 				}
-				time.Sleep(20 * time.Second)
+				for i := range 16 {
+					if f := c.at[i]; f != nil {
+						f(w)
+					}
+					if c.every != nil && i%2 == 0 {
+						c.every(w)
+					}
+					time.Sleep(time.Second)
+				}
 				synctest.Wait()
 				if got := d.closedWith(); got != c.want {
 					t.Errorf("closed with %v, want %v", got, c.want)
@@ -389,6 +408,31 @@ func TestSession_ClientIsNotSlowWhileItsTransportIsBusyWithOthers(t *testing.T) 
 				d.thaw()
 			})
 		})
+	}
+}
+
+func TestSession_TellsWhatItHandedToItsTransport(t *testing.T) {
+	st := newStage(t, nil)
+	c := st.sit("alice", nil)
+	sent := func(own, common push.Position) {
+		t.Helper()
+		live := st.room.Sessions(product, "alice")
+		if len(live) != 1 || live[0].Sent[push.Own].Pos != own || live[0].Sent[push.Common].Pos != common {
+			t.Fatalf("got %+v, want one session that was sent own %d and common %d", live, own, common)
+		}
+	}
+	at := theSlot.Pos
+	sent(at, at)
+	for i := range push.Position(2) {
+		c.s.mu.Lock()
+		c.s.noticeLocked(push.Own, push.Place{Epoch: 1, Lineage: 1, Pos: at + i + 1}, wire.Out{Shared: wire.NewShared(st.message(true))}, nil)
+		c.s.wakeAndUnlock(0, transport.Direct)
+	}
+	st.common(at + 1)
+	st.pass()
+	for _, want := range [][2]push.Position{{at, at}, {at + 1, at}, {at + 2, at}, {at + 2, at + 1}} {
+		sent(want[0], want[1])
+		c.s.Take(&transport.Batch{MaxOuts: 1, MaxSize: 1})
 	}
 }
 

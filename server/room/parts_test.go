@@ -187,8 +187,42 @@ func TestBook_CountsAndFindsAfterRandomComingsAndGoings(t *testing.T) {
 				total++
 			}
 		}
+		named := bs.appendUsers(nil)
+		slices.Sort(named)
+		if want := usersOf(in); !slices.Equal(named, want) {
+			t.Fatalf("the book names %v, want %v", named, want)
+		}
 		if total != len(in) || bs.len() != len(in) {
 			t.Fatalf("the book holds %d by user and %d in all, want %d", total, bs.len(), len(in))
+		}
+	}
+}
+
+func usersOf(ss []*session) []push.UserID {
+	var us []push.UserID
+	for _, s := range ss {
+		us = append(us, s.user())
+	}
+	slices.Sort(us)
+	return slices.Compact(us)
+}
+
+func TestBucket_HoldsWhatComesInASecond(t *testing.T) {
+	const rate = 20
+	var b bucket
+	spendAll := func(now moment) (n int) {
+		for b.spend(now, rate) {
+			n++
+		}
+		return n
+	}
+	second := moment(time.Second)
+	for _, c := range []struct {
+		now  moment
+		want int
+	}{{0, rate}, {0, 0}, {second / 2, rate / 2}, {second, rate / 2}, {100 * second, rate}, {100*second + second/rate, 1}} {
+		if got := spendAll(c.now); got != c.want {
+			t.Errorf("at %v %d frames were let through, want %d", time.Duration(c.now), got, c.want)
 		}
 	}
 }
