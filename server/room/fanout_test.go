@@ -219,6 +219,40 @@ func TestFanout_WaitingBroadcastsWakeEachSessionOnceInTheirOrder(t *testing.T) {
 	}
 }
 
+func TestFanout_WhoStaysIsMetOnceWhoeverLeavesMeanwhile(t *testing.T) {
+	st := newStage(t, nil)
+	next := 0
+	sit := func(n int, onWake func(*seat, transport.Share)) (seats []*seat) {
+		for len(seats) < n {
+			next++
+			if u := push.UserID(fmt.Sprint("user", next)); push.ShardOf(u, shards) == 0 { // a shard of several chunks
+				seats = append(seats, st.sit(u, onWake))
+			}
+		}
+		return seats
+	}
+	leaves := func(c *seat, _ transport.Share) { // whoever is last in the shard's list takes its place there
+		c.s.shard.remove(c.s)
+	}
+	front := sit(2*bulkChunk, leaves)
+	stay := sit(bulkChunk, nil)
+	sit(bulkChunk, func(c *seat, _ transport.Share) { // and somebody comes, behind all
+		leaves(c, transport.Bulk)
+		sit(1, nil)
+	})
+	stay = append(stay, sit(bulkChunk, func(*seat, transport.Share) { // one of the first leaves, in case they come last
+		leaves(front[0], transport.Bulk)
+		front = front[1:]
+	})...)
+	id := st.broadcast()
+	st.pass()
+	for _, c := range stay {
+		if got := c.takes(); !slices.Equal(got, []push.MsgID{id}) {
+			t.Fatalf("who stayed throughout got %v, want %v once", got, id)
+		}
+	}
+}
+
 func TestFanout_WhoStaysMissesNothingWhileOthersComeAndGo(t *testing.T) {
 	st := newStage(t, func(c *Config) { c.Deliverers, c.QueueMessages = 2, 1<<20 })
 	const stay, rounds = 500, 400
