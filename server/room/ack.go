@@ -37,37 +37,39 @@ func (s *session) ackLocked(f *wire.Ack) {
 }
 
 // ackBook holds the sessions whose acknowledgements are not written yet, by slot: the own slot is written soon, since it
-// frees memory, the common one seldom, since everybody's moves with every broadcast.
+// frees memory, the common one seldom, since everybody's moves with every broadcast. Lists and a mark in the session stand in
+// place of maps, which would keep the memory of the largest broadcast for ever.
 type ackBook struct {
 	mu    sync.Mutex
-	dirty [2]map[*session]struct{}
-}
-
-func newAckBook() *ackBook {
-	return &ackBook{dirty: [2]map[*session]struct{}{{}, {}}}
+	dirty [2][]*session // each session that is noted, once
 }
 
 func (b *ackBook) note(s *session, k push.SlotKind) {
 	b.mu.Lock()
-	b.dirty[k][s] = struct{}{}
-	b.mu.Unlock()
+	defer b.mu.Unlock()
+	if !s.noted[k] {
+		s.noted[k] = true
+		b.dirty[k] = append(b.dirty[k], s)
+	}
 }
 
-// collect takes the sessions to be written now. Those of the own slot have their common place written along.
+// collect takes the sessions to be written now. Those of the own slot have their common place written along, so of a session
+// that is in both lists nothing may be left when its turn comes in the second.
 func (b *ackBook) collect(common bool) []*session {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var ss []*session
-	for s := range b.dirty[push.Own] {
-		ss = append(ss, s)
-		delete(b.dirty[push.Common], s)
-	}
-	clear(b.dirty[push.Own])
+	ss := b.takeLocked(push.Own)
 	if common {
-		for s := range b.dirty[push.Common] {
-			ss = append(ss, s)
-		}
-		clear(b.dirty[push.Common])
+		ss = append(ss, b.takeLocked(push.Common)...)
+	}
+	return ss
+}
+
+func (b *ackBook) takeLocked(k push.SlotKind) []*session {
+	ss := b.dirty[k]
+	b.dirty[k] = nil
+	for _, s := range ss {
+		s.noted[k] = false
 	}
 	return ss
 }
@@ -133,13 +135,22 @@ func (r *Room) writeAcks(ctx context.Context, ss []*session) {
 		n := min(len(ss), maxAcks)
 		acks := make([]saver.Ack, 0, n)
 		for _, s := range ss[:n] {
-			acks = append(acks, s.takeAck())
+			if a, some := s.takeAck(); some {
+				acks = append(acks, a)
+			}
+		}
+		if len(acks) == 0 {
+			ss = ss[n:]
+			continue
 		}
 		failpoint.Hit(failpoint.RoomAckTaken)
 		if err := r.ackWithin(ctx, acks); err != nil {
-			r.log.Warn("writing acknowledgements failed; trying again", "count", n, "err", err)
+			r.log.Warn("writing acknowledgements failed; trying again", "count", len(acks), "err", err)
 			for _, s := range ss[:n] {
 				s.ackFailed()
+			}
+			for _, s := range ss[n:] {
+				s.ackDeferred()
 			}
 			return
 		}
@@ -157,20 +168,18 @@ func (r *Room) ackWithin(ctx context.Context, acks []saver.Ack) error {
 	return err
 }
 
-// takeAck returns what the store has not been told yet.
-func (s *session) takeAck() saver.Ack {
+// takeAck returns what the store has not been told yet, and whether there is something.
+func (s *session) takeAck() (a saver.Ack, some bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := saver.Ack{
-		UserRef: s.userRef(),
-		Device:  s.device(),
-	}
+	a = saver.Ack{UserRef: s.userRef(), Device: s.device()}
 	for k := range s.acked {
 		if s.unwritten[k] {
 			a.Places[k], s.unwritten[k] = s.acked[k], false
+			some = true
 		}
 	}
-	return a
+	return a, some
 }
 
 // ackFailed has everything written again.
@@ -183,6 +192,17 @@ func (s *session) ackFailed() {
 	s.mu.Unlock()
 	if !ended { // an ended session's last words are lost, which costs a repetition
 		s.room.acks.note(s, push.Own)
+	}
+}
+
+// ackDeferred has it written with the next batch of each slot.
+func (s *session) ackDeferred() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, some := range s.unwritten {
+		if some {
+			s.room.acks.note(s, push.SlotKind(k))
+		}
 	}
 }
 
@@ -203,7 +223,7 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 			r.log.Warn("leaving the register failed; the lease will end it", "err", err)
 		}
 		cancel()
-		a := l.s.takeAck()
+		a, _ := l.s.takeAck()
 		a.Seen, a.Online = true, max(0, now.Time().Sub(since.Time()))
 		acks = append(acks, a)
 	}

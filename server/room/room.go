@@ -133,7 +133,7 @@ type Room struct {
 	reads    *mailbox[reading] // slots to be read
 	leavings *mailbox[leaving] // sessions that ended
 	workers  []*fanout
-	acks     *ackBook
+	acks     ackBook
 
 	renewed atomic.Int64 // nanoseconds from began to the last good renewal, on the monotonic clock
 	zombie  atomic.Bool  // a Take was refused since
@@ -168,7 +168,6 @@ func New(cfg Config) (*Room, error) {
 		openings: newMailbox[opening](),
 		reads:    newMailbox[reading](),
 		leavings: newMailbox[leaving](),
-		acks:     newAckBook(),
 		emptied:  make(chan struct{}),
 		rand:     cfg.Rand,
 	}

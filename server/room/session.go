@@ -36,9 +36,11 @@ type session struct {
 	// Static after construction.
 	room *Room
 	conn transport.Conn
+	kind kindNumber
 
-	timer wheelEntry // guarded by room.wheel.mu
+	noted [2]bool    // in room.acks; guarded by room.acks.mu
 	index int32      // in room.sessions; guarded by room.mu
+	timer wheelEntry // guarded by room.wheel.mu
 
 	// Guarded by the bookShard's mu.
 	nextOfUser *session
@@ -48,7 +50,6 @@ type session struct {
 	names     string // user and device, one behind the other, and perhaps the token id
 	userEnd   uint16 // where the user ends in names
 	deviceEnd uint16
-	kind      kindNumber // set by Accept
 	platform  push.Platform
 	owner     push.CursorOwner
 	shard     *bookShard

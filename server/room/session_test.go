@@ -332,6 +332,46 @@ func TestRoom_FailedReadsAndAcksAreRepeated(t *testing.T) {
 	})
 }
 
+func TestRoom_AcksBehindACallThatFailedAreWrittenToo(t *testing.T) {
+	inWorld(t, oneRoom, nil, func(w *world) {
+		var ds []*device
+		for i := range maxAcks + 50 {
+			u := fmt.Sprint("user", i)
+			w.publish(post{to: []push.UserID{push.UserID(u)}, body: `1`})
+			ds = append(ds, w.connect("r1", u+"/web/web", ""))
+		}
+		calls := 0
+		written := make(map[push.UserID]int)
+		w.saver.set(func(g *gate) {
+			g.onAck = func(as []saver.Ack) error {
+				if calls++; calls == 1 {
+					return errors.New("the store is away")
+				}
+				for i := range as {
+					if as[i].Places != (push.Cursor{}) {
+						written[as[i].User]++
+					}
+				}
+				return nil
+			}
+		})
+		for _, d := range ds {
+			d.ack()
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		w.saver.set(func(g *gate) { g.onAck = nil })
+		if len(written) != len(ds) {
+			t.Errorf("of %d sessions %d had their acknowledgement written", len(ds), len(written))
+		}
+		for u, n := range written {
+			if n != 1 {
+				t.Errorf("the acknowledgement of %s was written %d times", u, n)
+			}
+		}
+	})
+}
+
 func TestRoom_AcksOfManySessionsAreOneCall(t *testing.T) {
 	inWorld(t, oneRoom, nil, func(w *world) {
 		var ds []*device
