@@ -106,7 +106,7 @@ func (f *fanout) handOut(ctx context.Context, bs *bookShard) {
 	for chunk := range slices.Chunk(f.all, bulkChunk) {
 		now := f.room.now()
 		for _, s := range chunk {
-			s.take(bs.plan, now)
+			s.carryOut(bs.plan, now)
 		}
 		f.deliverDirect()
 		if ctx.Err() != nil {
@@ -116,8 +116,8 @@ func (f *fanout) handOut(ctx context.Context, bs *bookShard) {
 	clear(f.all) // hold no session longer than its delivery
 }
 
-// take queues what a pass brings.
-func (s *session) take(plan []planItem, now moment) {
+// carryOut queues what a pass brings.
+func (s *session) carryOut(plan []planItem, now moment) {
 	s.mu.Lock()
 	for i := range plan {
 		switch p := &plan[i]; p.kind {

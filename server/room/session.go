@@ -262,15 +262,15 @@ func (s *session) wakeAndUnlock(now moment, share transport.Share) {
 	if share == transport.Direct {
 		why = forOwn
 	}
-	wake := s.woken < why && !s.queue.empty()
-	if wake {
+	tell := s.woken < why && !s.queue.empty()
+	if tell {
 		if s.woken != taken {
 			s.progress = now
 		}
 		s.woken = why
 	}
 	s.mu.Unlock()
-	if wake {
+	if tell {
 		s.conn.Wake(share)
 	}
 }
