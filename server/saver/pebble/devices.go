@@ -12,8 +12,9 @@ import (
 	"carillon/server/saver"
 )
 
-// Open waits for the flush only where something is new that the device relies on: itself, a slot, or a device that had
-// to go for it. That a known device was seen again may be lost. It asks the locator, under no lock, only when the user
+// Open asks for a flush only where something is new that the device relies on: itself, a slot, or a device that had
+// to go for it. That a known device was seen again may be lost. What the answer tells of the slots is flushed in any case: a
+// lineage that a loss of power took back would be unknown when the device shows it. It asks the locator, under no lock, only when the user
 // has too many devices, and then looks again.
 func (s *Store) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
 	if err := s.enter("open"); err != nil {
@@ -32,7 +33,9 @@ func (s *Store) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
 	if err == nil && out.flush {
 		err = ticket.Wait(ctx)
 	} else if err == nil {
-		err = ticket.Applied()
+		if err = ticket.Applied(); err == nil {
+			err = s.db.Flushed(ctx)
+		}
 	}
 	if err != nil {
 		return saver.Opened{}, fmt.Errorf("saver: open: %w", err)

@@ -233,6 +233,32 @@ func TestRead_TellsNothingThatIsNotFlushed(t *testing.T) {
 	}
 }
 
+// TestOpen_TellsNoLineageThatIsNotFlushed: a cursor of a lineage that the slot forgot in a loss of power is of an unknown one, and
+// everything retained would come again, to a device that had missed nothing.
+func TestOpen_TellsNoLineageThatIsNotFlushed(t *testing.T) {
+	f, g := blocked(t)
+	o := saver.Open{UserRef: ref("alice"), Facts: push.DeviceFacts{Device: "phone"}, Limits: push.Limits{}.WithDefaults()}
+	if _, err := f.store.Open(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	g.shut()
+	answered := make(chan saver.Published, 1)
+	go func() { answered <- publish1(f.store, to(1, "key", "alice")) }()
+	f.waitVisible(t, "alice", 1)
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	if opened, err := f.store.Open(impatient, o); push.KindOf(err) != push.KindUnavailable {
+		t.Errorf("a known device was told %+v, %v, before it was flushed", opened, err)
+	}
+	g.open()
+	if _, err := f.store.Open(context.Background(), o); err != nil {
+		t.Error(err)
+	}
+	if p := <-answered; p.Err != nil {
+		t.Error(p.Err)
+	}
+}
+
 // TestPublish_WhoGaveUpWaitingLeavesNoTrap: the outcome is unknown to a publisher whose context ended, but the message
 // is there: a repeat must still wait for the flush, and the rooms must learn of it from their logs, since the repeat
 // notifies nobody.

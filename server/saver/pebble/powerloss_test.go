@@ -39,6 +39,12 @@ func (g *gate) shut() {
 	}
 }
 
+func (g *gate) isShut() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.closed != nil
+}
+
 func (g *gate) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -253,7 +259,16 @@ func (w *world) connect(c *honest) {
 	if w.r.IntN(3) > 0 {
 		o.Presented = &c.cursor
 	}
-	opened, err := w.store.Open(context.Background(), o)
+	ctx := context.Background()
+	if w.gate.isShut() { // nothing is told before it is flushed
+		impatient, cancel := context.WithCancel(ctx)
+		cancel()
+		ctx = impatient
+	}
+	opened, err := w.store.Open(ctx, o)
+	if push.KindOf(err) == push.KindUnavailable && ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -443,7 +458,7 @@ func (w *world) step() {
 	case n < 17:
 		w.gate.open()
 	case n < 18:
-		w.connect(c) // a known device: does not wait for a flush
+		w.connect(c)
 	case n < 19:
 		w.clock.Advance(time.Duration(w.r.IntN(50)) * time.Millisecond)
 	default:
