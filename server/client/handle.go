@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/wire"
 )
@@ -101,7 +102,11 @@ func (s *session) welcome(f *wire.Welcome) error {
 // message hands a message to the application, unless it is a repeat, and notes it.
 func (s *session) message(ctx context.Context, m *wire.Message) error {
 	c := s.c
-	if m.Slot != push.NoSlot && c.progress.isRepeat(m.ID) {
+	repeat := c.progress.isRepeat(m.ID)
+	if planted.Is(planted.RepeatsByPosition) {
+		repeat = c.progress.highs.Passed(int(m.Slot), uint64(m.Pos))
+	}
+	if m.Slot != push.NoSlot && repeat {
 		if c.cfg.Repeat != nil {
 			c.cfg.Repeat(m)
 		}

@@ -3,6 +3,7 @@ package client
 import (
 	"fmt"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 )
 
@@ -11,6 +12,8 @@ const RecentIDs = 1000
 
 // progress is how far a device has come: the pure part of a client, without I/O or time. It belongs to one goroutine.
 type progress struct {
+	highs planted.Highs // of a planted bug alone
+
 	owner  push.CursorOwner
 	cursor push.Cursor // everything up to here was handled
 	known  bool        // there is a cursor: owner and cursor mean something

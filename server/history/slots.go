@@ -66,10 +66,13 @@ func (c *checker) dueFrom(dev Device) [2]time.Duration {
 	return due
 }
 
+// welcomeTakes is how long a welcome is on its way at most: the device was known to the store before it knew it itself.
+const welcomeTakes = 2 * time.Second
+
 // lostWhole reports whether the store as a whole fell back, before the second moment, to what it was before the first.
 func (c *checker) lostWhole(first, before time.Duration) bool {
 	return slices.ContainsFunc(c.losses, func(l Record) bool {
-		return l.Product == "" && l.Since <= first && l.At >= first && l.At < before
+		return l.Product == "" && l.Since <= first && l.At >= first-welcomeTakes && l.At < before
 	})
 }
 
@@ -143,35 +146,31 @@ func (c *checker) positions() {
 	}
 	type holder struct {
 		id       string
-		from, to time.Duration // when it was seen there first and last
+		from, to time.Duration // while it was sent
 	}
 	held := make(map[place]holder)
 	for _, d := range c.devices() {
 		for _, r := range c.byDev[d] {
-			if r.Kind != Deliver || r.Pos == 0 {
+			s := c.byID[r.ID]
+			if r.Kind != Deliver || r.Pos == 0 || s == nil {
 				continue
 			}
 			p := place{slotOf{d.Product, d.User, r.Slot}, r.Pos}
 			h, ok := held[p]
 			switch {
 			case !ok:
-				held[p] = holder{r.ID, r.At, r.At}
-			case h.id == r.ID:
-				held[p] = holder{r.ID, min(h.from, r.At), max(h.to, r.At)}
-			case !c.mayBeGivenAgain(d, r.Slot, min(h.from, r.At), max(h.to, r.At)):
+				held[p] = holder{r.ID, s.At, max(s.last, s.done)}
+			case h.id != r.ID && !c.mayBeGivenAgain(d, r.Slot, min(h.from, s.At), max(h.to, s.last, s.done)):
 				c.violate("position", "position %d of slot %d of %v held both %s and %s", r.Pos, r.Slot, d, h.id, r.ID)
 			}
 		}
 	}
 }
 
-// underWay is how long before something is seen it may have been sent.
-const underWay = 30 * time.Second
-
-// mayBeGivenAgain reports whether the store fell back between two moments: what it gave since then it gives again. A slot
+// mayBeGivenAgain reports whether the store fell back between two moments, so that it gave a position again. A slot
 // that was lost as a whole begins elsewhere.
 func (c *checker) mayBeGivenAgain(d Device, slot int, from, to time.Duration) bool {
 	return slices.ContainsFunc(c.losses, func(l Record) bool {
-		return losesSlot(&l, d, slot) && l.Product == "" && l.At >= from-underWay && l.At <= to
+		return losesSlot(&l, d, slot) && l.Product == "" && l.At >= from && l.At <= to
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 	"carillon/server/wire"
@@ -166,7 +167,7 @@ func (ts *tails) read(rq saver.Read, wanted push.Position, now time.Time) (*tail
 	t := ts.shard(rq.ShardRef)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.high == 0 || rq.From.Epoch != t.state.Epoch || rq.From.Lineage != t.state.Lineage() ||
+	if t.high == 0 || rq.From.Epoch != t.state.Epoch || !t.isOfLocked(rq.From.Lineage) ||
 		rq.From.Pos < t.low || rq.From.Pos > t.high || wanted > t.high || wanted == 0 {
 		return nil, false
 	}
@@ -200,7 +201,7 @@ func (ts *tails) fill(ref saver.ShardRef, rd *tailRead, now time.Time) {
 	t := ts.shard(ref)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	same := t.high != 0 && t.state.Epoch == rd.State.Epoch && t.state.Lineage() == rd.State.Lineage()
+	same := t.high != 0 && t.state.Epoch == rd.State.Epoch && t.isOfLocked(rd.State.Lineage())
 	if same && rd.Through <= t.high {
 		return
 	}
@@ -233,7 +234,7 @@ func (ts *tails) extend(ref saver.ShardRef, place push.Place, e tailEntry) {
 		return
 	}
 	// Before the position: what the tail has further up may be what the store lost.
-	if place.Epoch != t.state.Epoch || place.Lineage != t.state.Lineage() {
+	if place.Epoch != t.state.Epoch || !t.isOfLocked(place.Lineage) {
 		t.forgetLocked()
 		return
 	}
@@ -243,6 +244,11 @@ func (ts *tails) extend(ref saver.ShardRef, place push.Place, e tailEntry) {
 	t.appendLocked(e)
 	t.high = place.Pos
 	t.trimLocked(ts.most)
+}
+
+// isOfLocked reports whether the tail was read under that lineage.
+func (t *tail) isOfLocked(l push.Lineage) bool {
+	return l == t.state.Lineage() || planted.Is(planted.TailOverLineage)
 }
 
 // appendLocked adds an entry behind the others; what it recalls or collapses becomes a hole.

@@ -3,8 +3,10 @@ package room
 import (
 	"context"
 	"hash/maphash"
+	"time"
 
 	"carillon/server/failpoint"
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 	"carillon/server/transport"
@@ -148,6 +150,15 @@ func (f *fanout) deliver(d *delivery) {
 	clear(f.scratch) // hold no session longer than its delivery
 }
 
+// awaitRoomLocked is a planted bug: it waits until the client has taken something, or is gone.
+func (s *session) awaitRoomLocked(sh *wire.Shared) {
+	for s.state == open && !s.queue.fits(sh.Size(), s.room.cfg.QueueMessages, s.room.cfg.QueueBytes) {
+		s.mu.Unlock()
+		time.Sleep(10 * time.Millisecond)
+		s.mu.Lock()
+	}
+}
+
 func (f *fanout) mine(u push.UserID) bool { return f.room.workerOf(u) == f.index }
 
 func (f *fanout) sessionsOf(p push.ProductID, shards int, u push.UserID) []*session {
@@ -176,6 +187,9 @@ func (r *Room) sessionsAt(dst []*session, p push.ProductID, shards int, u push.U
 // liveLocked queues a non-persistent message, if it is for this device.
 func (s *session) liveLocked(sh *wire.Shared, filter *push.Filter) {
 	if s.state == open && (filter.IsZero() || filter.Admits(s.facts())) {
+		if planted.Is(planted.BlockingSend) {
+			s.awaitRoomLocked(sh)
+		}
 		s.queueLiveLocked(sh)
 	}
 }

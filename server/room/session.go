@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/register"
 	"carillon/server/transport"
@@ -241,6 +242,9 @@ func (s *session) Take(b *transport.Batch) bool {
 		s.woken = taken
 	}
 	s.room.m.taken(b)
+	if planted.Is(planted.RemovalOnPush) {
+		s.ackTakenLocked(b)
+	}
 	if s.state == open {
 		for k := range s.slots {
 			if s.slots[k].mode == waiting && s.roomyLocked() {
@@ -249,6 +253,19 @@ func (s *session) Take(b *transport.Batch) bool {
 		}
 	}
 	return true
+}
+
+// ackTakenLocked is a planted bug: what was written counts as acknowledged.
+func (s *session) ackTakenLocked(b *transport.Batch) {
+	for i := range b.Outs {
+		o := &b.Outs[i]
+		if o.Pos == 0 || o.Pos <= s.acked[o.Slot].Pos {
+			continue
+		}
+		at := s.slots[o.Slot].at
+		s.acked[o.Slot], s.unwritten[o.Slot] = push.Place{Epoch: at.Epoch, Lineage: at.Lineage, Pos: o.Pos}, true
+		s.room.acks.note(s, o.Slot)
+	}
 }
 
 // roomyLocked reports whether half of the queue is free: then reading goes on.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
@@ -17,6 +18,9 @@ const (
 // sweepLoop reads the change logs of every shard that has sessions here, so that whatever notification was lost, late or
 // dropped, the session learns of it. Its cost follows what was published, not how many are online.
 func (r *Room) sweepLoop(ctx context.Context) {
+	if planted.Is(planted.NoSweep) {
+		return
+	}
 	t := r.cfg.Clock.NewTicker(r.cfg.SweepEvery)
 	defer t.Stop()
 	for {

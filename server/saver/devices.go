@@ -3,6 +3,7 @@ package saver
 import (
 	"slices"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 )
 
@@ -125,6 +126,9 @@ func Acknowledge(v *Device, a *Ack, slots [2]*push.SlotState, now push.MilliTime
 // stored one that is not.
 func Advance(s *push.SlotState, stored, acked push.Place) (push.Place, bool) {
 	to, known := s.Resolve(acked)
+	if planted.Is(planted.AcknowledgementsAsTheyCome) && acked.Epoch == s.Epoch {
+		to.Pos, known = acked.Pos, true
+	}
 	if !known {
 		return refresh(s, stored), false
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 )
 
@@ -38,6 +39,9 @@ const slotGrace = 24 * time.Hour
 // NewSlot returns the state of a slot that is made now, under the store's present lineage, with a fresh random epoch.
 func NewSlot(epoch push.SlotEpoch, l push.Lineage, now push.MilliTime) Slot {
 	origin := push.FirstPosition(now)
+	if planted.Is(planted.PositionsFromOne) {
+		origin = 0
+	}
 	return Slot{
 		SlotState: push.SlotState{
 			Epoch: epoch, Head: origin, Origin: origin,

@@ -71,7 +71,11 @@ func (w *world) diskStalls() {
 	}
 	w.trace("flushes wait")
 	b.disk.stall(true)
-	w.script.after(w.script.between(50*time.Millisecond, 3*time.Second), func() { b.disk.stall(false) })
+	since := w.sched.now()
+	w.script.after(w.script.between(50*time.Millisecond, 3*time.Second), func() {
+		b.disk.stall(false)
+		w.script.after(2*time.Second, func() { w.note(history.Record{Kind: history.Stall, Since: since}) })
+	})
 }
 
 // diskFails has a flush fail. The node accepts nothing more, so it is started again after a while, with or without what was not

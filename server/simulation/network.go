@@ -17,7 +17,6 @@ import (
 const (
 	leastDelay = time.Millisecond
 	mostDelay  = 120 * time.Millisecond
-	window     = 8 << 10 // bytes on their way to a client before the server's side cannot write any more
 )
 
 var (
@@ -190,7 +189,7 @@ func (c *conn) write() {
 	b := &transport.Batch{MaxOuts: 16, MaxSize: 4 << 10}
 	for {
 		c.mu.Lock()
-		c.full = c.flight >= window
+		c.full = c.flight >= c.w.opt.window
 		full := c.full
 		c.mu.Unlock()
 		if full {
@@ -299,7 +298,7 @@ func (c *conn) take() (it item, ok bool, err error) {
 	it = c.inbox[0]
 	c.inbox = c.inbox[1:]
 	c.flight -= len(it.frame)
-	if c.full && c.flight < window {
+	if c.full && c.flight < c.w.opt.window {
 		c.full = false
 		c.pumpLocked(c.read)
 	}

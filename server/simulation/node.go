@@ -269,11 +269,11 @@ func (w *world) startRoom(r *roomProc) error {
 // killRoom ends a room as a signal would that cannot be caught: nothing that it had not sent or stored is sent or stored any
 // more. Its clients find their connections broken, soon, or only by their own patience.
 func (w *world) killRoom(r *roomProc) {
+	r.link.kill()
 	if !r.running {
-		return
+		return // or stops already
 	}
 	r.running = false
-	r.link.kill()
 	for _, c := range r.conns {
 		device := c.down.between(leastDelay, 2*time.Second)
 		if c.down.chance(4) {
@@ -305,8 +305,8 @@ func (w *world) stopRoom(r *roomProc, f func()) {
 	poll = func() {
 		select {
 		case err := <-r.done:
-			// It may be cut off from the register, or not even have joined it.
-			if err != nil && push.KindOf(err) != push.KindUnavailable && !errors.Is(err, context.Canceled) {
+			// It may be cut off from the register, not even have joined it, or die on its way out.
+			if err != nil && !r.link.killed.Load() && push.KindOf(err) != push.KindUnavailable && !errors.Is(err, context.Canceled) {
 
 				w.fault("room %s: %v", r.id, err)
 			}

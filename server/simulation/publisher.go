@@ -153,6 +153,49 @@ func (s *sender) send(o *outgoing) {
 	})
 }
 
+// flood sends many messages that are not persistent, as fast as they are answered.
+func (s *sender) flood() {
+	var os []*outgoing
+	for range 8 + s.lane.IntN(20) {
+		o := s.compose()
+		o.rec.Persistent, o.rec.Key, o.rec.Collapse, o.rec.TTL = false, "", "", 0
+		o.req["message"] = map[string]any{"body": json.RawMessage(o.rec.Body), "persistent": false}
+		os = append(os, o)
+	}
+	s.work(func() {
+		for _, o := range os {
+			s.attempt(s.lane, o)
+			wait(s.lane, s.lane.between(time.Millisecond, 30*time.Millisecond))
+		}
+	})
+}
+
+// markers send something to everybody when all is well: whoever is connected and does not get it was forgotten.
+func (w *world) markers() {
+	for _, p := range w.products {
+		for i, s := range p.senders {
+			if s.busy.Load() > 0 {
+				continue
+			}
+			var os []*outgoing
+			for u := i; u < w.opt.users; u += len(p.senders) {
+				o := s.compose()
+				o.rec.Persistent, o.rec.Everyone, o.rec.Devices, o.rec.Collapse, o.rec.TTL = true, false, nil, "", 0
+				o.rec.To = []string{userNames[u]}
+				o.req = map[string]any{
+					"to": map[string]any{"users": o.rec.To}, "message": map[string]any{"body": json.RawMessage(o.rec.Body)},
+				}
+				os = append(os, o)
+			}
+			s.work(func() {
+				for _, o := range os {
+					s.attempt(s.lane, o)
+				}
+			})
+		}
+	}
+}
+
 // burst sends the same request several times at once.
 func (s *sender) burst(o *outgoing, n int) {
 	if o.rec.Key == "" {

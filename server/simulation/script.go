@@ -32,6 +32,7 @@ func actions() []action {
 		{"burst", 4, true, onBoth, func(w *world) { w.withSender(func(s *sender) { s.burst(s.compose(), 2+w.script.IntN(5)) }) }},
 		{"batch", 4, true, onBoth, func(w *world) { w.withSender(func(s *sender) { s.batch(2 + w.script.IntN(6)) }) }},
 		{"repeat", 5, true, onBoth, func(w *world) { w.withSender(func(s *sender) { s.repeat() }) }},
+		{"flood", 3, false, onBoth, func(w *world) { w.withSender((*sender).flood) }},
 		{"recall", 3, false, onBoth, func(w *world) { w.withSender(func(s *sender) { s.recall() }) }},
 
 		{"leave", 4, true, onBoth, func(w *world) { w.withDevice((*world).leave) }},
@@ -222,7 +223,7 @@ func (w *world) halfOpen(d *device) {
 func (w *world) freeze(d *device) {
 	if d.path() != nil {
 		w.trace("%v freezes", d.id)
-		d.freeze(w.script.between(time.Second, 12*time.Second))
+		d.freeze(w.script.between(time.Second, 15*time.Second))
 	}
 }
 

@@ -25,7 +25,7 @@ type weather struct {
 type link struct {
 	saver.Store
 	weather *weather
-	broken  func() bool // the store takes nothing more, for the rest of this life
+	broken  func() bool   // the store takes nothing more, for the rest of this life
 	dead    chan struct{} // closed when the process is killed: nothing that it asks for happens after that
 	killed  atomic.Bool
 	open    *lane

@@ -13,6 +13,7 @@ import (
 	"carillon/server/embedded"
 	"carillon/server/failpoint"
 	"carillon/server/idgenerator"
+	"carillon/server/planted"
 	"carillon/server/push"
 )
 
@@ -62,7 +63,7 @@ func New(c Config) (*Blocks, error) {
 // Reserve applies under the lock, which orders the writes, and waits for the flush outside.
 func (b *Blocks) Reserve(ctx context.Context, size int64) (push.MsgID, error) {
 	first, ticket, err := b.write(size)
-	if err == nil {
+	if err == nil && !planted.Is(planted.IDsBeforeBound) {
 		err = ticket.Wait(ctx)
 	}
 	if err != nil {
@@ -79,6 +80,9 @@ func (b *Blocks) write(size int64) (push.MsgID, embedded.Ticket, error) {
 	first, err := idgenerator.First(b.next, size, push.Milli(b.clock.Now()), !b.used)
 	if err != nil {
 		return 0, embedded.Ticket{}, err
+	}
+	if planted.Is(planted.IDsBeforeBound) { // and the clock, which guards ids a second time, is not asked
+		first = max(b.next, 1)
 	}
 	b.next = first + push.MsgID(size)
 	b.used = true

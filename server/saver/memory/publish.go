@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
@@ -39,6 +40,9 @@ func (s *Store) publish(p *saver.Publication) saver.Published {
 		return s.store(p, s.now())
 	}
 	ref := keyRef{p.Product, p.Key}
+	if planted.Is(planted.KeyWithoutProduct) {
+		ref.product = ""
+	}
 	stripe := s.keyStripe(ref)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
@@ -133,13 +134,17 @@ func (s *slot) read(r *saver.Read, now push.MilliTime, t *saver.Tail) {
 	t.Start, t.Known = s.Resolve(r.From)
 	t.Through = s.Head
 	from, found := slices.BinarySearchFunc(s.entries, t.Start.Pos, comparePos)
+	var above push.MsgID
 	if found {
+		if planted.Is(planted.CursorByMessageID) {
+			above = s.entries[from].ID
+		}
 		from++
 	}
 	bytes := 0
 	for i := from; i < len(s.entries); i++ {
 		e := &s.entries[i]
-		if e.hole || saver.Expired(e.Expires, now) {
+		if e.hole || saver.Expired(e.Expires, now) || e.ID < above {
 			continue
 		}
 		if len(t.Entries) > 0 && (len(t.Entries) >= r.MaxEntries || bytes >= r.MaxBytes) {

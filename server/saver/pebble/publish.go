@@ -7,6 +7,7 @@ import (
 
 	"carillon/server/embedded"
 	"carillon/server/failpoint"
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
@@ -74,7 +75,15 @@ func (s *Store) publishRun(ctx context.Context, ps []*saver.Publication, out []s
 	return n
 }
 
-func keyClaim(p *saver.Publication) claim { return claim{product: p.Product, key: p.Key} }
+func keyClaim(p *saver.Publication) claim { return claim{product: keyProduct(p), key: p.Key} }
+
+// keyProduct is the product within which an idempotency key is known.
+func keyProduct(p *saver.Publication) push.ProductID {
+	if planted.Is(planted.KeyWithoutProduct) {
+		return ""
+	}
+	return p.Product
+}
 
 func (s *Store) fail(out *saver.Published, err error) {
 	*out = saver.Published{Lineage: s.db.Lineage(), Now: s.now(), Err: fmt.Errorf("saver: publish: %w", err)}
@@ -101,7 +110,11 @@ func (s *Store) publishItems(ctx context.Context, items []item) {
 			_ = ticket.Applied()
 			failpoint.Hit(failpoint.SaverPublishApplied)
 		}
-		err = ticket.Wait(ctx)
+		if planted.Is(planted.AcknowledgeBeforeStore) {
+			err = ticket.Applied()
+		} else {
+			err = ticket.Wait(ctx)
+		}
 	}
 	if err != nil && ctx.Err() != nil && s.db.Health() == nil && ticket != (embedded.Ticket{}) {
 		s.finishLater(ticket, items)

@@ -16,7 +16,7 @@ func (t *tx) putKey(p *saver.Publication, hash uint64, m *push.Message) {
 	if g := t.s.keyGens.note(h); g.filter != nil {
 		g.filter.add(hash)
 	}
-	t.key = idempotencyKey(t.key[:0], h, p.Product, p.Key)
+	t.key = idempotencyKey(t.key[:0], h, keyProduct(p), p.Key)
 	t.val = saver.AppendKey(t.val[:0], &k)
 	t.b.Set(t.key, t.val)
 }
@@ -28,7 +28,7 @@ func (s *Store) lookupKey(p *saver.Publication, hash uint64, now push.MilliTime)
 		if g.filter != nil && !g.filter.mayHave(hash) {
 			continue
 		}
-		v, found, err := s.db.Get(vbuf[:0], idempotencyKey(kbuf[:0], g.hour, p.Product, p.Key))
+		v, found, err := s.db.Get(vbuf[:0], idempotencyKey(kbuf[:0], g.hour, keyProduct(p), p.Key))
 		if err != nil {
 			return saver.KeyRecord{}, false, err
 		}

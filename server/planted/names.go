@@ -1,0 +1,56 @@
+// Package planted names bugs that tests put into the gateway, to see that its judges find them. Without the build tag
+// `planted` every Is is a constant false, and the compiler removes what stands behind it; no release is built with it.
+//
+// With the tag, one bug at a time is on: the one that the environment variable CARILLON_PLANTED names, or Choose from
+// inside a test. A name that is not listed here is refused.
+//
+// A judge that finds nothing is worth what it finds here: server/simulation has a case for each name, and its test fails when a
+// bug is not found, or a name has no case.
+package planted
+
+// Bug is a planted bug. The constants below are all there are; None is none of them.
+type Bug string
+
+// None is what is chosen when nothing is wrong.
+const None Bug = ""
+
+// The bugs, each with what is right.
+const (
+	// AcknowledgeBeforeStore: a publication is answered before it is flushed.
+	AcknowledgeBeforeStore Bug = "acknowledge-before-store"
+	// CursorByMessageID: a read goes on behind the id of the message at the cursor. Ids name messages, positions order them.
+	CursorByMessageID Bug = "cursor-by-message-id"
+	// RepeatsByPosition: a client takes what lies at a position that it handled for a repeat. Another message may lie there.
+	RepeatsByPosition Bug = "repeats-by-position"
+	// PositionsFromOne: a new slot, or one whose state was lost, begins at position 1. Positions never come again.
+	PositionsFromOne Bug = "positions-from-one"
+	// AcknowledgementsAsTheyCome: an acknowledgement is not judged by the lineage that it was given under.
+	AcknowledgementsAsTheyCome Bug = "acknowledgements-as-they-come"
+	// TailOverLineage: a room's cached tail outlives the lineage that it was read under.
+	TailOverLineage Bug = "tail-over-lineage"
+	// RegisterDelete: a session's end removes whatever session its device has. It may remove its own alone.
+	RegisterDelete Bug = "register-delete"
+	// NoSweep: nobody looks for notifications that were lost.
+	NoSweep Bug = "no-sweep"
+	// RemovalOnPush: what was written to a client counts as acknowledged.
+	RemovalOnPush Bug = "removal-on-push"
+	// IDsBeforeBound: ids are used while the bound that keeps them from being given again is on its way to the disk.
+	IDsBeforeBound Bug = "ids-before-bound"
+	// KickInRegisterOnly: a session that was replaced leaves the register and stays in its room.
+	KickInRegisterOnly Bug = "kick-in-register-only"
+	// KeyWithoutProduct: an idempotency key is known by its text, whichever product gave it.
+	KeyWithoutProduct Bug = "key-without-product"
+	// BlockingSend: a message that is not persistent waits for room in the queue of a slow client.
+	BlockingSend Bug = "blocking-send"
+	// FlushErrorIgnored: a flush that failed counts as one that did not.
+	FlushErrorIgnored Bug = "flush-error-ignored"
+)
+
+// All lists every bug.
+func All() []Bug {
+	return []Bug{
+		AcknowledgeBeforeStore, CursorByMessageID, RepeatsByPosition, PositionsFromOne, AcknowledgementsAsTheyCome,
+		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, KeyWithoutProduct,
+		BlockingSend, FlushErrorIgnored,
+	}
+}
