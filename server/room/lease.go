@@ -114,6 +114,8 @@ func (r *Room) rejoin(ctx context.Context) error {
 			return err
 		}
 	}
+	// Publishers found none of these sessions while there was no lease. From here on they do; what came before, heads tell.
+	r.missed.Store(true)
 	return nil
 }
 

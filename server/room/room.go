@@ -137,6 +137,7 @@ type Room struct {
 
 	renewed atomic.Int64 // nanoseconds from began to the last good renewal, on the monotonic clock
 	zombie  atomic.Bool  // a Take was refused since
+	missed  atomic.Bool  // the lease was lost: what was appended meanwhile is in no log of this room
 
 	// Guarded by mu.
 	mu       sync.Mutex

@@ -427,6 +427,28 @@ func (f flaky) Renew(ctx context.Context, room push.RoomID, boot push.BootID) ([
 	return f.Register.Renew(ctx, room, boot)
 }
 
+// While a room has no lease its sessions do not count: whoever publishes notifies nobody, and no change log notes it.
+func TestRoom_WhatIsSentWhileTheLeaseIsLostArrives(t *testing.T) {
+	var off atomic.Bool
+	tune := func(w *world, c *Config) {
+		c.Register = flaky{w.reg, off.Load}
+		c.Heartbeat = time.Minute
+	}
+	inWorld(t, oneRoom, tune, func(w *world) {
+		d := w.connect("r1", "alice/phone/android", "")
+		off.Store(true)
+		time.Sleep(register.LeaseTTL + time.Second)
+		own := w.publish(post{to: []push.UserID{"alice"}, body: `1`, silent: true})
+		common := w.publish(post{body: `2`, silent: true})
+		off.Store(false)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if got := d.received(); !slices.Contains(got, own) || !slices.Contains(got, common) {
+			t.Errorf("got %v, want %v and %v", got, own, common)
+		}
+	})
+}
+
 func TestRoom_ZombieWritesNothingAndComesBack(t *testing.T) {
 	var off atomic.Bool
 	tune := func(w *world, c *Config) {

@@ -36,7 +36,13 @@ func (r *Room) sweepLoop(ctx context.Context) {
 	}
 }
 
-func (r *Room) sweep(ctx context.Context) error {
+func (r *Room) sweep(ctx context.Context) (err error) {
+	heads := r.missed.Swap(false)
+	defer func() {
+		if heads && err != nil {
+			r.missed.Store(true)
+		}
+	}()
 	var held []*bookShard
 	for _, bs := range r.book.list() {
 		if bs.len() > 0 {
@@ -45,7 +51,7 @@ func (r *Room) sweep(ctx context.Context) error {
 	}
 	for len(held) > 0 {
 		n := min(len(held), sweepShards)
-		if err := r.sweepSome(ctx, held[:n]); err != nil {
+		if err := r.sweepSome(ctx, held[:n], heads); err != nil {
 			return err
 		}
 		held = held[n:]
@@ -53,7 +59,8 @@ func (r *Room) sweep(ctx context.Context) error {
 	return nil
 }
 
-func (r *Room) sweepSome(ctx context.Context, held []*bookShard) error {
+// sweepSome sweeps some shards. heads says that their change logs do not tell everything.
+func (r *Room) sweepSome(ctx context.Context, held []*bookShard, heads bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	qs := make([]saver.ChangeQuery, len(held))
@@ -65,6 +72,7 @@ func (r *Room) sweepSome(ctx context.Context, held []*bookShard) error {
 		return err
 	}
 	for i, bs := range held {
+		logs[i].Trimmed = logs[i].Trimmed || heads
 		if err := r.sweepShard(ctx, bs, &logs[i]); err != nil {
 			return err
 		}
