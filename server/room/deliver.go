@@ -71,6 +71,7 @@ type fanout struct {
 	index  int
 	direct chan *delivery // to named users; never closed
 	bulk   chan bulkJob   // to everyone, or to a common slot; never closed
+	ready  chan struct{}  // holds a token after something came into either; never closed
 
 	// Owned by the worker.
 	scratch []*session
@@ -79,12 +80,16 @@ type fanout struct {
 }
 
 func newFanout(r *Room, index int) *fanout {
-	return &fanout{room: r, index: index, direct: make(chan *delivery, inboxSize), bulk: make(chan bulkJob, inboxSize)}
+	return &fanout{
+		room: r, index: index,
+		direct: make(chan *delivery, inboxSize), bulk: make(chan bulkJob, inboxSize), ready: make(chan struct{}, 1),
+	}
 }
 
 func (f *fanout) putDirect(d *delivery) {
 	select {
 	case f.direct <- d:
+		f.signal()
 	default:
 		f.room.m.dropped(dropInboxFull)
 	}
@@ -94,6 +99,7 @@ func (f *fanout) putDirect(d *delivery) {
 func (f *fanout) putBulk(j bulkJob) bool {
 	select {
 	case f.bulk <- j:
+		f.signal()
 		return true
 	default:
 		f.room.m.dropped(dropInboxFull)
@@ -101,16 +107,26 @@ func (f *fanout) putBulk(j bulkJob) bool {
 	}
 }
 
+func (f *fanout) signal() {
+	select {
+	case f.ready <- struct{}{}:
+	default:
+	}
+}
+
+// run works until ctx ends. Which inbox comes first is not left to a select, which takes any of those that are ready.
 func (f *fanout) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		f.deliverDirect()
 		select {
-		case <-ctx.Done():
-			return
-		case d := <-f.direct:
-			f.deliver(d)
 		case j := <-f.bulk:
 			f.deliverBulk(ctx, j)
+			continue
+		default:
+		}
+		select {
+		case <-ctx.Done():
+		case <-f.ready:
 		}
 	}
 }
