@@ -51,20 +51,20 @@ func model(b []byte, l limits) outcome {
 	}
 	for len(b) > 0 {
 		h := headerOf(b)
-		if codes := h.wrong(inside, limit); len(codes) > 0 {
+		if codes := h.wrong(limit); len(codes) > 0 {
 			if h.complete {
-				return refuse(codes...)
+				return refuse(append(codes, h.misplaced(inside, limit)...)...)
 			}
 			o.undecided = true
 			return o
 		}
-		large := h.op < opClose && h.length > uint64(limit-len(message))
+		codes := h.misplaced(inside, limit-len(message))
 		if !h.complete || uint64(len(b)-h.size) < h.length {
-			o.undecided = large
+			o.undecided = len(codes) > 0
 			return o
 		}
-		if large {
-			return refuse(transport.CodeTooLarge)
+		if len(codes) > 0 {
+			return refuse(codes...)
 		}
 		payload := append([]byte(nil), b[h.size:][:h.length]...)
 		for i := range payload {
@@ -159,21 +159,31 @@ func headerOf(b []byte) modelHeader {
 	return h
 }
 
-// wrong returns the codes for which a header may be refused, none if it is right. limit is that of the whole message.
-func (h modelHeader) wrong(inside bool, limit int) (codes []string) {
-	control := h.op >= 8
+// wrong returns the codes for which a header may be refused that no frame has, none if there are such frames. limit is that
+// of the whole message.
+func (h modelHeader) wrong(limit int) (codes []string) {
+	control := h.op >= opClose
 	switch {
-	case h.reserved != 0, !h.masked, h.length >= 1<<63,
-		h.op > opBinary && h.op < opClose, h.op > opPong,
-		control && (!h.fin || h.length > 125),
-		h.op == opContinue && !inside,
-		(h.op == opText || h.op == opBinary) && inside:
+	case h.reserved != 0, !h.masked, h.length >= 1<<63, h.op > opBinary && h.op < opClose, h.op > opPong,
+		control && (!h.fin || h.length > 125):
+		codes = append(codes, CodeProtocol)
+	}
+	if !control && h.length > uint64(limit) {
+		codes = append(codes, transport.CodeTooLarge)
+	}
+	return codes
+}
+
+// misplaced returns the codes for which a frame may be refused that stands where it must not. That may show when it is
+// whole; left is what the limit still admits of its message.
+func (h modelHeader) misplaced(inside bool, left int) (codes []string) {
+	if h.op == opContinue && !inside || (h.op == opText || h.op == opBinary) && inside {
 		codes = append(codes, CodeProtocol)
 	}
 	if h.op == opBinary {
 		codes = append(codes, CodeNotText)
 	}
-	if !control && h.length > uint64(limit) {
+	if h.op < opClose && h.length > uint64(left) {
 		codes = append(codes, transport.CodeTooLarge)
 	}
 	return codes
