@@ -17,7 +17,11 @@ FUZZTIME ?= 10s
 # Packages whose tests need the named failpoints; their tests start a binary that is built with them.
 FAILPOINT_PACKAGES ?= ./server/gateway/...
 
-export GO FUZZTIME FAILPOINT_PACKAGES
+# How many seeds `make test` and `make simulate` live through, and from which on.
+SEEDS ?= 500
+FIRST_SEED ?= 1
+
+export GO FUZZTIME FAILPOINT_PACKAGES SEEDS FIRST_SEED
 
 .PHONY: help
 help: ## Show this help
@@ -33,7 +37,7 @@ build: ## Build bin/carillon
 	@$(GO) build -o bin/carillon ./server/cmd/carillon
 
 .PHONY: test
-test: ## Everything that must hold: formatting, drift, vet, staticcheck, tests, crash tests, README, fuzzing
+test: ## Everything that must hold: formatting, drift, vet, staticcheck, tests, crash tests, simulation, README, fuzzing
 	@scripts/test.sh
 
 .PHONY: lint
@@ -51,6 +55,10 @@ bench: ## Run the benchmarks: PACKAGES=./server/room/... BENCH=Fanout BENCHTIME=
 .PHONY: generate
 generate: ## Write the generated code anew
 	@$(GO) generate ./...
+
+.PHONY: simulate
+simulate: ## Live through simulated worlds: SEEDS=50000 FIRST_SEED=1
+	@scripts/test.sh simulate
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target, one after the other: FUZZTIME=5m

@@ -8,14 +8,16 @@
 # the later ones from running. The last line counts steps and tests. Exit code: 0 all passed, 1 one failed, 2 usage,
 # 130 interrupted.
 #
-# From the environment (the Makefile sets them): GO, FUZZTIME, FAILPOINT_PACKAGES.
+# From the environment (the Makefile sets them): GO, FUZZTIME, FAILPOINT_PACKAGES, SEEDS, FIRST_SEED.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 GO=${GO:-go}
 FUZZTIME=${FUZZTIME:-10s}
 FAILPOINT_PACKAGES=${FAILPOINT_PACKAGES:-./server/gateway/...}
-ALL_STEPS=(format tidy generated vet staticcheck race failpoints readme fuzz)
+SEEDS=${SEEDS:-500}
+FIRST_SEED=${FIRST_SEED:-1}
+ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted readme fuzz)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
 
@@ -57,6 +59,8 @@ step_vet() {
 	done
 	echo 'with failpoints'
 	$GO vet -tags failpoints ./... || failed=1
+	echo 'with planted bugs'
+	$GO vet -tags planted ./... || failed=1
 	return $failed
 }
 
@@ -64,6 +68,7 @@ step_staticcheck() {
 	local failed=0
 	$GO tool staticcheck ./... || failed=1
 	$GO tool staticcheck -tags failpoints ./... || failed=1
+	$GO tool staticcheck -tags planted ./... || failed=1
 	return $failed
 }
 
@@ -82,6 +87,17 @@ step_race() {
 step_failpoints() {
 	# shellcheck disable=SC2086 # a list of patterns
 	$GO test -tags failpoints -count=1 -timeout 15m -v $FAILPOINT_PACKAGES
+}
+
+# Whole worlds on a virtual clock, each driven by a seed. Without the race detector, under which timers of such a clock crash
+# Go's runtime now and then.
+step_simulate() {
+	$GO test -count=1 -timeout 60m -v -run '^TestSimulation' ./server/simulation -seeds "$SEEDS" -first-seed "$FIRST_SEED"
+}
+
+# The bugs that the simulation has to find, one after the other.
+step_planted() {
+	$GO test -tags planted -count=1 -timeout 30m -v -run '^TestPlanted' ./server/planted ./server/simulation
 }
 
 # The commands of the README, as they stand there.

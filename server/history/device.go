@@ -61,6 +61,9 @@ func (w *watch) record(r *Record) {
 		w.highest[r.Slot] = max(w.highest[r.Slot], r.Pos)
 	case Gap:
 		w.acked[r.Slot] = 0
+		if r.Reset && !w.hasFallen(r.Slot) {
+			w.c.violate("reset", "%v was told at %v that slot %d was lost, which it was not", w.dev, r.At, r.Slot)
+		}
 	case Crash:
 		delete(w.seen, r.ID)
 		clear(w.last)

@@ -22,6 +22,7 @@
 //	isolation    an acknowledgement moved another device's cursor, or a cursor moved without one
 //	live         a message that is not persistent lay in a slot, or came later than to those who were online
 //	expired      a message came after its time
+//	reset        a device was told that its slot's state was lost, which it was not
 //	kick         a session that another of the same device had replaced got something more
 //	session      a device had two live sessions
 //

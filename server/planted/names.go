@@ -44,6 +44,15 @@ const (
 	BlockingSend Bug = "blocking-send"
 	// FlushErrorIgnored: a flush that failed counts as one that did not.
 	FlushErrorIgnored Bug = "flush-error-ignored"
+
+	// Those below were there: the simulation, or the work on it, found them first.
+
+	// TailOverGap: a cached tail covers what a limit had dropped before it was read, so that nobody is told of the gap.
+	TailOverGap Bug = "tail-over-gap"
+	// LeaseForgotten: a room that had lost its lease does not look for what was sent meanwhile.
+	LeaseForgotten Bug = "lease-forgotten"
+	// OpenBeforeFlush: a device that connects is told a lineage that is not flushed, and shows it when the power took it back.
+	OpenBeforeFlush Bug = "open-before-flush"
 )
 
 // All lists every bug.
@@ -51,6 +60,6 @@ func All() []Bug {
 	return []Bug{
 		AcknowledgeBeforeStore, CursorByMessageID, RepeatsByPosition, PositionsFromOne, AcknowledgementsAsTheyCome,
 		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, KeyWithoutProduct,
-		BlockingSend, FlushErrorIgnored,
+		BlockingSend, FlushErrorIgnored, TailOverGap, LeaseForgotten, OpenBeforeFlush,
 	}
 }

@@ -207,6 +207,9 @@ func (ts *tails) fill(ref saver.ShardRef, rd *tailRead, now time.Time) {
 	}
 	// What a limit dropped is no part of an unbroken range: whoever stands below it has to be told of the gap by the store.
 	low := max(rd.Start.Pos, rd.State.Floor)
+	if planted.Is(planted.TailOverGap) {
+		low = rd.Start.Pos
+	}
 	if !same || low > t.high || rd.Start.Pos < t.low {
 		if rd.More() {
 			return // not the newest part

@@ -115,7 +115,7 @@ func (r *Room) rejoin(ctx context.Context) error {
 		}
 	}
 	// Publishers found none of these sessions while there was no lease. From here on they do; what came before, heads tell.
-	r.missed.Store(true)
+	r.missed.Store(!planted.Is(planted.LeaseForgotten))
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 
@@ -55,6 +56,10 @@ func (w *world) loseSlot() {
 		r.To = []string{user}
 	} else {
 		r.Everyone = true // of one shard, and whoever is in another misses nothing that this would excuse
+	}
+	u, err := w.back.mem.User(context.Background(), ref)
+	if err != nil || u.Slots[k].Origin >= push.FirstPosition(push.Milli(w.back.clock.Now())) {
+		return // one that is made again in the second in which it was made begins at the same position
 	}
 	if w.back.mem.LoseSlot(ref, k) {
 		w.trace("the %v slot of %s/%s is lost", k, p.id, user)

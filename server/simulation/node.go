@@ -243,7 +243,7 @@ func (w *world) startRoom(r *roomProc) error {
 		ID: r.id, Boot: push.BootID(w.lives), Addr: string(r.id), Saver: r.link,
 		Register: &registry{Register: w.back.reg, of: r, link: r.link}, Tokens: tokens, Policy: w.policy, Evict: w.evict,
 		Clock: r.clock, Rand: rand.New(steady{w}),
-		Heartbeat: heartbeat, Grace: grace, WriteDeadline: writeDeadline, CloseTimeout: 2 * time.Second,
+		Heartbeat: o.heartbeat, Grace: o.grace, WriteDeadline: writeDeadline, CloseTimeout: 2 * time.Second,
 		QueueMessages: o.queue, TailEntries: o.tail,
 		Openers: 1, Readers: 1, Deliverers: 1, ReadBatch: 1,
 	})

@@ -32,6 +32,9 @@ var found = map[planted.Bug]struct {
 	planted.KeyWithoutProduct:          {rules: []string{"ids", "idempotency", "lost"}},
 	planted.BlockingSend:               {rules: []string{"live"}},
 	planted.FlushErrorIgnored:          {pebble: true, rules: []string{"lost"}},
+	planted.TailOverGap:                {rules: []string{"lost"}},
+	planted.LeaseForgotten:             {rules: []string{"lost"}},
+	planted.OpenBeforeFlush:            {pebble: true, rules: []string{"reset", "order"}},
 }
 
 func TestPlanted_EachBugIsFound(t *testing.T) {

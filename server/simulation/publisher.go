@@ -159,6 +159,10 @@ func (s *sender) flood() {
 	for range 8 + s.lane.IntN(20) {
 		o := s.compose()
 		o.rec.Persistent, o.rec.Key, o.rec.Collapse, o.rec.TTL = false, "", "", 0
+		if s.lane.IntN(3) > 0 {
+			o.rec.Everyone, o.rec.To, o.rec.Devices = true, nil, nil
+			o.req["to"] = map[string]any{"everyone": true}
+		}
 		o.req["message"] = map[string]any{"body": json.RawMessage(o.rec.Body), "persistent": false}
 		os = append(os, o)
 	}

@@ -22,46 +22,47 @@ type action struct {
 	weight int
 	always bool // in every world; the others in some
 	on     on
+	moves  bool // devices, or their connections
 	do     func(w *world)
 }
 
 // actions are all that can happen, beside what frames and timers bring about.
 func actions() []action {
 	return []action{
-		{"publish", 60, true, onBoth, func(w *world) { w.withSender(func(s *sender) { s.send(s.compose()) }) }},
-		{"burst", 4, true, onBoth, func(w *world) { w.withSender(func(s *sender) { s.burst(s.compose(), 2+w.script.IntN(5)) }) }},
-		{"batch", 4, true, onBoth, func(w *world) { w.withSender(func(s *sender) { s.batch(2 + w.script.IntN(6)) }) }},
-		{"repeat", 5, true, onBoth, func(w *world) { w.withSender(func(s *sender) { s.repeat() }) }},
-		{"flood", 3, false, onBoth, func(w *world) { w.withSender((*sender).flood) }},
-		{"recall", 3, false, onBoth, func(w *world) { w.withSender(func(s *sender) { s.recall() }) }},
+		{"publish", 60, true, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.send(s.compose()) }) }},
+		{"burst", 4, true, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.burst(s.compose(), 2+w.script.IntN(5)) }) }},
+		{"batch", 4, true, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.batch(2 + w.script.IntN(6)) }) }},
+		{"repeat", 5, true, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.repeat() }) }},
+		{"flood", 4, false, onBoth, false, func(w *world) { w.withSender((*sender).flood) }},
+		{"recall", 3, false, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.recall() }) }},
 
-		{"leave", 4, true, onBoth, func(w *world) { w.withDevice((*world).leave) }},
-		{"crash", 4, true, onBoth, func(w *world) { w.withDevice((*world).crash) }},
-		{"twin", 3, false, onBoth, func(w *world) { w.withDevice((*world).twin) }},
-		{"storm", 1, false, onBoth, func(w *world) { w.withDevice((*world).storm) }},
-		{"lie", 3, false, onBoth, (*world).lie},
-		{"newcomer", 1, false, onBoth, (*world).newcomer},
+		{"leave", 4, true, onBoth, true, func(w *world) { w.withDevice((*world).leave) }},
+		{"crash", 4, true, onBoth, true, func(w *world) { w.withDevice((*world).crash) }},
+		{"twin", 3, false, onBoth, true, func(w *world) { w.withDevice((*world).twin) }},
+		{"storm", 1, false, onBoth, true, func(w *world) { w.withDevice((*world).storm) }},
+		{"lie", 3, false, onBoth, true, (*world).lie},
+		{"newcomer", 1, false, onBoth, true, (*world).newcomer},
 
-		{"cut", 6, true, onBoth, func(w *world) { w.withDevice((*world).cutOff) }},
-		{"half-open", 3, false, onBoth, func(w *world) { w.withDevice((*world).halfOpen) }},
-		{"freeze", 3, false, onBoth, func(w *world) { w.withDevice((*world).freeze) }},
-		{"out of reach", 2, false, onBoth, func(w *world) { w.withDevice((*world).outOfReach) }},
+		{"cut", 6, true, onBoth, true, func(w *world) { w.withDevice((*world).cutOff) }},
+		{"half-open", 3, false, onBoth, true, func(w *world) { w.withDevice((*world).halfOpen) }},
+		{"freeze", 4, false, onBoth, true, func(w *world) { w.withDevice((*world).freeze) }},
+		{"out of reach", 2, false, onBoth, true, func(w *world) { w.withDevice((*world).outOfReach) }},
 
-		{"kill room", 2, false, onMemory, (*world).roomDies},
-		{"drain room", 2, false, onBoth, (*world).roomDrains},
-		{"kill center", 1, false, onMemory, (*world).centerDies},
-		{"no register", 2, false, onBoth, (*world).noRegister},
-		{"weather", 3, false, onBoth, (*world).changeWeather},
-		{"jump", 1, false, onBoth, (*world).jump},
+		{"kill room", 2, false, onMemory, true, (*world).roomDies},
+		{"drain room", 2, false, onBoth, true, (*world).roomDrains},
+		{"kill center", 1, false, onMemory, false, (*world).centerDies},
+		{"no register", 2, false, onBoth, false, (*world).noRegister},
+		{"weather", 3, false, onBoth, false, (*world).changeWeather},
+		{"jump", 1, false, onBoth, false, (*world).jump},
 
-		{"save", 8, false, onMemory, (*world).save},
-		{"fall back", 2, false, onMemory, (*world).fallBack},
-		{"lose slot", 1, false, onMemory, (*world).loseSlot},
+		{"save", 8, false, onMemory, false, (*world).save},
+		{"fall back", 2, false, onMemory, false, (*world).fallBack},
+		{"lose slot", 1, false, onMemory, false, (*world).loseSlot},
 
-		{"disk stalls", 6, false, onPebble, (*world).diskStalls},
-		{"disk fails", 1, false, onPebble, (*world).diskFails},
-		{"power loss", 2, true, onPebble, (*world).powerLoss},
-		{"kill node", 1, true, onPebble, (*world).nodeDies},
+		{"disk stalls", 6, false, onPebble, false, (*world).diskStalls},
+		{"disk fails", 1, false, onPebble, false, (*world).diskFails},
+		{"power loss", 2, true, onPebble, false, (*world).powerLoss},
+		{"kill node", 1, true, onPebble, false, (*world).nodeDies},
 	}
 }
 
@@ -90,9 +91,10 @@ func (w *world) step() {
 	n := w.script.IntN(sum)
 	for _, a := range all {
 		if n -= w.opt.weights[a.name]; n < 0 {
-			if a.do != nil {
-				a.do(w)
+			if w.taken != nil {
+				w.taken[a.name]++
 			}
+			a.do(w)
 			break
 		}
 	}
@@ -324,11 +326,15 @@ func (w *world) reviveCenter() {
 
 // noRegister cuts a room off from the register: for so long that it may not write, or that its lease ends.
 func (w *world) noRegister() {
-	r := w.pickRoom()
-	if r == nil || r.unregistered.Load() {
+	if r := w.pickRoom(); r != nil {
+		w.unregister(r, w.script.between(time.Second, 16*time.Second))
+	}
+}
+
+func (w *world) unregister(r *roomProc, d time.Duration) {
+	if r.unregistered.Load() {
 		return
 	}
-	d := w.script.between(time.Second, 16*time.Second)
 	w.trace("%s does not reach the register for %v", r.id, d)
 	r.unregistered.Store(true)
 	since := w.sched.now()

@@ -24,8 +24,6 @@ import (
 
 // The deadlines of rooms here: shorter than a product's, so that a short life sees many of them pass.
 const (
-	heartbeat     = 6 * time.Second
-	grace         = 3 * time.Second
 	writeDeadline = 8 * time.Second
 )
 
@@ -36,7 +34,7 @@ const (
 	kickWithin   = 3 * time.Second
 	expireWithin = 8 * time.Second
 	healWithin   = 30 * time.Second
-	markersAfter = 13 * time.Second // by then every connection that broke has been found out
+	markersAfter = 13 * time.Second // by then most connections that broke have been found out
 )
 
 // options are what a seed decides about a world before it begins. Not every world has every fault: some faults hide what
@@ -47,12 +45,16 @@ type options struct {
 	idBlock   int64
 	queue     int // messages that may wait for one client
 	window    int // bytes on their way to a client before the server's side cannot write any more
+	heartbeat time.Duration
+	grace     time.Duration
 	tail      int // entries that a room caches of a common slot
 	dropHints int // one notification in so many is lost; 0: none
 	hintDelay time.Duration
 	length    time.Duration // of the part with faults
 	pace      time.Duration // at most that between two steps
 	skews     bool          // the node's clock differs after each restart
+	marks     bool          // something is sent to everybody after all healed: it shows who was forgotten, and hides who missed something
+	lastLease bool          // the faults end when rooms have been without their lease for a while
 	weights   map[string]int
 }
 
@@ -67,12 +69,22 @@ func (w *world) chooseOptions() {
 	o.idBlock = 1 + l.Int64N(40)
 	o.queue = []int{4, 8, 16, 256}[l.IntN(4)]
 	o.window = []int{500, 2 << 10, 8 << 10}[l.IntN(3)]
+	// The second is longer than a lease: a client that hears nothing of a room which lost its own waits for it to come back.
+	o.heartbeat, o.grace = 6*time.Second, 3*time.Second
+	if l.IntN(2) == 0 {
+		o.heartbeat, o.grace = 18*time.Second, 5*time.Second
+	}
 	o.tail = []int{1, 6, 256}[l.IntN(3)]
 	o.dropHints = []int{0, 2, 4, 10}[l.IntN(4)]
 	o.hintDelay = []time.Duration{5 * time.Millisecond, 100 * time.Millisecond, 900 * time.Millisecond}[l.IntN(3)]
 	o.length = l.between(12*time.Second, 30*time.Second)
 	o.pace = l.between(60*time.Millisecond, 200*time.Millisecond)
 	o.skews = l.IntN(2) == 0
+	o.lastLease = l.IntN(3) == 0
+	o.marks = !o.lastLease && l.IntN(2) == 0
+	if o.lastLease {
+		o.heartbeat, o.grace = 18*time.Second, 5*time.Second
+	}
 	o.weights = make(map[string]int)
 	for _, a := range actions() {
 		if (a.on == onMemory && o.Pebble) || (a.on == onPebble && !o.Pebble) {
@@ -81,6 +93,9 @@ func (w *world) chooseOptions() {
 		if a.always || l.IntN(10) < 6 {
 			o.weights[a.name] = a.weight
 		}
+	}
+	if o.lastLease {
+		delete(o.weights, "jump") // over the end
 	}
 }
 
@@ -115,7 +130,8 @@ type world struct {
 	centers int
 	lives   int
 
-	saved  *mark // a state of the memory store that it may fall back to
+	saved  *mark          // a state of the memory store that it may fall back to
+	taken  map[string]int // how often the script did what; may be nil
 	healed bool
 	jumped time.Duration // when time jumped last
 	faults []string      // what went wrong outside the checker's rules
@@ -172,8 +188,8 @@ func (w *world) addProduct(id push.ProductID) error {
 	l := w.sched.lane("product/" + string(id))
 	ctx := context.Background()
 	prod := catalog.Product{ID: id, Shards: 2}
-	if l.chance(3) {
-		prod.Limits.OwnMessages, prod.Limits.CommonMessages = 8+l.IntN(20), 8+l.IntN(20)
+	if l.chance(2) {
+		prod.Limits.OwnMessages, prod.Limits.CommonMessages = 8+l.IntN(20), 3+l.IntN(12)
 	}
 	if l.chance(3) {
 		prod.FirstVisit.Common = push.StartBeginning
@@ -230,18 +246,35 @@ type Result struct {
 // Simulate lives through the world of a seed and judges it. It has to be called inside a testing/synctest bubble. Every
 // event that the script chose is told to trace, which may be nil.
 func Simulate(seed uint64, trace io.Writer) (Result, error) {
-	w := newWorld(seed, trace)
+	return newWorld(seed, trace).live()
+}
+
+func (w *world) live() (Result, error) {
 	if err := w.setUp(); err != nil {
-		return Result{}, fmt.Errorf("simulation: seed %d: %w", seed, err)
+		return Result{}, fmt.Errorf("simulation: seed %d: %w", w.sched.seed, err)
 	}
 	settle()
 	w.trace("%+v", w.opt)
 	w.populate()
 	w.sched.run(3 * time.Second)
 	w.script.after(0, w.step)
+	if w.opt.lastLease {
+		w.script.after(w.opt.length-14*time.Second, func() {
+			for _, a := range actions() { // who connects again finds everything by that
+				if a.moves {
+					delete(w.opt.weights, a.name)
+				}
+			}
+			for _, r := range w.rooms {
+				w.unregister(r, 20*time.Second)
+			}
+		})
+	}
 	w.sched.run(3*time.Second + w.opt.length)
 	w.heal()
-	w.script.after(markersAfter, w.markers)
+	if w.opt.marks {
+		w.script.after(markersAfter, w.markers)
+	}
 	w.sched.run(w.sched.now() + healWithin)
 	w.rest()
 	w.tearDown()

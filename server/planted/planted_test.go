@@ -1,0 +1,30 @@
+//go:build planted
+
+package planted
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestPlanted_OneBugAtATimeAndNoneThatIsNotListed(t *testing.T) {
+	defer func() { _ = Choose(None) }()
+	for _, b := range All() {
+		if err := Choose(b); err != nil {
+			t.Fatal(err)
+		}
+		for _, other := range All() {
+			if got := Is(other); got != (other == b) {
+				t.Errorf("with %s chosen, %s is on: %v", b, other, got)
+			}
+		}
+	}
+	if err := Choose("no-such-bug"); err == nil {
+		t.Error("a bug that is not listed was chosen")
+	}
+	all := All()
+	slices.Sort(all)
+	if n := len(slices.Compact(all)); n != len(All()) {
+		t.Errorf("%d names for %d bugs", n, len(All()))
+	}
+}
