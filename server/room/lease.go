@@ -71,10 +71,7 @@ func (r *Room) renew(ctx context.Context) {
 	case errors.As(err, &e) && e.Code == "lease_lost":
 		r.log.Warn("the lease was lost; joining again")
 		r.m.failed("lease_lost")
-		if err := r.rejoin(ctx); err != nil {
-			r.log.Warn("joining again failed", "err", err)
-			return
-		}
+		r.unlisted = true
 	default:
 		if ctx.Err() == nil {
 			r.m.failed("renew")
@@ -84,6 +81,13 @@ func (r *Room) renew(ctx context.Context) {
 	}
 	for _, o := range orders {
 		r.Evict(o)
+	}
+	if r.unlisted { // also after an attempt that took the lease and failed at one of the sessions
+		if err := r.rejoin(ctx); err != nil {
+			r.log.Warn("joining again failed", "err", err)
+			return
+		}
+		r.unlisted = false
 	}
 	r.noteRenewed()
 	if r.zombie.Swap(false) {

@@ -139,6 +139,8 @@ type Room struct {
 	zombie  atomic.Bool  // a Take was refused since
 	missed  atomic.Bool  // the lease was lost: what was appended meanwhile is in no log of this room
 
+	unlisted bool // owned by leaseLoop: the lease was lost, and not every session is in the register again
+
 	// Guarded by mu.
 	mu       sync.Mutex
 	draining bool

@@ -427,6 +427,40 @@ func (f flaky) Renew(ctx context.Context, room push.RoomID, boot push.BootID) ([
 	return f.Register.Renew(ctx, room, boot)
 }
 
+// shaky is a register that fails the first inserts it is asked for while it is armed.
+type shaky struct {
+	flaky
+	fail *atomic.Int32
+}
+
+func (s shaky) Insert(ctx context.Context, rec register.Session) (register.Inserted, error) {
+	if s.fail.Add(-1) >= 0 {
+		return register.Inserted{}, &push.Error{Kind: push.KindUnavailable, Code: "register_unavailable"}
+	}
+	return s.flaky.Insert(ctx, rec)
+}
+
+func TestRoom_SessionsThatCouldNotBePutBackAreTriedAgain(t *testing.T) {
+	var off atomic.Bool
+	var fail atomic.Int32
+	tune := func(w *world, c *Config) {
+		c.Register = shaky{flaky{w.reg, off.Load}, &fail}
+		c.Heartbeat = time.Minute
+	}
+	inWorld(t, oneRoom, tune, func(w *world) {
+		w.connect("r1", "alice/phone/android", "")
+		w.connect("r1", "bob/phone/android", "")
+		off.Store(true)
+		time.Sleep(register.LeaseTTL + time.Second)
+		fail.Store(1)
+		off.Store(false)
+		time.Sleep(5 * time.Second)
+		if n, _ := w.reg.Count(w.ctx, product); n != 2 {
+			t.Errorf("the register counts %d sessions, want 2", n)
+		}
+	})
+}
+
 // While a room has no lease its sessions do not count: whoever publishes notifies nobody, and no change log notes it.
 func TestRoom_WhatIsSentWhileTheLeaseIsLostArrives(t *testing.T) {
 	var off atomic.Bool
