@@ -151,3 +151,83 @@ func TestReadWrite_SurviveACutLine(t *testing.T) {
 		t.Error("a damaged line was read without an error")
 	}
 }
+
+var far = Device{User: "alice", Device: "phone", Product: "news"}
+
+func sendTo(at time.Duration, sender string, seq int, id string, r Record) []Record {
+	r.At, r.Kind, r.Sender, r.Seq, r.Body = at, Invoke, sender, seq, sender+id
+	return []Record{r, {At: at + 1, Kind: OK, Sender: sender, Seq: seq, ID: id}}
+}
+
+func seen(at time.Duration, d Device, sender, id string, slot int, pos uint64) Record {
+	return Record{At: at, Kind: Deliver, Device: d, ID: id, Body: sender + id, Slot: slot, Pos: pos}
+}
+
+// Each case is a run of its own: what it has to be judged for, and what has to excuse it.
+func TestCheck_FaultsExcuseWhatTheyExplainAndNothingElse(t *testing.T) {
+	kept := Record{To: []string{"alice"}, Persistent: true}
+	cases := []struct {
+		name    string
+		run     Run
+		records []Record
+		rule    string // empty: nothing is wrong
+	}{
+		{"a message crosses products", Run{}, append(sendTo(1, "s", 1, "1", kept), seen(5, far, "s", "1", 0, 1)), "phantom"},
+		{"accepted before the store fell back", Run{Devices: []Device{phone}},
+			append(sendTo(10, "s", 1, "1", kept), Record{At: 20, Kind: Lost, Since: 5}), ""},
+		{"accepted before the state that it fell back to", Run{Devices: []Device{phone}},
+			append(sendTo(10, "s", 1, "1", kept), Record{At: 20, Kind: Lost, Since: 15}), "lost"},
+		{"another user's slot was lost", Run{Devices: []Device{phone}},
+			append(sendTo(10, "s", 1, "1", kept), Record{At: 20, Kind: Lost, To: []string{"bob"}}), "lost"},
+		{"collapsed by a newer one", Run{Devices: []Device{phone}},
+			append(append(sendTo(1, "s", 1, "1", Record{To: kept.To, Persistent: true, Collapse: "c"}),
+				sendTo(5, "s", 2, "2", Record{To: kept.To, Persistent: true, Collapse: "c"})...), seen(9, phone, "s", "2", 0, 2)), ""},
+		{"the newest of its key", Run{Devices: []Device{phone}},
+			sendTo(1, "s", 1, "1", Record{To: kept.To, Persistent: true, Collapse: "c"}), "lost"},
+		{"a device that came later", Run{Devices: []Device{phone}},
+			append(sendTo(1, "s", 1, "1", kept), Record{At: 5, Kind: Online, Device: phone, Begins: [2]string{FromHead, FromHead}}), ""},
+		{"a first device that came later", Run{Devices: []Device{phone}},
+			append(sendTo(1, "s", 1, "1", kept), Record{At: 5, Kind: Online, Device: phone, Begins: [2]string{FromStart, FromHead}}), "lost"},
+		{"twice after a crash in the handler", Run{}, append(sendTo(1, "s", 1, "1", kept), seen(5, phone, "s", "1", 0, 1),
+			Record{At: 6, Kind: Crash, Device: phone, ID: "1"}, seen(7, phone, "s", "1", 0, 1)), ""},
+		{"twice after a crash at another message", Run{}, append(sendTo(1, "s", 1, "1", kept), seen(5, phone, "s", "1", 0, 1),
+			Record{At: 6, Kind: Crash, Device: phone, ID: "2"}, seen(7, phone, "s", "1", 0, 1)), "duplicate"},
+		{"twice after its storage was lost", Run{}, append(sendTo(1, "s", 1, "1", kept), seen(5, phone, "s", "1", 0, 1),
+			Record{At: 6, Kind: Forget, Device: phone}, seen(7, phone, "s", "1", 0, 1)), ""},
+		{"one position, two messages", Run{}, append(append(sendTo(1, "s", 1, "1", kept), sendTo(3, "s", 2, "2", kept)...),
+			seen(5, phone, "s", "1", 0, 7), seen(6, web, "s", "2", 0, 7)), "position"},
+		{"one position, and the store fell back between", Run{}, append(append(sendTo(1, "s", 1, "1", kept),
+			sendTo(30, "s", 2, "2", kept)...), seen(5, phone, "s", "1", 0, 7), Record{At: 20, Kind: Lost}, seen(40, web, "s", "2", 0, 7)), ""},
+		{"live and late", Run{LiveWithin: 10}, append(sendTo(1, "s", 1, "1", Record{To: kept.To}), seen(20, phone, "s", "1", 255, 0)), "live"},
+		{"live and late, to a device that took nothing", Run{LiveWithin: 10}, append(sendTo(1, "s", 1, "1", Record{To: kept.To}),
+			seen(20, phone, "s", "1", 255, 0), Record{At: 21, Kind: Stall, Device: phone, Since: 2}), ""},
+		{"live and late, while another took nothing", Run{LiveWithin: 10}, append(sendTo(1, "s", 1, "1", Record{To: kept.To}),
+			seen(20, phone, "s", "1", 255, 0), Record{At: 21, Kind: Stall, Device: web, Since: 2}), "live"},
+		{"live, in a slot", Run{}, append(sendTo(1, "s", 1, "1", Record{To: kept.To}), seen(2, phone, "s", "1", 0, 3)), "live"},
+		{"after its time", Run{ExpireWithin: 5}, append(sendTo(1, "s", 1, "1", Record{To: kept.To, Persistent: true, TTL: 10}),
+			seen(20, phone, "s", "1", 0, 1)), "expired"},
+		{"on a session that was replaced", Run{KickWithin: 5}, append(sendTo(1, "s", 1, "1", kept),
+			Record{At: 2, Kind: Online, Device: phone, Session: 1}, Record{At: 3, Kind: Online, Device: phone, Session: 2},
+			Record{At: 20, Kind: Deliver, Device: phone, Session: 1, ID: "1", Body: "s1", Pos: 1}), "kick"},
+		{"two live sessions", Run{}, []Record{{At: 1, Kind: Live, Device: phone, Count: 2}}, "session"},
+		{"a reset that nothing explains", Run{}, []Record{{At: 1, Kind: Gap, Device: phone, Reset: true}}, "reset"},
+		{"a reset of a slot that was lost", Run{}, []Record{{At: 1, Kind: Lost, To: []string{"alice"}}, {At: 2, Kind: Gap, Device: phone, Reset: true}}, ""},
+		{"a key refused for another product's request", Run{}, []Record{
+			{At: 1, Kind: Invoke, Sender: "a", Seq: 1, Product: "news", Key: "k", Body: "x"},
+			{At: 2, Kind: Invoke, Sender: "b", Seq: 1, Product: "shop", Key: "k", Body: "y"},
+			{At: 3, Kind: Fail, Sender: "b", Seq: 1, Code: keyReused}}, "idempotency"},
+		{"a liar sees another's message", Run{}, append(sendTo(1, "s", 1, "1", kept),
+			Record{At: 5, Kind: Peek, Device: other, ID: "1", Body: "s1", Pos: 1}), "phantom"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			vs := Check(c.run, c.records)
+			if c.rule == "" && len(vs) != 0 {
+				t.Errorf("got %v, want no violation", vs)
+			}
+			if c.rule != "" && !slices.ContainsFunc(vs, func(v Violation) bool { return v.Rule == c.rule }) {
+				t.Errorf("got %v, want one of rule %s", vs, c.rule)
+			}
+		})
+	}
+}

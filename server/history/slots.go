@@ -96,6 +96,9 @@ func (c *checker) agree() {
 		at := make(map[int]int)
 		again := make(map[string]bool)
 		for _, r := range c.byDev[d] {
+			if r.Kind == Forget {
+				break // it begins anew, and may now be given what a gap had taken from it before
+			}
 			s := c.byID[r.ID]
 			if r.Kind != Deliver || s == nil || !c.isOrdered(s) || again[r.ID] || c.fellBefore(d, r.Slot, r.At) {
 				continue
