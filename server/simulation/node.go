@@ -65,6 +65,7 @@ type roomProc struct {
 	busy    bool // it is being stopped, or waits to be started again
 
 	unregistered atomic.Bool // the register cannot be reached
+	outages      int         // how often that began
 }
 
 func (r *roomProc) up() bool { return r.running && r.joined }

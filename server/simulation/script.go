@@ -332,14 +332,15 @@ func (w *world) noRegister() {
 }
 
 func (w *world) unregister(r *roomProc, d time.Duration) {
-	if r.unregistered.Load() {
-		return
-	}
+	r.outages++
+	this := r.outages
 	w.trace("%s does not reach the register for %v", r.id, d)
 	r.unregistered.Store(true)
 	since := w.sched.now()
 	w.script.after(d, func() {
-		r.unregistered.Store(false)
+		if r.outages == this {
+			r.unregistered.Store(false)
+		}
 		// The room writes nothing while it may be taken for dead.
 		w.script.after(3*time.Second, func() { w.note(history.Record{Kind: history.Stall, Since: since}) })
 	})

@@ -261,7 +261,7 @@ func (w *world) live() (Result, error) {
 	if w.opt.lastLease {
 		w.script.after(w.opt.length-14*time.Second, func() {
 			for _, a := range actions() { // who connects again finds everything by that
-				if a.moves {
+				if a.moves || a.on == onPebble {
 					delete(w.opt.weights, a.name)
 				}
 			}
