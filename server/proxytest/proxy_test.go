@@ -316,6 +316,7 @@ func TestLink_LimitMakesSmallWrites(t *testing.T) {
 			t.Fatalf("got %q, %v, want %q", buf[:got], err, want)
 		}
 	}
+	n.await(l, func(c Counts) bool { return c.Up.Written == 3 }) // what arrived may not be counted yet
 	// A cut after a byte shows that writes are as small as they were asked to be.
 	l.Limit(Up, 3)
 	l.ResetAfter(Up, 7)
