@@ -140,11 +140,7 @@ func (u *upgrade) Write(p []byte) (int, error) { return len(p), nil }
 // bufio has: frames longer than that are read past the buffer, and nothing is written through one.
 func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c := u.c
-	if u.refusal = c.reserve(u.r); u.refusal != nil {
-		return nil, nil, u.refusal
-	}
 	if u.refusal = c.accept(u.r); u.refusal != nil {
-		c.sock.Close(false)
 		return nil, nil, u.refusal
 	}
 	u.taken = true
@@ -196,10 +192,15 @@ func (c *conn) reserve(r *http.Request) error {
 	return refusal
 }
 
-// accept asks for a session.
+// accept counts the connection, makes sure of its descriptor and asks for a session. In this order: while a connection is
+// counted, Close of the transport leaves the poller alone. The error is a refusal.
 func (c *conn) accept(r *http.Request) error {
 	if !c.t.enter(c) {
 		return errClosed
+	}
+	if err := c.reserve(r); err != nil {
+		c.t.leave(c)
+		return err
 	}
 	s, err := c.t.cfg.Acceptor.Accept(c, transport.Meta{
 		Kind:         transport.WebSocket,
@@ -208,6 +209,7 @@ func (c *conn) accept(r *http.Request) error {
 		UserAgent:    userAgent(r),
 	})
 	if err != nil {
+		c.sock.Close(false)
 		c.t.leave(c)
 		return err
 	}
