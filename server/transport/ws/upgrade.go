@@ -198,8 +198,13 @@ func (c *conn) accept(r *http.Request) error {
 	if !c.t.enter(c) {
 		return errClosed
 	}
+	defer func() {
+		if c.session == nil { // refused, or the Acceptor panics, after which net/http goes on
+			c.sock.Close(false)
+			c.t.leave(c)
+		}
+	}()
 	if err := c.reserve(r); err != nil {
-		c.t.leave(c)
 		return err
 	}
 	s, err := c.t.cfg.Acceptor.Accept(c, transport.Meta{
@@ -209,8 +214,6 @@ func (c *conn) accept(r *http.Request) error {
 		UserAgent:    userAgent(r),
 	})
 	if err != nil {
-		c.sock.Close(false)
-		c.t.leave(c)
 		return err
 	}
 	c.session = s
