@@ -47,6 +47,7 @@ func New(loops int) (*Poller, error) {
 func (p *Poller) Close() error {
 	var errs []error
 	for _, l := range p.loops {
+		l.closing.Store(true)
 		errs = append(errs, l.epoll.Close())
 	}
 	p.running.Wait()
@@ -64,6 +65,8 @@ type loop struct {
 	bell  int      // an eventfd that the epoll watches, to wake serve
 	epoll *os.File // fd as Go's poller knows it
 	raw   syscall.RawConn
+
+	closing atomic.Bool // serve is to end, also where sockets are always ready
 
 	busy sync.Mutex // held by whoever serves what is ready: serve, or a helper
 	// Guarded by busy.
@@ -158,7 +161,7 @@ const helpRounds = 2
 // it has nothing more before anybody waits for it again.
 func (l *loop) serve() {
 	_ = l.raw.Read(func(uintptr) bool { // fails when the epoll closes, which is how it ends
-		for {
+		for !l.closing.Load() {
 			l.busy.Lock()
 			more := l.step()
 			l.busy.Unlock()
@@ -167,6 +170,7 @@ func (l *loop) serve() {
 			}
 			runtime.Gosched() // drain workers and sessions have their turn between two rounds
 		}
+		return true
 	})
 }
 

@@ -499,3 +499,39 @@ func files(t *testing.T) int {
 	}
 	return len(fs)
 }
+
+// idler leaves unread what comes.
+type idler struct{ calls chan struct{} }
+
+func (h idler) Ready(bool, bool, []byte) {
+	select {
+	case h.calls <- struct{}{}:
+	default:
+	}
+}
+
+func TestPoller_CloseEndsALoopThatAlwaysHasSomething(t *testing.T) {
+	p, err := New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, far := pair(t)
+	var s Socket
+	if err := errors.Join(p.Reserve(&s), p.Adopt(&s, near)); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close(false)
+	h := idler{make(chan struct{}, 1)}
+	if err := s.Arm(h); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := far.Write([]byte("tea")); err != nil {
+		t.Fatal(err)
+	}
+	get(t, h.calls, "a call of the handler")
+	done := make(chan error, 1)
+	go func() { done <- p.Close() }()
+	if err := get(t, done, "the end of Close"); err != nil {
+		t.Error(err)
+	}
+}
