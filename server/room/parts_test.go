@@ -226,3 +226,20 @@ func TestBucket_HoldsWhatComesInASecond(t *testing.T) {
 		}
 	}
 }
+
+func TestQueue_HoldsNoFrameThatItDoesNotCount(t *testing.T) {
+	var q queue
+	for range 2 { // the second one moves the first out of the room that a pending has for one
+		q.push(wire.Out{Frame: &wire.Ping{}})
+	}
+	p := q.pending
+	if p.one[0].Frame != nil {
+		t.Error("the first frame stands in two places")
+	}
+	q.drop()
+	for i, o := range p.outs[:cap(p.outs)] {
+		if o.Frame != nil {
+			t.Errorf("frame %d is still held after drop", i)
+		}
+	}
+}

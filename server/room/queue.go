@@ -85,6 +85,7 @@ func (q *queue) push(o wire.Out) {
 	}
 	if len(q.outs) == cap(q.outs) && len(q.outs) < pooledOuts { // whoever gets a second message often gets many
 		q.outs = slices.Grow(q.outs, 3*len(q.outs))
+		clear(q.one[:]) // which they may have moved out of
 	}
 	q.outs = append(q.outs, o)
 	q.size += o.Size()
