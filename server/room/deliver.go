@@ -163,7 +163,7 @@ func (f *fanout) deliver(d *delivery) {
 			}
 		}
 	}
-	clear(f.scratch) // hold no session longer than its delivery
+	clear(f.scratch[:cap(f.scratch)]) // hold no session longer than its delivery, not those of an earlier user either
 }
 
 // awaitRoomLocked is a planted bug: it waits until the client has taken something, or is gone.

@@ -497,3 +497,24 @@ func BenchmarkFanout(b *testing.B) {
 		})
 	}
 }
+
+// A worker that has nothing to do holds no session, or those that end would stay in memory.
+func TestFanout_WorkerHoldsNoSessionAfterwards(t *testing.T) {
+	st := newStage(t, nil)
+	for range 3 {
+		st.sit("alice", nil)
+	}
+	st.sit("bob", nil)
+	st.room.Deliver(&push.Delivery{Product: product, Message: st.message(false), Users: []push.UserFilter{{User: "alice"}, {User: "bob"}}})
+	st.broadcast()
+	w := st.room.workers[0]
+	w.deliverDirect()
+	st.pass()
+	for _, held := range [][]*session{w.scratch, w.all} {
+		for i, s := range held[:cap(held)] {
+			if s != nil {
+				t.Errorf("place %d of %d still holds a session of %s", i, cap(held), s.user())
+			}
+		}
+	}
+}
