@@ -238,9 +238,7 @@ func (s *session) Take(b *transport.Batch) bool {
 	}
 	s.progress = now
 	s.queue.take(b)
-	if s.queue.empty() || s.woken != forOwn { // otherwise something urgent may be left
-		s.woken = taken
-	}
+	s.woken = taken // a rest goes with the bulk share, so what is urgent asks again
 	s.room.m.taken(b)
 	if planted.Is(planted.RemovalOnPush) {
 		s.ackTakenLocked(b)
