@@ -79,6 +79,14 @@ func (s *Broadcast) run(ctx context.Context, w *world) error {
 	w.set("deliveries_missing", float64(s.Rounds*s.Clients)-n)
 	w.setOwn(m, n)
 	w.set("bench_rss_bytes", float64(r.RSS))
+	w.progress("what the kernel alone takes for it")
+	const around = 120 // bytes of a frame beside its body, about
+	f, err := measureFloor(s.Clients, s.Body+around)
+	if err != nil {
+		return err
+	}
+	w.set("kernel_us_per_write", micros(f.cpu, 1))
+	w.set("kernel_round_ms", millis(f.round)*float64(s.Clients))
 	return nil
 }
 

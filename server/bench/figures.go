@@ -59,6 +59,8 @@ var definitions = map[string][]definition{
 		{"p50_ms", "from the request's start to the client: median", "ms", Lower, 0, 0},
 		{"p99_ms", "from the request's start to the client: 99 %", "ms", Lower, 90, 80},
 		{"max_ms", "from the request's start to the client: longest", "ms", Lower, 0, 0},
+		{"kernel_us_per_write", "the kernel alone, as many bytes to a plain socket: processor", "µs", Lower, 0, 0},
+		{"kernel_round_ms", "the kernel alone, to as many sockets as there are clients: time", "ms", Lower, 0, 0},
 		{"deliveries", "messages that arrived", "", Exact, 0, 0},
 		{"deliveries_missing", "messages that did not", "", Exact, 0, 0},
 	},
