@@ -261,13 +261,14 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	}
 	now := r.now()
 	s.mu.Lock()
+	s.refreshing = false
 	if s.state != open {
 		s.mu.Unlock()
 		return
 	}
 	if err != nil {
 		if k := push.KindOf(err); k != push.KindUnauthenticated && k != push.KindForbidden {
-			s.queue.push(wire.Out{Frame: &wire.Error{Code: "try_again", Detail: "the token could not be judged now"}})
+			s.tryAgainLocked()
 			s.wakeAndUnlock(now, transport.Direct)
 			return
 		}
@@ -279,4 +280,9 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	s.noteExpiryLocked(id)
 	s.queue.push(wire.Out{Frame: &wire.Refresh{Expires: s.expires}})
 	s.wakeAndUnlock(now, transport.Direct)
+}
+
+// tryAgainLocked asks for a token once more, later.
+func (s *session) tryAgainLocked() {
+	s.queue.push(wire.Out{Frame: &wire.Error{Code: "try_again", Detail: "the token could not be judged now"}})
 }

@@ -52,8 +52,11 @@ type session struct {
 	userEnd   uint16 // where the user ends in names
 	deviceEnd uint16
 	platform  push.Platform
-	owner     push.CursorOwner
-	shard     *bookShard
+
+	refreshing bool // a token of the client is being judged; guarded by mu, and here because there is room
+
+	owner push.CursorOwner
+	shard *bookShard
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -162,7 +165,12 @@ func (s *session) Receive(f wire.Frame) {
 	case *wire.Event:
 		s.room.m.event(f.Event)
 	case *wire.Refresh:
-		if s.state == open {
+		switch {
+		case s.state != open:
+		case s.refreshing: // while the judge is slow, a client could leave one token after another in our memory
+			s.tryAgainLocked()
+		default:
+			s.refreshing = true
 			s.mu.Unlock()
 			s.room.openings.put(opening{s: s, refresh: f})
 			return
