@@ -245,7 +245,7 @@ func TestNetwork_CutsInsideFramesLoseNothingAndRepeatNothing(t *testing.T) {
 	ids = append(ids, n.publish("alice", "after the storm"))
 	phone.wants(ids)
 	n.waitState(ids[len(ids)-1], "phone", "acknowledged")
-	phone.wants(ids) // nothing came again meanwhile
+	phone.wants(ids)     // nothing came again meanwhile
 	const greeting = 700 // bytes: more than the handshake's answer and the welcome
 	inMessages := 0
 	for _, l := range p.Links() {
