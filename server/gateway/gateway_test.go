@@ -338,7 +338,8 @@ func TestGateway_RecallKickAndForgetReachTheDevice(t *testing.T) {
 	if status, a := n.rest("DELETE", "/v1/users/alice/devices/phone", nil); status != 204 {
 		t.Fatalf("deleting the device: %d %v", status, a)
 	}
-	// A device that happens to reconnect while it is deleted stays until the call is repeated, as its answer says.
+	// Now and then, on a busy machine, the first call does not reach the device, and why is not known: that a device which
+	// reconnects meanwhile stays until the call is repeated is documented, but that it does so here was not observed.
 	again := time.NewTicker(2 * time.Second)
 	defer again.Stop()
 	for kicked := false; !kicked; {
