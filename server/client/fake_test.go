@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,6 +35,7 @@ type pipe struct {
 	toClient chan wire.Frame
 	toServer chan wire.Frame
 	gone     chan struct{} // closed at the end
+	shut     atomic.Bool   // the client's writes fail, and what was sent to it is still to be read
 	once     sync.Once
 	err      error // why, for the client
 }
@@ -62,6 +64,9 @@ func (p *pipe) Read() (wire.Frame, error) {
 }
 
 func (p *pipe) Write(ctx context.Context, f wire.Frame) error {
+	if p.shut.Load() {
+		return errors.New("the server closed the connection")
+	}
 	select {
 	case p.toServer <- f:
 		return nil

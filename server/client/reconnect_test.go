@@ -307,3 +307,59 @@ func TestClient_WriteThatHangsEndsTheConnection(t *testing.T) {
 		w.stop()
 	})
 }
+
+// What the server says last decides, also when a write of ours finds the connection closed before it was handled.
+func TestClient_HearsWhyAlthoughItsWriteFailed(t *testing.T) {
+	kick := &wire.Kick{Code: wire.CloseDeleted, Reason: "deleted"}
+	for name, provoke := range map[string]func(*pipe){
+		"acknowledgement": func(p *pipe) { p.send(ownMessage(11, 101)) },
+		"ping":            func(*pipe) { time.Sleep(24 * time.Second) }, // 0.8 of the interval
+		"pong":            func(p *pipe) { p.send(&wire.Ping{}) },
+		"refresh":         func(p *pipe) { p.send(&wire.Refresh{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.start()
+				p, _ := w.welcomed(cursorAt(1, 100, 200))
+				synctest.Wait()
+				p.shut.Store(true)
+				provoke(p)
+				synctest.Wait()
+				p.send(kick)
+				select {
+				case err := <-w.result:
+					if closed := (*ClosedError)(nil); !errors.As(err, &closed) || closed.Code != wire.CloseDeleted {
+						t.Errorf("Run returned %v, want that the device was deleted", err)
+					}
+				case <-w.dials:
+					t.Error("the client came back")
+					w.stop()
+				}
+			})
+		})
+	}
+}
+
+func TestClient_WaitsAMomentAfterAFailedWriteAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start()
+		p, _ := w.welcomed(cursorAt(1, 100, 200))
+		synctest.Wait()
+		p.shut.Store(true)
+		p.send(ownMessage(11, 101))
+		synctest.Wait()
+		failed := time.Now()
+		p.send(ownMessage(12, 102)) // is still handled, and not acknowledged
+		<-p.gone
+		if waited := time.Since(failed); waited != lastWords {
+			t.Errorf("the connection ended after %v, want %v", waited, lastWords)
+		}
+		_, c := w.accept()
+		if want := cursorAt(1, 102, 200); c.Cursor != want {
+			t.Errorf("came back with %q, want %q", c.Cursor, want)
+		}
+		w.stop()
+	})
+}

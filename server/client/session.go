@@ -13,8 +13,12 @@ import (
 	"carillon/server/wire"
 )
 
-// framesAhead is how many frames may be read before the one that is being handled is done.
-const framesAhead = 16
+const (
+	// framesAhead is how many frames may be read before the one that is being handled is done.
+	framesAhead = 16
+	// lastWords is how long a connection is still read after a write to it failed.
+	lastWords = time.Second
+)
 
 var (
 	errSilent   = errors.New("client: no sign of life from the server")
@@ -43,12 +47,23 @@ type session struct {
 	// Written by read before it closes frames.
 	readErr error
 
+	// Written once, by the first write that fails; read after its goroutine has told, or ended.
+	failing sync.Once
+	cutting clock.Timer // ends the connection lastWords later
+
 	// Owned by run.
 	welcomed bool
 	goaway   *ClosedError
 	refused  *wire.Error // the last frame that the server refused
 	ackTimer clock.Timer // not nil while it runs
+	lost     error       // a write failed: nothing more is written, and what the server still says is handled
 }
+
+// writeError is the error of a write. The server may have said before why it ended the session, and that is what counts:
+// a client that was told to stay away must not come back because its acknowledgement found the connection closed.
+type writeError struct{ error }
+
+func (e writeError) Unwrap() error { return e.error }
 
 // connectOnce makes one connection and lives on it until it ends. A nil error means that ctx is done.
 func (c *Client) connectOnce(ctx context.Context) error {
@@ -108,11 +123,14 @@ func (s *session) run(ctx context.Context, token string, timeout time.Duration) 
 		if s.ackTimer != nil {
 			s.ackTimer.Stop()
 		}
+		if s.cutting != nil {
+			s.cutting.Stop()
+		}
 	}()
 	connect := &wire.Connect{
 		Version: wire.Version, Token: token, Cursor: s.c.progress.string(), Client: s.c.cfg.Name,
 	}
-	err := s.write(connect)
+	err := s.hearOut(s.write(connect))
 	if err == nil {
 		err = s.loop(ctx)
 	}
@@ -132,12 +150,12 @@ func (s *session) loop(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return s.lastAck(context.WithoutCancel(ctx)) // the frame was not handled, and comes again
 			}
-			if err := s.handle(ctx, f); err != nil {
+			if err := s.hearOut(s.handle(ctx, f)); err != nil {
 				return err
 			}
 		case <-s.ackDue:
 			s.ackTimer = nil
-			if err := s.ack(ctx); err != nil {
+			if err := s.hearOut(s.ack(ctx)); err != nil {
 				return err
 			}
 		case <-s.silent:
@@ -148,6 +166,17 @@ func (s *session) loop(ctx context.Context) error {
 			return errSilent
 		}
 	}
+}
+
+// hearOut returns err unless it is of a write: then frames are handled until the connection ends, in lastWords at the latest.
+func (s *session) hearOut(err error) error {
+	if w := (writeError{}); !errors.As(err, &w) {
+		return err
+	}
+	if s.lost == nil {
+		s.lost = err
+	}
+	return nil
 }
 
 // lastAck acknowledges what was handled before the client goes, as soon as it may. Frames that come meanwhile are not
@@ -179,8 +208,11 @@ func (s *session) lastAck(ctx context.Context) error {
 func (s *session) ended() error {
 	var closed *ClosedError
 	if !errors.As(s.readErr, &closed) {
-		if s.goaway != nil {
+		switch {
+		case s.goaway != nil:
 			return s.goaway
+		case s.lost != nil:
+			return s.lost
 		}
 		return s.readErr
 	}
@@ -233,7 +265,7 @@ func (s *session) hand(f wire.Frame) {
 }
 
 // pulse writes a pong for each ping of the server, and a ping of ours at the interval once there is one. A write that
-// fails cuts the connection, which read then reports.
+// fails ends the connection, which read then reports.
 func (s *session) pulse() {
 	var tick <-chan time.Time
 	for {
@@ -252,23 +284,27 @@ func (s *session) pulse() {
 			f = &wire.Ping{}
 		}
 		if s.write(f) != nil {
-			s.conn.Cut()
 			return
 		}
 	}
 }
 
+// write writes a frame. The first one that fails is the last, and gives the server a moment to say why.
 func (s *session) write(f wire.Frame) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	t := s.c.cfg.Clock.AfterFunc(s.c.cfg.WriteTimeout, cancel)
 	defer t.Stop()
-	return s.conn.Write(ctx, f)
+	if err := s.conn.Write(ctx, f); err != nil {
+		s.failing.Do(func() { s.cutting = s.c.cfg.Clock.AfterFunc(lastWords, s.conn.Cut) })
+		return writeError{err}
+	}
+	return nil
 }
 
 // requestAck acknowledges what was handled: now, or as soon as the last acknowledgement is long enough ago.
 func (s *session) requestAck(ctx context.Context) error {
-	if s.ackTimer != nil || !s.c.progress.owesAck() {
+	if s.ackTimer != nil || s.lost != nil || !s.c.progress.owesAck() {
 		return nil
 	}
 	if !s.c.lastAck.IsZero() {
@@ -283,7 +319,7 @@ func (s *session) requestAck(ctx context.Context) error {
 // ack writes an acknowledgement of everything handled, after that is safe in the storage.
 func (s *session) ack(ctx context.Context) error {
 	c := s.c
-	if !c.progress.owesAck() {
+	if s.lost != nil || !c.progress.owesAck() {
 		return nil
 	}
 	if err := c.save(ctx); err != nil {
