@@ -194,7 +194,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 		}
 	}
 	s.caughtUpLocked()
-	r.wheel.arm(s, now.add(r.cfg.WriteDeadline/2))
+	s.lookLocked(now, push.Milli(r.cfg.Clock.Now()))
 	s.wakeAndUnlock(now, transport.Direct)
 }
 
@@ -278,6 +278,7 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	}
 	s.tokenID = strings.Clone(id.TokenID)
 	s.noteExpiryLocked(id)
+	s.lookLocked(now, push.Milli(r.cfg.Clock.Now()))
 	s.queue.push(wire.Out{Frame: &wire.Refresh{Expires: s.expires}})
 	s.wakeAndUnlock(now, transport.Direct)
 }

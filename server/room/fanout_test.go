@@ -404,7 +404,7 @@ func TestSession_ClientIsNotSlowWhileItsTransportIsBusyWithOthers(t *testing.T) 
 		take  bool                 // the transport has begun to write to this client, which then reads nothing
 		every func(*world)         // happens every other second
 		at    map[int]func(*world) // happens once, in that second
-		want  wire.CloseCode       // after 16 s; the deadline is 10 s and looked at every 5 s
+		want  wire.CloseCode       // after 16 s; the deadline is 10 s
 	}{
 		{name: "its turn has not come"},
 		{name: "its turn has become urgent a moment ago", at: map[int]func(*world){8: unicast}},
@@ -441,6 +441,45 @@ func TestSession_ClientIsNotSlowWhileItsTransportIsBusyWithOthers(t *testing.T) 
 			})
 		})
 	}
+}
+
+// With a million sessions, one that is looked at every few seconds although nothing happens is a core's work.
+func TestSession_IsLookedAtOnlyWhenItMayHaveToEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newStage(t, nil)
+		c := st.sit("alice", nil)
+		silent, slow := st.room.cfg.Heartbeat+st.room.cfg.Grace, st.room.cfg.WriteDeadline
+		looks := func(what string, want time.Duration) {
+			t.Helper()
+			if got := time.Duration(c.s.timer.at) * wheelTick; got != want || c.s.deadline != moment(want) {
+				t.Errorf("%s: looked at after %v (%v), want %v", what, got, time.Duration(c.s.deadline), want)
+			}
+		}
+		take := func() bool { return c.s.Take(&transport.Batch{MaxOuts: 64, MaxSize: 1 << 20}) }
+		c.s.tick(time.Now())
+		looks("idle", silent)
+		st.broadcast()
+		st.pass()
+		looks("its turn has not come", silent)
+		take()
+		looks("the transport writes", slow)
+		time.Sleep(time.Second)
+		c.s.Receive(&wire.Ping{})
+		take()
+		looks("and writes more", slow)
+		for take() {
+		}
+		time.Sleep(slow)
+		c.s.tick(time.Now())
+		looks("idle again", time.Second+silent)
+		c.s.Receive(&wire.Ping{})
+		looks("a pong is due", time.Second+2*slow)
+		c.s.mu.Lock()
+		c.s.expires = push.Milli(time.Now().Add(5 * time.Second))
+		c.s.lookLocked(st.room.now(), push.Milli(time.Now()))
+		c.s.mu.Unlock()
+		looks("its token runs out", time.Second+slow+5*time.Second)
+	})
 }
 
 func TestSession_TellsWhatItHandedToItsTransport(t *testing.T) {

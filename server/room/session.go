@@ -71,7 +71,7 @@ type session struct {
 	tokenID  string
 	since    push.MilliTime
 	expires  push.MilliTime // of the token; zero: never
-	deadline moment         // of greeting, opening_ and ending
+	deadline moment         // of greeting, opening_ and ending; while open, when the wheel looks next
 	heard    moment         // last sign of life
 	progress moment         // last time it took, or was first asked to
 	budget   bucket         // frames the client may still send
@@ -247,6 +247,7 @@ func (s *session) Take(b *transport.Batch) bool {
 	s.progress = now
 	s.queue.take(b)
 	s.woken = taken // a rest goes with the bulk share, so what is urgent asks again
+	s.watchLocked(now)
 	s.room.m.taken(b)
 	if planted.Is(planted.RemovalOnPush) {
 		s.ackTakenLocked(b)
@@ -291,6 +292,9 @@ func (s *session) wakeAndUnlock(now moment, share transport.Share) {
 			s.progress = now
 		}
 		s.woken = why
+		if why == forOwn {
+			s.watchLocked(now)
+		}
 	}
 	s.mu.Unlock()
 	if tell {
@@ -379,17 +383,31 @@ func (s *session) tick(at time.Time) {
 		s.endAndUnlock(now, wire.CloseTokenExpired, "the token of this session ran out")
 		return
 	}
-	// A client that stops reading is looked for this often, rather than arming the wheel at every message.
-	next := now.add(cfg.WriteDeadline / 2)
+	s.lookLocked(now, wall)
+	s.mu.Unlock()
+}
+
+// lookLocked arms the wheel of an open session for the next moment at which it may have to end.
+func (s *session) lookLocked(now moment, wall push.MilliTime) {
+	cfg := &s.room.cfg
+	next := s.heard.add(cfg.Heartbeat + cfg.Grace)
 	if s.woken > forBulk {
 		next = min(next, s.progress.add(cfg.WriteDeadline))
 	}
-	next = min(next, silence)
 	if s.expires != 0 {
 		next = min(next, now.add(s.expires.Time().Sub(wall.Time())))
 	}
+	s.deadline = next
 	s.room.wheel.arm(s, next)
-	s.mu.Unlock()
+}
+
+// watchLocked has the wheel look at an open session once the client should have taken what is on its way to it. A session
+// that is watched already is left alone: the wheel is not armed at every message, and not at all while nothing is sent.
+func (s *session) watchLocked(now moment) {
+	if next := now.add(s.room.cfg.WriteDeadline); s.state == open && s.deadline > next {
+		s.deadline = next
+		s.room.wheel.arm(s, next)
+	}
 }
 
 // tickDeadline is tick for a session that is not open: it has one deadline. It unlocks mu.
