@@ -22,8 +22,9 @@ import (
 // BenchmarkMillion holds a million sessions in one process (CARILLON_SESSIONS) and measures what the collector does to it
 // under different settings, each for CARILLON_PHASE (30 s) under the same load: every session's heartbeats, a broadcast to
 // all every three seconds, 200 unicasts and 500 reconnects a second. CARILLON_SETTINGS names the settings as GOGC or
-// GOGC/limit in MiB: "100,50,100/1500". With an exclamation mark behind it, collections follow each other without a break,
-// which is what it takes to see enough pauses. It takes some minutes and needs 3 GB.
+// GOGC/limit in MiB: "100,50,100/1500". With "@2s" behind it there is a collection every two seconds too, so that enough
+// pauses are seen; with an exclamation mark they follow each other without a break, which keeps all processors busy. It
+// takes some minutes and needs 3 GB.
 func BenchmarkMillion(b *testing.B) {
 	n := sessions(b, 1_000_000)
 	phase := 30 * time.Second
@@ -43,17 +44,26 @@ func BenchmarkMillion(b *testing.B) {
 	b.Logf("%d sessions connected in %v, %d bytes of heap live", n, time.Since(began).Round(time.Second), liveHeap())
 	for setting := range strings.SplitSeq(settings, ",") {
 		setting, always := strings.CutSuffix(setting, "!")
+		setting, pause, paced := strings.Cut(setting, "@")
 		name := "gogc=" + strings.ReplaceAll(setting, "/", ",limit=")
-		if always {
+		var every time.Duration
+		switch {
+		case always:
 			name += ",always"
+		case paced:
+			name += ",every=" + pause
+			var err error
+			if every, err = time.ParseDuration(pause); err != nil || every <= 0 {
+				b.Fatalf("%q is no time between two collections", pause)
+			}
 		}
 		b.Run(name, func(b *testing.B) {
 			gogc, limit := parseSetting(b, setting)
 			defer debug.SetGCPercent(debug.SetGCPercent(gogc))
 			defer debug.SetMemoryLimit(debug.SetMemoryLimit(limit))
 			for b.Loop() {
-				if always {
-					defer collectAlways()()
+				if always || paced {
+					defer collect(every)()
 				}
 				c.load(b, phase)
 			}
@@ -65,17 +75,18 @@ func BenchmarkMillion(b *testing.B) {
 	}
 }
 
-// collectAlways collects until the function that it returns is called.
-func collectAlways() (stop func()) {
+// collect collects every so often, until the function that it returns is called.
+func collect(every time.Duration) (stop func()) {
 	halt, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for {
+			began := time.Now()
+			runtime.GC()
 			select {
 			case <-halt:
 				return
-			default:
-				runtime.GC()
+			case <-time.After(every - time.Since(began)):
 			}
 		}
 	}()
