@@ -28,6 +28,7 @@ var layers = []struct {
 	{"proxytest", []string{"clock"}, "a bad network knows bytes alone"},
 	{"config", nil, "the configuration is plain values"},
 	{"heap", nil, "the collector's settings are the process's, and know nothing of what it does"},
+	{"admission", []string{"push", "clock"}, "it decides before anybody knows who comes"},
 	{"wire", []string{"push"}, "transports build on wire, never the other way"},
 	{"transport", []string{"wire", "push"}, "the contract between transports and sessions"},
 	{"transport/transporttest", []string{"transport", "wire", "push"}, "a suite knows the contract alone"},
