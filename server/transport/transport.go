@@ -8,7 +8,8 @@
 //
 // Invariants, held against every transport by transporttest:
 //
-//   - Receive and Closed are never called at the same time for one session, and nothing is called after Closed.
+//   - Receive, Refuse, Alive and Closed are never called at the same time for one session by its transport, and nothing
+//     is called after Closed.
 //   - Take is never called at the same time twice for one session; it may run beside Receive.
 //   - After a Wake, a Take follows as soon as everything taken before is in the kernel's hands, unless Closed comes
 //     first. Wakes before that Take fold into one.
@@ -18,10 +19,51 @@
 //     handshake) are the session's, which ends the connection by Close, then Cut.
 //   - The first frame of a client, which stands before authentication, has a lower limit of size than the others
 //     ([MaxFirstFrame], [MaxFrame]). The transport refuses what is larger before it has read it all.
+//
+// # Transports with one direction
+//
+// Where the client cannot send on its connection (Duplex is false, as with SSE), what it asked for when it connected is
+// handed over as one [wire.Connect], and nothing is received after it: neither Receive nor Alive is called again. What the
+// client has to say later reaches the session past the transport, by requests of their own.
+//
+//   - The session keeps the line warm. Whenever nothing was taken for one heartbeat interval it queues a [wire.Ping], which
+//     the transport writes in the form that its clients pass over.
+//   - Silence is judged by the kernel, since the session hears nothing: the transport has the system give up a peer that
+//     acknowledges no bytes for the grace, and reports it by Closed with wire.CloseLost.
+//
+// # Transports that poll
+//
+// Where each answer of the server ends (Polls is set, as with HTTP long-poll) a session is a [PollSession] and outlives its
+// polls. The Conn that it knows is an object of the transport, not a socket. In order:
+//
+//  1. A poll that continues no session: Accept, Receive(&wire.Connect{...}) with the cursor that it shows, Poll with none.
+//     It waits for the first frame, which is the welcome or a refusal, whatever else it said of waiting.
+//  2. A poll that continues one: Receive(&wire.Refresh{...}) if it shows another token than the last, then Poll with the
+//     cursor that it shows, which is its acknowledgement. No frame stands for the poll itself: Alive and an Ack are not
+//     needed.
+//  3. After each Poll, one Take, whether there was a wake or not. If that gave nothing and the poll does not end at once,
+//     it waits, and each Wake is followed by a Take. A Wake while no poll waits needs nothing done: the Take after the
+//     next Poll makes up for it. Nothing is taken while no poll waits.
+//  4. As soon as a Take gave something the transport answers with it, and may take more first, up to what it puts into
+//     one answer; what is left is the next poll's. A wire.Ping only ends the poll: it need not be written.
+//  5. Once the answer is in the kernel's hands, or its writing failed, or the client left while it waited: PollOver.
+//     What was taken for an answer that did not arrive is not taken again. It comes with the session that the client's next
+//     poll begins, since that shows an older cursor.
+//  6. A poll that arrives while another of the same session waits takes its place: Poll is called for the newer, and
+//     PollOver for the newer alone. The older is answered with nothing.
+//  7. A poll that shows another cursor than the one which the last answer ended with cannot continue the session: Closed with
+//     wire.CloseLost, and then as under 1.
+//
+// Close and Cut mean what they always do. The goodbye of a Close is the answer of the poll that waits, or of the next one:
+// the transport takes until Take returns nothing, answers, and calls Closed. Where no poll comes the session's patience ends
+// with Cut, and Closed follows at once; a poll that waits at a Cut is answered with nothing. How long a poll is held, and
+// how long a session lingers between two, are deadlines of the session: at the first it queues a wire.Ping, at the second
+// it calls Cut with wire.CloseLost.
 package transport
 
 import (
 	"net/netip"
+	"time"
 
 	"carillon/server/wire"
 )
@@ -51,6 +93,7 @@ type Capabilities struct {
 	Encoding wire.Encoding // of frames in both directions
 	Duplex   bool          // the client can send frames on the same connection
 	Close    bool          // a close code reaches the client after the last frame
+	Polls    bool          // each answer ends, and the client asks again: sessions are a [PollSession]; never with Duplex
 }
 
 // Meta describes a connection. It does not change.
@@ -118,6 +161,23 @@ type Session interface {
 	// Closed says that the connection is gone: by code if it was closed from here, wire.CloseNormal if the peer said
 	// goodbye in the transport's way, wire.CloseLost otherwise. It is the last call.
 	Closed(code wire.CloseCode)
+}
+
+// PollSession is the Session of a connection whose Capabilities say that it polls: the transport asserts what Accept
+// returned. Poll and PollOver are called one at a time, in the order in which it happened, never after Closed; they may run
+// beside Take, and beside Receive. They never block and may call the Conn, as Receive may.
+type PollSession interface {
+	Session
+	// Poll says that a poll has arrived, and waits for its answer for at most wait; the session holds it no longer than
+	// it has decided for itself, and not to the moment. cursor is what the poll acknowledges; empty: nothing. A wait of 0
+	// says that the transport answers at once with what the next Take gives.
+	//
+	// A poll that was answered with something costs the client nothing of its frames a second; others count as a frame,
+	// so that a client which asks without pause is ended as a flood.
+	Poll(cursor string, wait time.Duration)
+	// PollOver says that no poll waits any more: it was answered, or its client left. Until the next Poll the session
+	// lingers, and its client counts as slow no more.
+	PollOver()
 }
 
 // Batch is what one Take returned. A transport's workers keep one each and use it again.
