@@ -34,6 +34,8 @@ var layers = []struct {
 	{"transport/transporttest", []string{"transport", "wire", "push"}, "a suite knows the contract alone"},
 	{"transport/poller", nil, "sockets, and nothing of what they carry"},
 	{"transport/ws", []string{"transport", "wire", "push"}, "a transport never imports a sibling or the room"},
+	{"transport/web", []string{"transport", "wire", "auth", "push"},
+		"what transports over HTTP share reads credentials as all do, and knows none of the transports"},
 	{"register", []string{"push"}, "a contract"},
 	{"register/registertest", []string{"register", "push", "clock"}, "a suite knows the contract alone"},
 	{"register/memory", []string{"register", "push", "clock"}, "an adapter imports its contract, never a sibling"},
