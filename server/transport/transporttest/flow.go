@@ -17,6 +17,7 @@ var flowScenes = []scene{
 	{name: "order", play: playOrder},
 	{name: "order of the client's frames", duplex: true, play: playClientOrder},
 	{name: "both directions at once", duplex: true, play: playBoth},
+	{name: "one direction: a connect and nothing after it", oneWay: true, play: playOneWay},
 	{name: "large and empty bodies", play: playBodies},
 	{name: "queued frames in one write", play: playOneWrite},
 	{name: "wakes fold", play: playFolding},
@@ -85,6 +86,32 @@ func playBoth(t *testing.T, s *stage) {
 		if got, want := f.(*wire.Ack).Cursor, strconv.Itoa(i); got != want {
 			t.Fatalf("frame: got %s, want %s", got, want)
 		}
+	}
+}
+
+// playOneWay is for clients that cannot send on their connection: what they asked for when they connected is received as one
+// connect frame, before anything is written.
+func playOneWay(t *testing.T, s *stage) {
+	c, sess := s.dial(t)
+	connect, ok := sess.waitReceived(t, 1)[0].(*wire.Connect)
+	if !ok || connect.Version != wire.Version || connect.Token == "" {
+		t.Fatalf("first frame: got %+v, want a connect with a token", connect)
+	}
+	for i := range 10 {
+		sess.put(message(i, []byte(strconv.Itoa(i))))
+		if got := position(recv(t, c)); got != i {
+			t.Fatalf("position: got %d, want %d", got, i)
+		}
+	}
+	c.Kill()
+	sess.waitClosed(t, wire.CloseLost)
+	sess.mu.Lock()
+	defer sess.mu.Unlock()
+	if got := len(sess.received); got != 1 {
+		t.Errorf("frames: got %d, want the connect alone", got)
+	}
+	if sess.alive > 0 || len(sess.refused) > 0 {
+		t.Errorf("signs of life: got %d, refusals: got %v, want none of either", sess.alive, sess.refused)
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 
 // Scenes about clients that send what is no frame.
 var refuseScenes = []scene{
-	{name: "malformed frames are refused", duplex: true, close: true, play: playMalformed},
+	{name: "malformed frames are refused", duplex: true, play: playMalformed},
 	{name: "frames of an unknown type are refused and the session goes on", duplex: true, play: playUnknown},
 	{name: "limits of size", duplex: true, play: playLimits},
 	{name: "an unfinished frame is not received", duplex: true, play: playUnfinished},
@@ -68,9 +68,7 @@ func playMalformed(t *testing.T, s *stage) {
 			if len(fs) != 1 || fs[0].Type() != wire.TypeError {
 				t.Errorf("client: got %d frames, want one error", len(fs))
 			}
-			if got := c.CloseCode(); got != wire.CloseProtocol {
-				t.Errorf("code: got %v, want %v", got, wire.CloseProtocol)
-			}
+			s.checkCode(t, c, wire.CloseProtocol)
 			sess.waitClosed(t, wire.CloseProtocol)
 			sess.mu.Lock()
 			defer sess.mu.Unlock()

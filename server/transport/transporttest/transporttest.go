@@ -33,7 +33,7 @@ type Client interface {
 	SendPart() error
 	// Recv returns the next frame. When the server closes, Recv answers in the transport's way, and fails.
 	Recv(ctx context.Context) (wire.Frame, error)
-	// CloseCode returns the code that the server closed with, 0 if Recv met none.
+	// CloseCode returns the code that the server closed with, 0 if Recv met none, as always where the transport tells none.
 	CloseCode() wire.CloseCode
 	// Goodbye leaves in the transport's own way. It does not wait for the answer.
 	Goodbye() error
@@ -66,7 +66,7 @@ type stage struct {
 type scene struct {
 	name   string
 	duplex bool // the client sends frames
-	close  bool // a close code reaches the client
+	oneWay bool // it cannot
 	play   func(t *testing.T, s *stage)
 }
 
@@ -83,7 +83,7 @@ func Run(t *testing.T, open func(t *testing.T, a transport.Acceptor) Harness) {
 	h := open(t, &acceptor{t: t})
 	shut(t, h)
 	for _, sc := range scenes {
-		if sc.duplex && !h.Capabilities.Duplex || sc.close && !h.Capabilities.Close {
+		if sc.duplex && !h.Capabilities.Duplex || sc.oneWay && h.Capabilities.Duplex {
 			continue
 		}
 		t.Run(sc.name, func(t *testing.T) {
@@ -121,6 +121,14 @@ func (s *stage) dial(t *testing.T) (Client, *Session) {
 	case <-time.After(patience):
 		t.Fatal("no session was asked for")
 		return nil, nil
+	}
+}
+
+// checkCode compares the code that the client was closed with, where the transport tells one.
+func (s *stage) checkCode(t *testing.T, c Client, want wire.CloseCode) {
+	t.Helper()
+	if got := c.CloseCode(); s.Capabilities.Close && got != want {
+		t.Errorf("code: got %v, want %v", got, want)
 	}
 }
 
