@@ -159,6 +159,9 @@ func ParsePlatform(s string) (p Platform, ok bool) {
 // PlatformSet is a set of platforms. The empty set in a [Filter] means every platform.
 type PlatformSet uint8
 
+// AllPlatforms returns the set of all platforms.
+func AllPlatforms() PlatformSet { return 1<<platformCount - 1 }
+
 // Add returns the set with p in it.
 func (s PlatformSet) Add(p Platform) PlatformSet { return s | 1<<p }
 
