@@ -37,6 +37,7 @@ type productRecord struct {
 	DeviceUnseen   int64          `json:"limit_device_unseen_ms"`
 	KeyTTL         int64          `json:"limit_key_ttl_ms"`
 	TokenLifetime  int64          `json:"token_lifetime_ns"`
+	Sessions       *policyRecord  `json:"session_policy"` // null: none
 	Created        push.MilliTime `json:"created"`
 	Updated        push.MilliTime `json:"updated"`
 	Revision       uint64         `json:"revision"`
@@ -50,7 +51,7 @@ func EncodeProduct(p Product, old []byte) ([]byte, error) {
 		BodyBytes: p.Limits.BodyBytes, OwnMessages: p.Limits.OwnMessages, OwnBytes: p.Limits.OwnBytes,
 		CommonMessages: p.Limits.CommonMessages, CommonBytes: p.Limits.CommonBytes, TTL: p.Limits.TTL.Milliseconds(),
 		DevicesPerUser: p.Limits.DevicesPerUser, DeviceUnseen: p.Limits.DeviceUnseen.Milliseconds(),
-		KeyTTL: p.Limits.KeyTTL.Milliseconds(), TokenLifetime: int64(p.TokenLifetime),
+		KeyTTL: p.Limits.KeyTTL.Milliseconds(), TokenLifetime: int64(p.TokenLifetime), Sessions: recordOf(p.Sessions),
 		Created: p.Created, Updated: p.Updated, Revision: p.Revision,
 	})
 	if err != nil || old == nil {
@@ -73,6 +74,10 @@ func DecodeProduct(b []byte) (Product, error) {
 	if err := decode("product", b, &r, &r.Form); err != nil {
 		return Product{}, err
 	}
+	sessions, err := r.Sessions.policy()
+	if err != nil {
+		return Product{}, errRecord("product", err)
+	}
 	return Product{
 		ID: r.ID, Name: r.Name, Shards: r.Shards, Disabled: r.Disabled,
 		FirstVisit: push.FirstVisit{First: r.FirstVisit, Later: r.LaterVisit, Common: r.CommonVisit},
@@ -82,7 +87,7 @@ func DecodeProduct(b []byte) (Product, error) {
 			DevicesPerUser: r.DevicesPerUser, DeviceUnseen: time.Duration(r.DeviceUnseen) * time.Millisecond,
 			KeyTTL: time.Duration(r.KeyTTL) * time.Millisecond,
 		},
-		TokenLifetime: time.Duration(r.TokenLifetime), Created: r.Created, Updated: r.Updated, Revision: r.Revision,
+		TokenLifetime: time.Duration(r.TokenLifetime), Sessions: sessions, Created: r.Created, Updated: r.Updated, Revision: r.Revision,
 	}, nil
 }
 

@@ -25,7 +25,8 @@ type Product struct {
 	Shards     int    // parts of its users; fixed when it is made
 	Disabled   bool   // nobody connects and no request is taken
 	FirstVisit push.FirstVisit
-	Limits     push.Limits // zero fields mean the defaults
+	Limits     push.Limits         // zero fields mean the defaults
+	Sessions   *push.SessionPolicy // nil: none beside one live session per device; never changes, so copies share it
 
 	// TokenLifetime is the longest that a device token may be good for; 0 means DefaultTokenLifetime.
 	TokenLifetime time.Duration

@@ -2,6 +2,7 @@ package catalogtest
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +23,25 @@ func full(id push.ProductID) catalog.Product {
 			DevicesPerUser: 7, DeviceUnseen: 8 * time.Hour, KeyTTL: 24 * time.Hour,
 		},
 		TokenLifetime: 90 * time.Minute,
+		Sessions: sessionPolicy(push.SessionRules{
+			Classes: map[push.Platform]string{push.PlatformAndroid: "mobile", push.PlatformTV: "living-room"}, Default: "rest_1",
+			Rules: []push.SessionRule{
+				{Scope: push.PerClass, Of: "mobile", Max: 1},
+				{Scope: push.PerPlatform, Max: 2, OnExcess: push.RejectNew},
+				{Scope: push.PerAccount, Max: push.MaxSessionMax},
+				{Scope: push.PerDevice, Max: 1},
+			},
+		}),
 	}
+}
+
+// sessionPolicy returns the policy of rules that are right.
+func sessionPolicy(r push.SessionRules) *push.SessionPolicy {
+	p, err := push.NewSessionPolicy(r)
+	if err != nil {
+		panic(err)
+	}
+	return p
 }
 
 func productIsFound(t *testing.T, h *harness) {
@@ -35,10 +54,10 @@ func productIsFound(t *testing.T, h *harness) {
 		t.Errorf("created %d, updated %d, revision %d", got.Created, got.Updated, got.Revision)
 	}
 	want.Created, want.Updated, want.Revision = got.Created, got.Updated, got.Revision
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("CreateProduct:\n got %+v\nwant %+v", got, want)
 	}
-	if got := h.product(shop); got != want {
+	if got := h.product(shop); !reflect.DeepEqual(got, want) {
 		t.Errorf("Product:\n got %+v\nwant %+v", got, want)
 	}
 	_, err = h.Catalog.Product(h.ctx, game)
@@ -51,7 +70,7 @@ func productDefaults(t *testing.T, h *harness) {
 	if p.Shards != catalog.DefaultShards {
 		t.Errorf("shards: got %d, want %d", p.Shards, catalog.DefaultShards)
 	}
-	if p.Limits != (push.Limits{}) || p.FirstVisit != (push.FirstVisit{}) {
+	if p.Limits != (push.Limits{}) || p.FirstVisit != (push.FirstVisit{}) || p.Sessions != nil {
 		t.Errorf("defaults are stored where nothing was said: %+v", p)
 	}
 }
@@ -120,10 +139,10 @@ func updateReplaces(t *testing.T, h *harness) {
 	}
 	want.Shards, want.Created, want.Revision = created.Shards, created.Created, 2
 	want.Updated = created.Updated.Add(time.Minute)
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("UpdateProduct:\n got %+v\nwant %+v", got, want)
 	}
-	if got := h.product(shop); got != want {
+	if got := h.product(shop); !reflect.DeepEqual(got, want) {
 		t.Errorf("Product:\n got %+v\nwant %+v", got, want)
 	}
 	_, err = h.Catalog.UpdateProduct(h.ctx, catalog.Product{ID: game})

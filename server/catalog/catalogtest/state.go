@@ -109,7 +109,7 @@ func reopened(t *testing.T, h *harness) {
 	}
 	h.Catalog = h.Reopen()
 
-	if got := h.product(shop); got != created {
+	if got := h.product(shop); !reflect.DeepEqual(got, created) {
 		t.Errorf("product:\n got %+v\nwant %+v", got, created)
 	}
 	if l, err := h.Catalog.Products(h.ctx, catalog.Page{}); err != nil || len(l.Items) != 2 {
