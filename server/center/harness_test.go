@@ -119,7 +119,7 @@ func (g *gateway) connect(u push.UserID, d push.DeviceID) {
 	_, err := g.reg.Insert(g.t.Context(), register.Session{
 		Key:   register.Key{Product: product, User: u, Device: d},
 		Shard: push.ShardOf(u, 4), Transport: "ws", Room: "r1", Boot: 1, Since: push.Milli(g.clock.Now()),
-	})
+	}, nil)
 	if err != nil {
 		g.t.Fatal(err)
 	}

@@ -106,7 +106,7 @@ func TestPublish_TellsTheRoomsThatHoldReaders(t *testing.T) {
 	}
 	_, err := g.reg.Insert(t.Context(), register.Session{
 		Key: register.Key{Product: product, User: "bob", Device: "tv"}, Shard: push.ShardOf("bob", 4), Room: "r2", Boot: 7,
-	})
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

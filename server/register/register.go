@@ -11,6 +11,9 @@
 //
 //   - A device has at most one session. Inserting another replaces it, whatever room held it; the one replaced is told to
 //     its room as an order (the inserting room included), so that the room ends it even if every direct word to it is lost.
+//   - A session comes in only where the session policy leaves it a place, or makes one by sending others of its user off,
+//     which are told like one that was replaced. Deciding and inserting are one step: of two that race for the last place one
+//     gets it.
 //   - Epochs rise: the session inserted later has the higher epoch, across restarts of the register too.
 //   - Remove is compare-and-delete on epoch and boot: a late goodbye never deletes a newer session.
 //   - Sessions of a boot that is not the room's present one, or whose lease ran out, do not count anywhere.
@@ -39,10 +42,15 @@ type Register interface {
 	Rooms(ctx context.Context) ([]Room, error)
 
 	// Insert registers a session of a room whose lease holds (otherwise KindConflict, "lease_lost"), gives it its epoch and
-	// returns it with the session of the same device that it replaced, if there was one that counts. The register may keep
-	// the strings of s for as long as it keeps the session: the caller gives ones that hold on to nothing larger. With Epoch already set it is a re-insert after a lost lease: it takes place only if
-	// no session with a higher epoch is there, otherwise KindConflict, code "replaced".
-	Insert(ctx context.Context, s Session) (Inserted, error)
+	// returns it with all that had to go for it and counted: the session of the same device, if there was one, and those of
+	// the user that the limits, which Admit explains, send off. They are what the product's policy says of a session on that
+	// platform; nil is no limit. KindConflict, "session_limit": they turn it away, and nobody went.
+	//
+	// The register may keep the strings of s for as long as it keeps the session: the caller gives ones that hold on to
+	// nothing larger. With Epoch already set it is a re-insert after a lost lease: it takes place only if no session of the
+	// device with a higher epoch is there and the limits leave it the place that its age gives it, otherwise KindConflict,
+	// code "replaced" or "session_limit".
+	Insert(ctx context.Context, s Session, limits []push.SessionLimit) (Inserted, error)
 	// Remove deletes the session if it is still that epoch and boot, and reports whether it did.
 	Remove(ctx context.Context, k Key, epoch push.SessionEpoch, boot push.BootID) (bool, error)
 	// Lookup returns the sessions of each user that count; the result is as long as users.
@@ -93,7 +101,7 @@ type Session struct {
 // Inserted is the answer of Insert.
 type Inserted struct {
 	Session  Session   // with its epoch
-	Replaced []Session // sessions that had to go, at most one today
+	Replaced []Session // that had to go, that of the same device first
 }
 
 // Order tells a room to end a session.

@@ -66,7 +66,7 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	ins, err := r.cfg.Register.Insert(ctx, register.Session{
 		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Transport: string(s.kind.name()),
 		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,7 @@ func (r *Room) rejoin(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		_, err := r.cfg.Register.Insert(ctx, rec)
+		_, err := r.cfg.Register.Insert(ctx, rec, nil)
 		if push.KindOf(err) == push.KindConflict {
 			now := r.now()
 			s.mu.Lock()

@@ -433,11 +433,11 @@ type shaky struct {
 	fail *atomic.Int32
 }
 
-func (s shaky) Insert(ctx context.Context, rec register.Session) (register.Inserted, error) {
+func (s shaky) Insert(ctx context.Context, rec register.Session, l []push.SessionLimit) (register.Inserted, error) {
 	if s.fail.Add(-1) >= 0 {
 		return register.Inserted{}, &push.Error{Kind: push.KindUnavailable, Code: "register_unavailable"}
 	}
-	return s.flaky.Insert(ctx, rec)
+	return s.flaky.Insert(ctx, rec, l)
 }
 
 func TestRoom_SessionsThatCouldNotBePutBackAreTriedAgain(t *testing.T) {

@@ -100,8 +100,8 @@ func (r *registry) Renew(ctx context.Context, room push.RoomID, boot push.BootID
 	return o, err
 }
 
-func (r *registry) Insert(ctx context.Context, s register.Session) (in register.Inserted, err error) {
-	err = orElse(r.err(), func() (err error) { in, err = r.Register.Insert(ctx, s); return err })
+func (r *registry) Insert(ctx context.Context, s register.Session, l []push.SessionLimit) (in register.Inserted, err error) {
+	err = orElse(r.err(), func() (err error) { in, err = r.Register.Insert(ctx, s, l); return err })
 	return in, err
 }
 

@@ -153,12 +153,12 @@ func TestRegister_EpochsRiseWhenTheClockGoesBack(t *testing.T) {
 	c := newHandClock()
 	r := New(Config{Clock: c})
 	mustJoin(t, r, 1)
-	a, err := r.Insert(t.Context(), sessionOf(1, 1))
+	a, err := r.Insert(t.Context(), sessionOf(1, 1), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.move(-time.Hour)
-	b, err := r.Insert(t.Context(), sessionOf(1, 1))
+	b, err := r.Insert(t.Context(), sessionOf(1, 1), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestRegister_SessionsOfEndedLivesAreClearedAway(t *testing.T) {
 	r := New(Config{Clock: newHandClock()})
 	mustJoin(t, r, 1)
 	for i := range n {
-		if _, err := r.Insert(t.Context(), sessionOf(i, 1)); err != nil {
+		if _, err := r.Insert(t.Context(), sessionOf(i, 1), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -187,13 +187,13 @@ func TestRegister_SessionsOfEndedLivesAreClearedAway(t *testing.T) {
 	}
 
 	for i := range n {
-		if _, err := r.Insert(t.Context(), sessionOf(i, 2)); err != nil {
+		if _, err := r.Insert(t.Context(), sessionOf(i, 2), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	mustJoin(t, r, 3)
 	for i := n; i < 2*n; i++ { // inserts of others alone clear it too
-		if _, err := r.Insert(t.Context(), sessionOf(i, 3)); err != nil {
+		if _, err := r.Insert(t.Context(), sessionOf(i, 3), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -213,7 +213,7 @@ func TestRegister_LookupOfNobodyAllocatesOnlyItsResult(t *testing.T) {
 	if got := testing.AllocsPerRun(200, func() { r.RoomsOf("shop", users) }); got > 1 {
 		t.Errorf("RoomsOf of nobody: got %v allocations, want at most 1", got)
 	}
-	if _, err := r.Insert(t.Context(), sessionOf(1, 1)); err != nil {
+	if _, err := r.Insert(t.Context(), sessionOf(1, 1), nil); err != nil {
 		t.Fatal(err)
 	}
 	if got := testing.AllocsPerRun(200, func() { r.Count(t.Context(), "shop") }); got > 0 {
@@ -235,7 +235,7 @@ func BenchmarkInsert(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range ss {
-		if _, err := r.Insert(ctx, ss[i]); err != nil {
+		if _, err := r.Insert(ctx, ss[i], nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -254,7 +254,7 @@ func filled(b *testing.B, n int) (*Register, []register.Session) {
 	mustJoin(b, r, 1)
 	ss := make([]register.Session, n)
 	for i := range ss {
-		in, err := r.Insert(b.Context(), sessionOf(i, 1))
+		in, err := r.Insert(b.Context(), sessionOf(i, 1), nil)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -276,7 +276,7 @@ func BenchmarkRemoveAndInsert(b *testing.B) {
 					b.Fatal(ok, err)
 				}
 				s.Epoch = 0
-				in, err := r.Insert(ctx, *s)
+				in, err := r.Insert(ctx, *s, nil)
 				if err != nil {
 					b.Fatal(err)
 				}

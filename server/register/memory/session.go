@@ -2,14 +2,15 @@ package memory
 
 import (
 	"context"
+	"time"
 
 	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/register"
 )
 
-// Insert registers a session. KindConflict, code "lease_lost": the session's room has no lease under its boot.
-func (r *Register) Insert(ctx context.Context, s register.Session) (register.Inserted, error) {
+// Insert registers a session. KindConflict: "lease_lost", "replaced" or "session_limit", see the contract.
+func (r *Register) Insert(ctx context.Context, s register.Session, limits []push.SessionLimit) (register.Inserted, error) {
 	var in register.Inserted
 	if err := r.usable(ctx, "insert"); err != nil {
 		return in, err
@@ -22,39 +23,53 @@ func (r *Register) Insert(ctx context.Context, s register.Session) (register.Ins
 	if l == nil {
 		return in, leaseLost("insert")
 	}
-	old, err := r.put(l, &s)
+	old, gone, err := r.put(l, &s, limits)
 	if err != nil {
 		return in, err
 	}
 	in.Session = s
 	if old != nil {
-		// The order is left after the session was replaced and never before: a room that obeys it finds the newer epoch.
-		was := old.session()
-		old.counts.life.order(register.Order{Key: was.Key, Epoch: was.Epoch, By: s})
-		if old.counts.life.counts(r.now()) {
-			in.Replaced = []register.Session{was}
-		}
+		r.dismiss(old, &in)
+	}
+	for _, e := range gone {
+		r.dismiss(e, &in)
 	}
 	return in, nil
 }
 
-// put places the session, gives it its epoch if it has none, and returns the entry of another session whose place it
-// took.
-func (r *Register) put(l *life, s *register.Session) (old *entry, err error) {
+// dismiss leaves the order for a session that was taken out for the inserted one. That is after it was taken out and never
+// before: a room that obeys the order finds who is there instead.
+func (r *Register) dismiss(e *entry, in *register.Inserted) {
+	was := e.session()
+	e.counts.life.order(register.Order{Key: was.Key, Epoch: was.Epoch, By: in.Session})
+	if e.counts.life.counts(r.now()) {
+		in.Replaced = append(in.Replaced, was)
+	}
+}
+
+// put places the session, gives it its epoch if it has none, and returns the entry of another session whose place it took,
+// and those of others of its user that the limits sent off.
+func (r *Register) put(l *life, s *register.Session, limits []push.SessionLimit) (old *entry, gone []*entry, err error) {
 	h := r.hash(s.Product, s.User)
 	st, i := r.stripeOf(h)
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if !l.counts(r.now()) {
-		return nil, leaseLost("insert")
+	now := r.now()
+	if !l.counts(now) {
+		return nil, nil, leaseLost("insert")
 	}
 	old = st.findLocked(h, &s.Key)
+	if s.Epoch != 0 && old != nil && old.epoch > s.Epoch && old.counts.life.counts(now) {
+		return nil, nil, push.Errorf(push.KindConflict, "replaced", "a newer session of this device has taken its place")
+	}
+	if len(limits) > 0 {
+		if gone, err = st.admitLocked(h, s, limits, now); err != nil {
+			return nil, nil, err
+		}
+	}
 	if s.Epoch == 0 {
 		s.Epoch = r.nextEpoch()
 	} else {
-		if old != nil && old.epoch > s.Epoch && old.counts.life.counts(r.now()) {
-			return nil, push.Errorf(push.KindConflict, "replaced", "register: insert: a newer session has taken its place")
-		}
 		r.noteEpoch(s.Epoch)
 	}
 	if old != nil {
@@ -63,8 +78,47 @@ func (r *Register) put(l *life, s *register.Session) (old *entry, err error) {
 			old = nil // the same session once more replaces nobody
 		}
 	}
+	for _, e := range gone {
+		st.unlinkLocked(h, i, e)
+	}
 	st.linkLocked(h, i, newEntry(s, l.needCounts(s.Product)))
-	return old, nil
+	return old, gone, nil
+}
+
+// usualSessions is how many sessions of a user a decision is made about without memory of the heap.
+const usualSessions = 16
+
+// admitLocked asks the limits whether the session may come in, and returns the entries that have to go for it. Its cost is a
+// look at each session of the user.
+func (st *stripe) admitLocked(h uint64, s *register.Session, limits []push.SessionLimit, now time.Duration) (
+	gone []*entry, err error,
+) {
+	var seatsHere [usualSessions]register.Seat
+	var entriesHere [usualSessions]*entry
+	others, entries := seatsHere[:0], entriesHere[:0]
+	var device register.Seat
+	var own *register.Seat
+	for e := st.chains[h]; e != nil; e = e.chain {
+		if !e.isOf(s.Product, s.User) || !e.counts.life.counts(now) {
+			continue
+		}
+		seat := register.Seat{Device: e.device, Platform: e.traits.Value().platform, Epoch: e.epoch}
+		if e.device == s.Device {
+			device, own = seat, &device
+			continue
+		}
+		others, entries = append(others, seat), append(entries, e)
+	}
+	newcomer := register.Seat{Device: s.Device, Platform: s.Platform, Epoch: s.Epoch}
+	if err := register.Admit(newcomer, own, others, limits); err != nil {
+		return nil, err
+	}
+	for i := range others {
+		if others[i].Goes {
+			gone = append(gone, entries[i])
+		}
+	}
+	return gone, nil
 }
 
 func check(s *register.Session) error {

@@ -21,7 +21,7 @@ func newBoot(t *testing.T, h *harness) {
 	h.wantCount(shop, 1)
 	h.wantRooms(north, south)
 	h.wantLeaseLost(north, 7)
-	_, err := h.Register.Insert(h.ctx, session(key(shop, "bob", "phone"), north, 7))
+	_, err := h.Register.Insert(h.ctx, session(key(shop, "bob", "phone"), north, 7), nil)
 	wantError(t, "Insert of the old boot", err, push.KindConflict, "lease_lost")
 	if h.remove(k, old.Epoch, 7) {
 		t.Error("a session that does not count was removed")
@@ -80,7 +80,7 @@ func lostLease(t *testing.T, h *harness) {
 	h.wantSessions(shop, "alice")
 	h.wantSessions(shop, "bob")
 	h.wantCount(shop, 0)
-	_, err := h.Register.Insert(h.ctx, session(key(shop, "cathy", "phone"), north, 7))
+	_, err := h.Register.Insert(h.ctx, session(key(shop, "cathy", "phone"), north, 7), nil)
 	wantError(t, "Insert after the lease", err, push.KindConflict, "lease_lost")
 	h.wantLeaseLost(north, 7)
 	h.wantLeaseLost(north, 7) // it does not come back by asking
@@ -94,7 +94,7 @@ func lostLease(t *testing.T, h *harness) {
 	if got := h.insert(mine[0]); got.Session != mine[0] || len(got.Replaced) != 0 {
 		t.Fatalf("Insert anew: got %+v, want the session as it was", got)
 	}
-	_, err = h.Register.Insert(h.ctx, mine[1])
+	_, err = h.Register.Insert(h.ctx, mine[1], nil)
 	wantError(t, "Insert anew of one that moved on", err, push.KindConflict, "replaced")
 	h.wantSessions(shop, "alice", mine[0])
 	h.wantSessions(shop, "bob", in.Session)
@@ -122,7 +122,7 @@ func reinsertYields(t *testing.T, h *harness) {
 	k := key(shop, "alice", "phone")
 	first := h.insert(session(k, north, 7)).Session
 	second := h.insert(session(k, south, 8)).Session
-	_, err := h.Register.Insert(h.ctx, first)
+	_, err := h.Register.Insert(h.ctx, first, nil)
 	wantError(t, "Insert anew", err, push.KindConflict, "replaced")
 	h.wantSessions(shop, "alice", second)
 	h.wantCount(shop, 1)

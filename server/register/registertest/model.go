@@ -69,9 +69,10 @@ type modelRun struct {
 }
 
 var (
-	modelUsers   = []push.UserID{"alice", "bob", "cathy"}
-	modelDevices = []push.DeviceID{"phone", "web"}
-	modelRooms   = []push.RoomID{north, south, "west"}
+	modelUsers     = []push.UserID{"alice", "bob", "cathy"}
+	modelDevices   = []push.DeviceID{"phone", "tablet", "tv", "web"}
+	modelRooms     = []push.RoomID{north, south, "west"}
+	modelPlatforms = []push.Platform{push.PlatformOther, push.PlatformWeb, push.PlatformIOS, push.PlatformTV}
 )
 
 func pick[T any](r *rand.Rand, s []T) T { return s[r.IntN(len(s))] }
@@ -94,11 +95,12 @@ func (m *modelRun) step() string {
 		return fmt.Sprint("elapse ", d)
 	case n < 70:
 		s := session(key(m.product, pick(m.rng, modelUsers), pick(m.rng, modelDevices)), room, boot)
-		return m.doInsert(s)
+		s.Platform = pick(m.rng, modelPlatforms)
+		return m.doInsert(s, m.limits())
 	case n < 80 && len(m.past) > 0:
 		s := pick(m.rng, m.past)
 		s.Boot = m.boots[s.Room] // anew, under the room's present boot
-		return m.doInsert(s)
+		return m.doInsert(s, m.limits())
 	case len(m.past) > 0:
 		return m.doRemove(pick(m.rng, m.past))
 	}
@@ -140,16 +142,76 @@ func (m *modelRun) doRenew(room push.RoomID, boot push.BootID) string {
 	return what
 }
 
-func (m *modelRun) doInsert(s register.Session) string {
-	what := fmt.Sprintf("insert %v in %s %d, epoch %d", s.Key, s.Room, s.Boot, s.Epoch)
-	in, err := m.Register.Insert(m.ctx, s)
+// limits returns a few limits, or none.
+func (m *modelRun) limits() []push.SessionLimit {
+	var ls []push.SessionLimit
+	for range m.rng.IntN(3) {
+		l := push.SessionLimit{Max: 1 + m.rng.IntN(3), Reject: m.rng.IntN(3) == 0, Rule: "any"}
+		for _, p := range modelPlatforms {
+			if m.rng.IntN(3) > 0 {
+				l.Platforms = l.Platforms.Add(p)
+			}
+		}
+		ls = append(ls, l)
+	}
+	return ls
+}
+
+// admit is what limits ask in its plainest form: the newcomer takes its place in the line of all, by age, and as long as a
+// limit counts too many in it, one end of that line goes. code says why if that is the newcomer.
+func (m *modelRun) admit(s register.Session, limits []push.SessionLimit) (gone []register.Session, code string) {
+	var line []register.Session
+	own, back := m.session(s.Key)
+	for _, other := range m.model.sessions {
+		if _, counts := m.session(other.Key); counts && other.User == s.User && other.Device != s.Device {
+			line = append(line, other)
+		}
+	}
+	age := func(x register.Session) push.SessionEpoch { return x.Epoch - 1 } // 0 is the youngest of all
+	line = append(line, s)
+	slices.SortFunc(line, func(a, b register.Session) int { return cmp.Compare(age(a), age(b)) })
+	for _, l := range limits {
+		if l.Reject && back && l.Platforms.Has(own.Platform) {
+			continue
+		}
+		for {
+			var in []int
+			for i, x := range line {
+				if x == s || l.Platforms.Has(x.Platform) {
+					in = append(in, i)
+				}
+			}
+			if len(in) <= l.Max {
+				break
+			}
+			out := in[0]
+			if l.Reject {
+				out = in[len(in)-1]
+			}
+			if line[out] == s {
+				return nil, map[bool]string{true: "session_limit", false: "replaced"}[l.Reject]
+			}
+			gone = append(gone, line[out])
+			line = slices.Delete(line, out, out+1)
+		}
+	}
+	return gone, ""
+}
+
+func (m *modelRun) doInsert(s register.Session, limits []push.SessionLimit) string {
+	what := fmt.Sprintf("insert %v on %v in %s %d, epoch %d, within %+v", s.Key, s.Platform, s.Room, s.Boot, s.Epoch, limits)
+	in, err := m.Register.Insert(m.ctx, s, limits)
 	old, counts := m.session(s.Key)
+	gone, refused := m.admit(s, limits)
 	switch {
 	case m.live(s.Room, s.Boot) == nil:
 		wantError(m.t, what, err, push.KindConflict, "lease_lost")
 		return what
 	case s.Epoch != 0 && counts && old.Epoch > s.Epoch:
 		wantError(m.t, what, err, push.KindConflict, "replaced")
+		return what
+	case refused != "":
+		wantError(m.t, what, err, push.KindConflict, refused)
 		return what
 	case err != nil:
 		m.t.Fatalf("%s: %v", what, err)
@@ -164,14 +226,18 @@ func (m *modelRun) doInsert(s register.Session) string {
 	if in.Session != s {
 		m.t.Fatalf("%s: got %+v, want %+v", what, in.Session, s)
 	}
-	var replaced []register.Session
 	if same := old.Room == s.Room && old.Boot == s.Boot && old.Epoch == s.Epoch; counts && !same {
-		replaced = []register.Session{old}
-		l := m.lives[old.Room]
-		l.orders = append(l.orders, register.Order{Key: old.Key, Epoch: old.Epoch, By: s})
+		gone = append(gone, old)
 	}
-	if !slices.Equal(in.Replaced, replaced) {
-		m.t.Fatalf("%s: replaced:\n got %+v\nwant %+v", what, in.Replaced, replaced)
+	byDevice := func(a, b register.Session) int { return cmp.Compare(a.Device, b.Device) }
+	slices.SortFunc(gone, byDevice)
+	if got := slices.SortedFunc(slices.Values(in.Replaced), byDevice); !slices.Equal(got, gone) {
+		m.t.Fatalf("%s: replaced:\n got %+v\nwant %+v", what, got, gone)
+	}
+	for _, was := range in.Replaced {
+		l := m.lives[was.Room]
+		l.orders = append(l.orders, register.Order{Key: was.Key, Epoch: was.Epoch, By: s})
+		delete(m.model.sessions, was.Key)
 	}
 	m.model.sessions[s.Key] = s
 	m.past = append(m.past, s)

@@ -37,7 +37,7 @@ func raceForOneDevice(t *testing.T, h *harness) {
 	}
 	inserting := func(room push.RoomID) error {
 		for range each {
-			in, err := h.Register.Insert(h.ctx, session(k, room, 7))
+			in, err := h.Register.Insert(h.ctx, session(k, room, 7), nil)
 			if err != nil {
 				return err
 			}
@@ -126,7 +126,7 @@ func raceOfBoots(t *testing.T, h *harness) {
 			for i := range boots * users {
 				k := key(shop, user(i%users), push.DeviceID(fmt.Sprint("d", w)))
 				boot := push.BootID(1 + i/users)
-				in, err := h.Register.Insert(h.ctx, session(k, north, boot))
+				in, err := h.Register.Insert(h.ctx, session(k, north, boot), nil)
 				if push.KindOf(err) == push.KindConflict {
 					continue // that boot is not there yet, or not any more
 				}

@@ -60,10 +60,15 @@ func Run(t *testing.T, mk Maker) {
 		{"ReinsertIgnoresNewerSessionThatDoesNotCount", reinsertIgnoresDead},
 		{"ReinsertTwiceIsOneSession", reinsertTwice},
 		{"ReinsertRaisesLaterEpochs", reinsertRaises},
+		{"LimitSendsTheOldestOff", limitKicks},
+		{"LimitTurnsTheNewcomerAway", limitRejects},
+		{"LimitCountsNobodyWhoDoesNotCount", limitIgnoresDead},
+		{"LimitKeepsPlacesByAgeAfterALostLease", limitKeepsPlacesByAge},
 		{"LeaveEndsTheSessions", leave},
 		{"ClosedRegisterRefuses", closed},
 		{"LocatorFollowsTheSessions", locator},
 		{"RaceForOneDeviceLeavesTheNewest", raceForOneDevice},
+		{"RaceForTheLastPlaceHasOneWinner", raceForTheLastPlace},
 		{"RaceOfBootsKeepsCountsTrue", raceOfBoots},
 		{"AgreesWithModel", agreesWithModel},
 	} {
@@ -105,7 +110,12 @@ func (h *harness) join(room push.RoomID, boot push.BootID) {
 
 func (h *harness) insert(s register.Session) register.Inserted {
 	h.t.Helper()
-	in, err := h.Register.Insert(h.ctx, s)
+	return h.insertWithin(s, nil)
+}
+
+func (h *harness) insertWithin(s register.Session, limits []push.SessionLimit) register.Inserted {
+	h.t.Helper()
+	in, err := h.Register.Insert(h.ctx, s, limits)
 	if err != nil {
 		h.t.Fatalf("Insert(%v in %s): %v", s.Key, s.Room, err)
 	}

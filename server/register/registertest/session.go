@@ -70,10 +70,10 @@ func lookupKeepsApart(t *testing.T, h *harness) {
 }
 
 func insertWithoutLease(t *testing.T, h *harness) {
-	_, err := h.Register.Insert(h.ctx, session(key(shop, "alice", "phone"), north, 7))
+	_, err := h.Register.Insert(h.ctx, session(key(shop, "alice", "phone"), north, 7), nil)
 	wantError(t, "Insert before Join", err, push.KindConflict, "lease_lost")
 	h.join(north, 7)
-	_, err = h.Register.Insert(h.ctx, session(key(shop, "alice", "phone"), north, 6))
+	_, err = h.Register.Insert(h.ctx, session(key(shop, "alice", "phone"), north, 6), nil)
 	wantError(t, "Insert with another boot", err, push.KindConflict, "lease_lost")
 	h.wantSessions(shop, "alice")
 	h.wantCount(shop, 0)
@@ -86,7 +86,7 @@ func insertRefusesBadNames(t *testing.T, h *harness) {
 		key(shop, push.UserID(strings.Repeat("a", push.MaxUserID+1)), "phone"),
 		key(shop, "alice", push.DeviceID(strings.Repeat("a", push.MaxDeviceID+1))),
 	} {
-		_, err := h.Register.Insert(h.ctx, session(k, north, 7))
+		_, err := h.Register.Insert(h.ctx, session(k, north, 7), nil)
 		wantError(t, "Insert", err, push.KindInvalid, "")
 	}
 	longest := key(shop, push.UserID(strings.Repeat("a", push.MaxUserID)), push.DeviceID(strings.Repeat("b", push.MaxDeviceID)))
@@ -216,7 +216,7 @@ func closed(t *testing.T, h *harness) {
 		{"Renew", func() error { _, err := r.Renew(ctx, north, 7); return err }},
 		{"Leave", func() error { return r.Leave(ctx, north, 7) }},
 		{"Rooms", func() error { _, err := r.Rooms(ctx); return err }},
-		{"Insert", func() error { _, err := r.Insert(ctx, session(k, north, 7)); return err }},
+		{"Insert", func() error { _, err := r.Insert(ctx, session(k, north, 7), nil); return err }},
 		{"Remove", func() error { _, err := r.Remove(ctx, k, 1, 7); return err }},
 		{"Lookup", func() error { _, err := r.Lookup(ctx, shop, []push.UserID{"alice"}); return err }},
 		{"Count", func() error { _, err := r.Count(ctx, shop); return err }},
