@@ -258,7 +258,9 @@ func (g *Gateway) policy(ctx context.Context, p push.ProductID) (room.Policy, er
 	if err != nil {
 		return room.Policy{}, err
 	}
-	return room.Policy{Shards: prod.Shards, FirstVisit: prod.FirstVisit.WithDefaults(), Limits: prod.Limits.WithDefaults()}, nil
+	return room.Policy{
+		Shards: prod.Shards, FirstVisit: prod.FirstVisit.WithDefaults(), Limits: prod.Limits.WithDefaults(), Sessions: prod.Sessions,
+	}, nil
 }
 
 func (g *Gateway) openCenter(reg *registermemory.Register) error {

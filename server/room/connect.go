@@ -64,9 +64,9 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	}
 	s.enterBook()
 	ins, err := r.cfg.Register.Insert(ctx, register.Session{
-		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Transport: string(s.kind.name()),
+		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
 		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
-	}, nil)
+	}, policy.Sessions.LimitsOf(s.platform))
 	if err != nil {
 		return err
 	}
@@ -93,14 +93,16 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 // identify notes who the session is; false if it ended before.
 func (s *session) identify(id auth.Identity, p Policy, now time.Time) bool {
 	// One string of our own: what a token was parsed into is one piece of memory for each name, or all of the token.
-	names := string(id.User) + string(id.Device) + id.TokenID
+	class := p.Sessions.ClassOf(id.Platform)
+	names := string(id.User) + string(id.Device) + id.TokenID + class
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != opening_ {
 		return false
 	}
 	s.names, s.userEnd, s.deviceEnd = names, uint16(len(id.User)), uint16(len(id.User)+len(id.Device))
-	s.tokenID, s.platform, s.since = names[s.deviceEnd:], id.Platform, push.Milli(now)
+	s.classLen = uint8(len(class))
+	s.tokenID, s.platform, s.since = names[s.deviceEnd:len(names)-len(class)], id.Platform, push.Milli(now)
 	s.noteExpiryLocked(id)
 	s.owner = push.OwnerOf(id.Product.ID, id.User, id.Device)
 	s.shard = s.room.book.shard(saver.ShardRef{Product: id.Product.ID, Shard: push.ShardOf(id.User, p.Shards)}, p.Shards)
@@ -235,8 +237,11 @@ func closeFor(err error) (wire.CloseCode, string) {
 		}
 		return wire.CloseProtocol, e.Detail
 	case push.KindConflict:
-		if e.Code == "lease_lost" {
+		switch e.Code {
+		case "lease_lost":
 			return wire.CloseOverloaded, ""
+		case "session_limit":
+			return wire.ClosePolicy, e.Detail
 		}
 		return wire.CloseReplaced, e.Detail
 	case push.KindUnavailable:

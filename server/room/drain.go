@@ -53,7 +53,7 @@ func (s *session) inspect() (push.LiveSession, bool) {
 		return push.LiveSession{}, false
 	}
 	l := push.LiveSession{
-		Device: s.device(), Platform: s.platform, Transport: string(s.kind.name()),
+		Device: s.device(), Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
 		Room: s.room.cfg.ID, Epoch: s.epoch, Since: s.since, Acked: s.acked,
 	}
 	for k := range s.slots {

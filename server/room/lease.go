@@ -109,17 +109,35 @@ func (r *Room) rejoin(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		_, err := r.cfg.Register.Insert(ctx, rec, nil)
-		if push.KindOf(err) == push.KindConflict {
-			now := r.now()
-			s.mu.Lock()
-			s.endAndUnlock(now, wire.CloseReplaced, "another session of this device began")
-		} else if err != nil {
+		if err := r.insertAnew(ctx, s, rec); err != nil {
 			return err
 		}
 	}
 	// Publishers found none of these sessions while there was no lease. From here on they do; what came before, heads tell.
 	r.missed.Store(!planted.Is(planted.LeaseForgotten))
+	return nil
+}
+
+// insertAnew puts one session back, or ends it if others came meanwhile that leave it no place.
+func (r *Room) insertAnew(ctx context.Context, s *session, rec register.Session) error {
+	policy, err := r.cfg.Policy(ctx, rec.Product)
+	if err != nil {
+		return err
+	}
+	ins, err := r.cfg.Register.Insert(ctx, rec, policy.Sessions.LimitsOf(rec.Platform))
+	if e := asError(err); e != nil && e.Kind == push.KindConflict && e.Code != "lease_lost" {
+		code, detail := closeFor(err)
+		now := r.now()
+		s.mu.Lock()
+		s.endAndUnlock(now, code, detail)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, old := range ins.Replaced {
+		r.evict(old.Room, register.Order{Key: old.Key, Epoch: old.Epoch, By: ins.Session})
+	}
 	return nil
 }
 
@@ -131,8 +149,8 @@ func (s *session) record() (register.Session, bool) {
 		return register.Session{}, false
 	}
 	return register.Session{
-		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Transport: string(s.kind.name()), TokenID: s.tokenID,
-		Room: s.room.cfg.ID, Boot: s.room.cfg.Boot, Epoch: s.epoch, Since: s.since,
+		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
+		TokenID: s.tokenID, Room: s.room.cfg.ID, Boot: s.room.cfg.Boot, Epoch: s.epoch, Since: s.since,
 	}, true
 }
 
@@ -160,7 +178,11 @@ func (r *Room) Evict(o register.Order) {
 			s.mu.Unlock()
 			continue
 		}
-		s.endByAndUnlock(now, wire.CloseReplaced, "the same device connected again", o.By)
+		why := "the same device connected again"
+		if o.By.Device != o.Device {
+			why = "another device of this account connected, and the session policy made room for it"
+		}
+		s.endByAndUnlock(now, wire.CloseReplaced, why, o.By)
 	}
 }
 

@@ -31,7 +31,8 @@ type Tokens interface {
 type Policy struct {
 	Shards     int // never changes
 	FirstVisit push.FirstVisit
-	Limits     push.Limits // with defaults
+	Limits     push.Limits         // with defaults
+	Sessions   *push.SessionPolicy // may be nil
 }
 
 // Config is what a room is given. Fields without a default named are required.

@@ -48,9 +48,10 @@ type session struct {
 	bookIndex  int32
 
 	// Set once, under mu, before the session enters the book; static after that.
-	names     string // user and device, one behind the other, and perhaps the token id
+	names     string // user and device, one behind the other, perhaps the token id, and the class
 	userEnd   uint16 // where the user ends in names
 	deviceEnd uint16
+	classLen  uint8 // of the class, at the end of names
 	platform  push.Platform
 
 	refreshing bool // a token of the client is being judged; guarded by mu, and here because there is room
@@ -103,13 +104,16 @@ func (m moment) add(d time.Duration) moment { return m + moment(d) }
 func (s *session) user() push.UserID     { return push.UserID(s.names[:s.userEnd]) }
 func (s *session) device() push.DeviceID { return push.DeviceID(s.names[s.userEnd:s.deviceEnd]) }
 
+// class is that which the product's session policy gave the device's platform when it connected; empty: none.
+func (s *session) class() string { return s.names[len(s.names)-int(s.classLen):] }
+
 func (s *session) key() register.Key {
 	return register.Key{Product: s.shard.ref.Product, User: s.user(), Device: s.device()}
 }
 
 // facts are what filters ask.
 func (s *session) facts() push.DeviceFacts {
-	return push.DeviceFacts{Device: s.device(), Platform: s.platform}
+	return push.DeviceFacts{Device: s.device(), Platform: s.platform, Class: s.class()}
 }
 
 // bucket is a token bucket that holds as many frames as come in a second. It is kept as the moment at which it is full

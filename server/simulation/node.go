@@ -334,7 +334,9 @@ func (w *world) policy(ctx context.Context, p push.ProductID) (room.Policy, erro
 	if err != nil {
 		return room.Policy{}, err
 	}
-	return room.Policy{Shards: prod.Shards, FirstVisit: prod.FirstVisit.WithDefaults(), Limits: prod.Limits.WithDefaults()}, nil
+	return room.Policy{
+		Shards: prod.Shards, FirstVisit: prod.FirstVisit.WithDefaults(), Limits: prod.Limits.WithDefaults(), Sessions: prod.Sessions,
+	}, nil
 }
 
 func (w *world) limits(p push.ProductID) push.Limits {
