@@ -124,7 +124,8 @@ func showProduct(p *catalog.Product) adminapi.Product {
 			Later:  adminapi.FirstVisitLater(showStart(f.Later)),
 			Common: adminapi.FirstVisitCommon(showStart(f.Common)),
 		},
-		Created: showTime(p.Created), Updated: showTime(p.Updated),
+		SessionPolicy: showSessionPolicy(p.Sessions),
+		Created:       showTime(p.Created), Updated: showTime(p.Updated),
 	}
 }
 

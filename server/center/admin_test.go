@@ -49,6 +49,36 @@ func TestAdmin_ProductsFromMakingToChanging(t *testing.T) {
 	}
 }
 
+func TestAdmin_SessionPolicyIsShownAsItWasGivenAndReplacedAsAWhole(t *testing.T) {
+	g := newGateway(t)
+	const path = "/admin/v1/products/news"
+	shown := func() string {
+		t.Helper()
+		var p struct {
+			Policy json.RawMessage `json:"session_policy"`
+		}
+		g.do(ask{path: path}).want(t, 200).decode(t, &p)
+		return string(p.Policy)
+	}
+	patch := func(policy string) {
+		t.Helper()
+		g.do(ask{method: "PATCH", path: path, body: policy}).want(t, 200)
+	}
+	g.do(ask{path: "/admin/v1/products", body: `{"id":"news","session_policy":{"rules":[{"scope":"account","max":3}]}}`}).want(t, 201)
+	if got, want := shown(), `{"classes":{},"rules":[{"max":3,"on_excess":"kick_oldest","scope":"account"}]}`; got != want {
+		t.Errorf("as it was made: got %s, want %s", got, want)
+	}
+	patch(`{"session_policy":{"classes":{"ios":"mobile"},"default_class":"rest","rules":[{"scope":"class","of":"mobile","max":1,"on_excess":"reject_new"}]}}`)
+	patch(`{"name":"News"}`)
+	if got, want := shown(), `{"classes":{"ios":"mobile"},"default_class":"rest","rules":[{"max":1,"of":"mobile","on_excess":"reject_new","scope":"class"}]}`; got != want {
+		t.Errorf("replaced: got %s, want %s", got, want)
+	}
+	patch(`{"session_policy":null}`)
+	if got := shown(); got != "" {
+		t.Errorf("taken away: got %s, want none", got)
+	}
+}
+
 func TestAdmin_RefusesWhatIsNotThereOrWrong(t *testing.T) {
 	g := newGateway(t)
 	cases := []struct {

@@ -40,6 +40,7 @@ const (
 	inCreateShards
 	inCreateLimits
 	inCreateFirstVisit
+	inCreateSessionPolicy
 )
 
 const (
@@ -48,6 +49,7 @@ const (
 	inPatchTokenLifetime
 	inPatchLimits
 	inPatchFirstVisit
+	inPatchSessionPolicy
 )
 
 const (
@@ -71,8 +73,8 @@ const (
 )
 
 var (
-	createShape     = strictjson.NewShape(1, "id", "name", "token_lifetime_seconds", "shards", "limits", "first_visit")
-	patchShape      = strictjson.NewShape(0, "name", "disabled", "token_lifetime_seconds", "limits", "first_visit")
+	createShape     = strictjson.NewShape(1, "id", "name", "token_lifetime_seconds", "shards", "limits", "first_visit", "session_policy")
+	patchShape      = strictjson.NewShape(0, "name", "disabled", "token_lifetime_seconds", "limits", "first_visit", "session_policy")
 	limitsShape     = strictjson.NewShape(0, limitNames()...)
 	firstVisitShape = strictjson.NewShape(0, "first", "later", "common")
 	deviceKeyShape  = strictjson.NewShape(1, "alg", "id", "name", "secret_base64", "public_key")
@@ -145,6 +147,8 @@ func parseProduct(body []byte) (p catalog.Product, err error) {
 			readLimits(r, &p.Limits)
 		case inCreateFirstVisit:
 			readFirstVisit(r, &p.FirstVisit)
+		case inCreateSessionPolicy:
+			p.Sessions = readSessionPolicy(r)
 		}
 	}, nil)
 	return p, err
@@ -164,6 +168,8 @@ func patchProduct(body []byte, p *catalog.Product) error {
 			readLimits(r, &p.Limits)
 		case inPatchFirstVisit:
 			readFirstVisit(r, &p.FirstVisit)
+		case inPatchSessionPolicy:
+			p.Sessions = readSessionPolicy(r)
 		}
 	}, notEmpty)
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"carillon/server/catalog"
+	"carillon/server/push"
 )
 
 // adminCases are bodies of the admin interface, by schema, and what is wrong with them.
@@ -37,6 +38,20 @@ var adminCases = []struct {
 	{"ProductPatch", `{"first_visit":{"common":1}}`, []string{"/first_visit/common wrong_type"}},
 	{"DeviceKeyCreate", `{"alg":"HS256"}`, nil},
 	{"DeviceKeyCreate", `{"alg":"HS256","id":"k.1_-","name":"n","secret_base64":"` + strings.Repeat("AAAA", 16) + `"}`, nil},
+	{"ProductCreate", `{"id":"shop","session_policy":{"rules":[{"scope":"account","max":1}]}}`, nil},
+	{"ProductPatch", `{"session_policy":null}`, nil},
+	{"ProductPatch", `{"session_policy":{}}`, nil},
+	{"ProductPatch", `{"session_policy":{"classes":{"web":"a","android":"b","ios":"b","desktop":"c_1","tablet":"d-2","tv":"e","other":"` + strings.Repeat("f", 32) + `"},"default_class":"rest","rules":[{"scope":"class","of":"b","max":1,"on_excess":"reject_new"},{"scope":"platform","of":"tv","max":1000},{"scope":"device","max":1,"on_excess":"kick_oldest"}]}}`, nil},
+	{"ProductPatch", `{"session_policy":[]}`, []string{"/session_policy wrong_type"}},
+	{"ProductPatch", `{"session_policy":{"x":1}}`, []string{"/session_policy/x unknown_member"}},
+	{"ProductPatch", `{"session_policy":{"classes":{"windows":"pc"}}}`, []string{"/session_policy/classes/windows unknown_member"}},
+	{"ProductPatch", `{"session_policy":{"classes":{"tv":""},"default_class":"A"}}`, []string{"/session_policy/classes/tv bad_format", "/session_policy/default_class bad_format"}},
+	{"ProductPatch", `{"session_policy":{"default_class":"` + strings.Repeat("f", 33) + `"}}`, []string{"/session_policy/default_class bad_format"}},
+	{"ProductPatch", `{"session_policy":{"rules":[{}]}}`, []string{"/session_policy/rules/0/max required", "/session_policy/rules/0/scope required"}},
+	{"ProductPatch", `{"session_policy":{"rules":[{"scope":"house","max":0,"on_excess":"ask","of":"A","x":1}]}}`,
+		[]string{"/session_policy/rules/0/max too_small", "/session_policy/rules/0/of bad_format", "/session_policy/rules/0/on_excess unknown_value", "/session_policy/rules/0/scope unknown_value", "/session_policy/rules/0/x unknown_member"}},
+	{"ProductPatch", `{"session_policy":{"rules":[{"scope":"account","max":1001}]}}`, []string{"/session_policy/rules/0/max too_large"}},
+	{"ProductPatch", `{"session_policy":{"rules":[` + strings.Repeat(`{"scope":"account","max":1},`, 16) + `{"scope":"account","max":1}]}}`, []string{"/session_policy/rules too_many"}},
 	{"DeviceKeyCreate", `{"alg":"EdDSA","public_key":"x"}`, nil},
 	{"DeviceKeyCreate", `{"alg":"none"}`, []string{"/alg unknown_value"}},
 	{"DeviceKeyCreate", `{"id":"k"}`, []string{"/alg required"}},
@@ -74,6 +89,47 @@ func TestParseAdmin_SaysWhereAndWhat_AndAgreesWithTheContract(t *testing.T) {
 		theirs := judge(loadContract(t).schema(t, "/components/schemas/"+c.schema), []byte(c.body))
 		if (theirs == nil) != (c.want == nil) {
 			t.Errorf("%s %s: the contract says %v, want %v", c.schema, c.body, theirs, c.want)
+		}
+	}
+}
+
+// What single values of a session policy cannot tell is noted for all of it; a schema cannot say it.
+func TestParseAdmin_SessionPolicyThatCannotBeMeantIsRefused(t *testing.T) {
+	for _, policy := range []string{
+		`{"rules":[{"scope":"account","max":1},{"scope":"account","max":2}]}`,
+		`{"rules":[{"scope":"account","of":"alice","max":1}]}`,
+		`{"rules":[{"scope":"class","of":"mobile","max":1}]}`,
+		`{"rules":[{"scope":"platform","of":"windows","max":1}]}`,
+		`{"rules":[{"scope":"device","max":2}]}`,
+		`{"rules":[{"scope":"device","max":1,"on_excess":"reject_new"}]}`,
+	} {
+		err := patchProduct([]byte(`{"session_policy":`+policy+`}`), new(catalog.Product))
+		if got, want := places(t, err), []string{"/session_policy not_allowed"}; !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", policy, got, want)
+		}
+	}
+}
+
+func TestSessionPolicyWords_AreThoseOfTheContract(t *testing.T) {
+	c := loadContract(t)
+	for schema, words := range map[string][]string{"SessionScope": scopeWords, "OnExcess": excessWords, "Platform": platformWords} {
+		if got, want := slices.Sorted(slices.Values(words)), enumOf(c, schema); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", schema, got, want)
+		}
+	}
+	for i, w := range scopeWords {
+		if s, ok := push.ParseSessionScope(w); !ok || int(s) != i {
+			t.Errorf("the word %s stands at %d, its number is %d", w, i, s)
+		}
+	}
+	for i, w := range excessWords {
+		if e, ok := push.ParseOnExcess(w); !ok || int(e) != i {
+			t.Errorf("the word %s stands at %d, its number is %d", w, i, e)
+		}
+	}
+	for i, w := range platformWords {
+		if p, ok := push.ParsePlatform(w); !ok || int(p) != i {
+			t.Errorf("the word %s stands at %d, its number is %d", w, i, p)
 		}
 	}
 }

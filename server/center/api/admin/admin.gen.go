@@ -94,6 +94,24 @@ func (e FirstVisitLater) Valid() bool {
 	}
 }
 
+// Defines values for OnExcess.
+const (
+	KickOldest OnExcess = "kick_oldest"
+	RejectNew  OnExcess = "reject_new"
+)
+
+// Valid indicates whether the value is a known member of the OnExcess enum.
+func (e OnExcess) Valid() bool {
+	switch e {
+	case KickOldest:
+		return true
+	case RejectNew:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Platform.
 const (
 	Android Platform = "android"
@@ -148,6 +166,30 @@ func (e Scope) Valid() bool {
 	case UsersRead:
 		return true
 	case UsersWrite:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SessionScope.
+const (
+	PerAccount  SessionScope = "account"
+	PerClass    SessionScope = "class"
+	PerDevice   SessionScope = "device"
+	PerPlatform SessionScope = "platform"
+)
+
+// Valid indicates whether the value is a known member of the SessionScope enum.
+func (e SessionScope) Valid() bool {
+	switch e {
+	case PerAccount:
+		return true
+	case PerClass:
+		return true
+	case PerDevice:
+		return true
+	case PerPlatform:
 		return true
 	default:
 		return false
@@ -306,6 +348,10 @@ type MessageID = string
 // Moment Examples: 2026-11-22T09:35:59.120Z
 type Moment = string
 
+// OnExcess Who goes if there would be too many: the session that began first (it is told by whom, and stays away), or the new one
+// (close code `policy`). `kick_oldest` if it is left out.
+type OnExcess string
+
 // Platform defines model for Platform.
 type Platform string
 
@@ -321,11 +367,15 @@ type Product struct {
 	// Id 1 to 64 of a-z, 0-9, `-` and `_`; begins with a letter or digit.
 	//
 	// Examples: shop
-	Id                   ProductID `json:"id"`
-	Limits               Limits    `json:"limits"`
-	Name                 string    `json:"name"`
-	Shards               int       `json:"shards"`
-	TokenLifetimeSeconds int       `json:"token_lifetime_seconds"`
+	Id     ProductID `json:"id"`
+	Limits Limits    `json:"limits"`
+	Name   string    `json:"name"`
+
+	// SessionPolicy How many sessions of an account may be live at once; not there if the product has no policy. A device has one session
+	// whatever the policy says, and one that reconnects takes the place that it has.
+	SessionPolicy        *SessionPolicy `json:"session_policy,omitempty"`
+	Shards               int            `json:"shards"`
+	TokenLifetimeSeconds int            `json:"token_lifetime_seconds"`
 
 	// Updated Examples: 2026-11-22T09:35:59.120Z
 	Updated Moment `json:"updated"`
@@ -373,6 +423,35 @@ type Session struct {
 type SessionList struct {
 	Sessions []Session `json:"sessions"`
 }
+
+// SessionPolicy How many sessions of an account may be live at once; not there if the product has no policy. A device has one session
+// whatever the policy says, and one that reconnects takes the place that it has.
+type SessionPolicy struct {
+	// Classes Platforms that have a class of their own.
+	Classes map[string]string `json:"classes"`
+
+	// DefaultClass The class of the others; not there if they have none.
+	DefaultClass *string       `json:"default_class,omitempty"`
+	Rules        []SessionRule `json:"rules"`
+}
+
+// SessionRule defines model for SessionRule.
+type SessionRule struct {
+	Max int     `json:"max"`
+	Of  *string `json:"of,omitempty"`
+
+	// OnExcess Who goes if there would be too many: the session that began first (it is told by whom, and stays away), or the new one
+	// (close code `policy`). `kick_oldest` if it is left out.
+	OnExcess OnExcess `json:"on_excess"`
+
+	// Scope Which sessions are counted together: all of the account, those on platforms of one class, those on one platform. `device`
+	// says what always holds: its `max` is 1, and it kicks.
+	Scope SessionScope `json:"scope"`
+}
+
+// SessionScope Which sessions are counted together: all of the account, those on platforms of one class, those on one platform. `device`
+// says what always holds: its `max` is 1, and it kicks.
+type SessionScope string
 
 // UserID Your name for a user. Opaque; 1 to 128 bytes without control characters.
 //
