@@ -29,6 +29,7 @@ const (
 	CloseFlood          CloseCode = 4205 // too many frames a second
 	CloseDeleted        CloseCode = 4206 // the device was deleted
 	CloseForbidden      CloseCode = 4207 // the product is disabled, or does not allow this
+	CloseKicked         CloseCode = 4208 // the product's server ended the session
 	ClosePolicy         CloseCode = 4209 // the session policy turned this login away
 )
 
@@ -38,6 +39,7 @@ var closeNames = map[CloseCode]string{
 	CloseTokenExpired: "token_expired", CloseTokenRefused: "token_refused",
 	CloseReplaced: "replaced", CloseRevoked: "revoked", CloseProtocol: "protocol", CloseVersion: "version",
 	CloseConnectTimeout: "connect_timeout", CloseFlood: "flood", CloseDeleted: "deleted", CloseForbidden: "forbidden",
+	CloseKicked: "kicked",
 	ClosePolicy: "policy",
 }
 
