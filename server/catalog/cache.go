@@ -18,6 +18,9 @@ import (
 // anew as it is asked for. So a key that another node revoked stops working within MaxAge, and one revoked here at
 // once. If the store does not answer, the cache does not either: a revoked key must not live on through a failure.
 //
+// Revocations it holds all of, and follows their changes whenever the version differs: nobody can push one out, and a token
+// that is not revoked, as nearly all are, costs no question either.
+//
 // It is bounded in what it found and, apart, in what it did not find, so that nobody can push out good entries by asking
 // for what is not there. All methods are safe for concurrent use. It has no goroutine of its own.
 type Cache struct {
@@ -35,6 +38,7 @@ type Cache struct {
 	products table[push.ProductID, Product]
 	devices  table[deviceKeyName, DeviceKey]
 	apis     table[APIKeyID, APIKey]
+	revoked  revokedSet
 }
 
 // CacheConfig says how a cache is made. Its zero value is useful.
@@ -69,7 +73,7 @@ func NewCache(store Catalog, c CacheConfig) *Cache {
 	return &Cache{
 		store: store, clock: c.Clock, conf: c,
 		products: newTable[push.ProductID, Product](), devices: newTable[deviceKeyName, DeviceKey](),
-		apis: newTable[APIKeyID, APIKey](),
+		apis: newTable[APIKeyID, APIKey](), revoked: newRevokedSet(),
 	}
 }
 

@@ -90,6 +90,23 @@ func (c *Cache) RevokeAPIKey(ctx context.Context, p push.ProductID, id APIKeyID)
 	return c.store.RevokeAPIKey(ctx, p, id)
 }
 
+// Revoke writes the store.
+func (c *Cache) Revoke(ctx context.Context, r Revocation) (Revocation, error) {
+	defer c.wrote()
+	return c.store.Revoke(ctx, r)
+}
+
+// LiftRevocation writes the store.
+func (c *Cache) LiftRevocation(ctx context.Context, p push.ProductID, t RevocationTarget) error {
+	defer c.wrote()
+	return c.store.LiftRevocation(ctx, p, t)
+}
+
+// RevocationChanges reads the store.
+func (c *Cache) RevocationChanges(ctx context.Context, after Change, limit int) ([]Revocation, error) {
+	return c.store.RevocationChanges(ctx, after, limit)
+}
+
 // Close closes the store. What is cached is not answered any more.
 func (c *Cache) Close() error {
 	defer c.wrote()

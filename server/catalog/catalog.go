@@ -1,5 +1,5 @@
 // Package catalog is the contract over all that is small and administered: products with their policies, the keys that
-// sign device tokens, and the API keys of product servers.
+// sign device tokens, the API keys of product servers, and the revocations of tokens.
 //
 // # Place in the flow
 //
@@ -17,6 +17,8 @@
 //   - The secret of an API key is not in the catalog, only its hash. The secret of an HS256 key is, and no text that
 //     is made of it shows it (see [Material]).
 //   - Every write changes the version, and no two states have the same one.
+//   - A revocation refuses what it refused when it was answered until it ends or is lifted: it is never shortened, and a
+//     later one of the same target never says less.
 package catalog
 
 import (
@@ -60,6 +62,18 @@ type Catalog interface {
 	// RevokeAPIKey ends a key for good. Repeating it changes nothing. KindNotFound, "key_not_found": that product has no
 	// such key.
 	RevokeAPIKey(ctx context.Context, p push.ProductID, id APIKeyID) (APIKey, error)
+
+	// Revoke stores that tokens are refused from now on, those of r's target; Reason is kept with it, the rest is set by the
+	// catalog. One of the same target takes the place of the older. A few that have ended are cleared away on the way.
+	// KindInvalid, "bad_revocation". KindNotFound, "product_not_found". KindLimited, "too_many_revocations".
+	Revoke(ctx context.Context, r Revocation) (Revocation, error)
+	// LiftRevocation ends a revocation of exactly that target before its time. KindNotFound, "revocation_not_found": there
+	// is none, it was lifted already, or has ended.
+	LiftRevocation(ctx context.Context, p push.ProductID, t RevocationTarget) error
+	// RevocationChanges returns revocations of all products whose latest change is above after, by change, lifted ones
+	// too, at most limit (0 means MaxChanges). Whoever follows begins at 0, passes on the last change that was returned,
+	// and is up to date when fewer than limit come. Those that have ended may be missing. KindInvalid, "bad_page".
+	RevocationChanges(ctx context.Context, after Change, limit int) ([]Revocation, error)
 
 	// Version names the present state. It differs after every write; nothing else can be told from it.
 	Version(ctx context.Context) (Version, error)

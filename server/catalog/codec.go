@@ -148,6 +148,37 @@ func DecodeAPIKey(b []byte) (APIKey, error) {
 	return k, nil
 }
 
+type revocationRecord struct {
+	Form    int            `json:"v"`
+	Product push.ProductID `json:"product"`
+	User    push.UserID    `json:"user"`
+	Device  push.DeviceID  `json:"device"`
+	TokenID string         `json:"token_id"`
+	Reason  string         `json:"reason"`
+	At      push.MilliTime `json:"at"`
+	Until   push.MilliTime `json:"until"`
+	Lifted  bool           `json:"lifted"`
+	Change  Change         `json:"change"`
+}
+
+// EncodeRevocation returns a revocation as it is stored.
+func EncodeRevocation(r Revocation) ([]byte, error) {
+	return json.Marshal(revocationRecord{
+		form, r.Product, r.User, r.Device, r.TokenID, r.Reason, r.At, r.Until, r.Lifted, r.Change,
+	})
+}
+
+// DecodeRevocation reads what EncodeRevocation wrote.
+func DecodeRevocation(b []byte) (Revocation, error) {
+	var r revocationRecord
+	if err := decode("revocation", b, &r, &r.Form); err != nil {
+		return Revocation{}, err
+	}
+	return Revocation{
+		r.Product, RevocationTarget{r.User, r.Device, r.TokenID}, r.Reason, r.At, r.Until, r.Lifted, r.Change,
+	}, nil
+}
+
 // errUnreadable stands for errors of encoding/json, which might quote a secret.
 var errUnreadable = errors.New("not readable")
 

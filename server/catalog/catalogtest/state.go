@@ -64,6 +64,11 @@ func versionDiffers(t *testing.T, h *harness) {
 		{"AddAPIKey", func() error { _, err := h.Catalog.AddAPIKey(h.ctx, api); return err }},
 		{"RevokeDeviceKey", func() error { _, err := h.Catalog.RevokeDeviceKey(h.ctx, shop, "k"); return err }},
 		{"RevokeAPIKey", func() error { _, err := h.Catalog.RevokeAPIKey(h.ctx, shop, api.ID); return err }},
+		{"Revoke", func() error {
+			_, err := h.Catalog.Revoke(h.ctx, catalog.Revocation{Product: shop, RevocationTarget: ofUser("alice")})
+			return err
+		}},
+		{"LiftRevocation", func() error { return h.Catalog.LiftRevocation(h.ctx, shop, ofUser("alice")) }},
 	} {
 		if err := write.do(); err != nil {
 			t.Fatalf("%s: %v", write.name, err)
@@ -107,8 +112,17 @@ func reopened(t *testing.T, h *harness) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.revoke(shop, ofUser("bob"))
+	h.revoke(shop, ofDevice("alice", "phone"))
+	if err := h.Catalog.LiftRevocation(h.ctx, shop, ofUser("bob")); err != nil {
+		t.Fatal(err)
+	}
+	revocations := h.changes(0, 10)
 	h.Catalog = h.Reopen()
 
+	if got := h.changes(0, 10); len(got) != 2 || !reflect.DeepEqual(got, revocations) {
+		t.Errorf("revocations:\n got %+v\nwant %+v", got, revocations)
+	}
 	if got := h.product(shop); !reflect.DeepEqual(got, created) {
 		t.Errorf("product:\n got %+v\nwant %+v", got, created)
 	}
@@ -152,6 +166,9 @@ func closed(t *testing.T, h *harness) {
 		{"APIKey", func() error { _, err := c.APIKey(ctx, simpleAPIKey(1, shop).ID); return err }},
 		{"APIKeys", func() error { _, err := c.APIKeys(ctx, shop, catalog.Page{}); return err }},
 		{"RevokeAPIKey", func() error { _, err := c.RevokeAPIKey(ctx, shop, "x"); return err }},
+		{"Revoke", func() error { _, err := c.Revoke(ctx, catalog.Revocation{}); return err }},
+		{"LiftRevocation", func() error { return c.LiftRevocation(ctx, shop, ofUser("alice")) }},
+		{"RevocationChanges", func() error { _, err := c.RevocationChanges(ctx, 0, 0); return err }},
 		{"Version", func() error { _, err := c.Version(ctx); return err }},
 	} {
 		wantError(t, call.name, call.do(), push.KindClosed, "catalog_closed")

@@ -32,6 +32,7 @@ type Catalog struct {
 	deviceKeys map[push.ProductID]map[catalog.KeyID]catalog.DeviceKey
 	apiKeys    map[catalog.APIKeyID]catalog.APIKey
 	keysOf     map[push.ProductID]map[catalog.APIKeyID]struct{}
+	revoked    map[push.ProductID]map[catalog.RevocationTarget]catalog.Revocation
 }
 
 var _ catalog.Catalog = (*Catalog)(nil)
@@ -47,6 +48,7 @@ func New(c Config) *Catalog {
 		deviceKeys: make(map[push.ProductID]map[catalog.KeyID]catalog.DeviceKey),
 		apiKeys:    make(map[catalog.APIKeyID]catalog.APIKey),
 		keysOf:     make(map[push.ProductID]map[catalog.APIKeyID]struct{}),
+		revoked:    make(map[push.ProductID]map[catalog.RevocationTarget]catalog.Revocation),
 	}
 }
 
@@ -92,6 +94,7 @@ func (c *Catalog) CreateProduct(ctx context.Context, p catalog.Product) (catalog
 		c.products[p.ID] = p
 		c.deviceKeys[p.ID] = make(map[catalog.KeyID]catalog.DeviceKey)
 		c.keysOf[p.ID] = make(map[catalog.APIKeyID]struct{})
+		c.revoked[p.ID] = make(map[catalog.RevocationTarget]catalog.Revocation)
 		return nil
 	})
 	return orZero(p, err)

@@ -11,6 +11,10 @@
 //	d product key id      a device key
 //	a key id              an API key
 //	o product key id      an API key's place in the list of its product; no value
+//	r product user device token   a revocation, of a user, a device, or a token id
+//	w change              the key of the revocation that a change wrote, as long as it is its latest; 8 bytes big endian
+//	e until r...          a revocation's place among the ends, 8 bytes big endian and the names of its key; no value
+//	n product             how many revocations a product has, 8 bytes big endian
 //
 // # Invariants
 //
@@ -78,6 +82,11 @@ const (
 	sortDeviceKey  = 'd'
 	sortAPIKey     = 'a'
 	sortAPIKeyList = 'o'
+
+	sortRevocation      = 'r'
+	sortChange          = 'w'
+	sortEnd             = 'e'
+	sortRevocationCount = 'n'
 )
 
 // keyOf returns the key of a record.
