@@ -46,12 +46,13 @@ const (
 	ReasonNotYet          // not valid yet, or issued in the future
 	ReasonDisabledProduct // the product is disabled
 	ReasonScope           // the API key does not have the scope
+	ReasonRevoked         // the user, the device or the token was revoked
 	reasonCount
 )
 
 var reasonNames = [reasonCount]string{
 	"none", "missing", "too_large", "malformed", "critical", "audience", "unknown_product", "no_key_id", "unknown_key",
-	"revoked_key", "algorithm", "signature", "claims", "endless", "expired", "not_yet", "disabled_product", "scope",
+	"revoked_key", "algorithm", "signature", "claims", "endless", "expired", "not_yet", "disabled_product", "scope", "revoked",
 }
 
 // String returns the reason's name.
@@ -97,6 +98,7 @@ const (
 	CodeProductDisabled = "product_disabled"
 	CodeScopeMissing    = "scope_missing"
 	CodeBadSecret       = "bad_secret"
+	CodeRevoked         = "revoked"
 )
 
 // refuse returns a refusal.
@@ -112,6 +114,12 @@ func refuseToken(r Reason, format string, args ...any) *Refusal {
 // refuseDisabled returns the refusal of whoever belongs to a disabled product.
 func refuseDisabled() *Refusal {
 	return refuse(ReasonDisabledProduct, push.KindForbidden, CodeProductDisabled, "the product is disabled")
+}
+
+// refuseRevoked returns the refusal of a token that was good until it, its device or its user was revoked.
+func refuseRevoked() *Refusal {
+	return refuse(ReasonRevoked, push.KindForbidden, CodeRevoked,
+		"the user, the device or the token was revoked; a token issued from now on may be good")
 }
 
 // isNotFound reports whether the catalog said that there is no such thing.

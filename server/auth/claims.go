@@ -11,13 +11,13 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"carillon/server/catalog"
 	"carillon/server/push"
 )
 
 // Limits of claims.
 const (
 	MaxToken       = 4096 // bytes of a token
-	MaxTokenID     = 128  // bytes of jti
 	MaxTags        = 64   // tags of a device
 	MaxTagPatterns = 16
 	MaxTag         = 128 // bytes of a tag or a pattern
@@ -201,7 +201,8 @@ func (c *claims) product() (push.ProductID, *Refusal) {
 // identity returns who the claims say it is. They are believed: the signature held.
 func (c *claims) identity() (Identity, *Refusal) {
 	id := Identity{
-		User: push.UserID(c.sub), Device: push.DeviceID(c.did), TokenID: c.jti, Tags: c.tags, TagPatterns: c.patterns,
+		User: push.UserID(c.sub), Device: push.DeviceID(c.did), TokenID: c.jti, Issued: c.iat, Tags: c.tags,
+		TagPatterns: c.patterns,
 	}
 	if err := id.User.Check(); err != nil {
 		return id, refuseToken(ReasonClaims, "the claim sub: %v", err)
@@ -216,7 +217,7 @@ func (c *claims) identity() (Identity, *Refusal) {
 		}
 	}
 	if c.has("jti") {
-		if err := checkText(c.jti, MaxTokenID); err != nil {
+		if err := checkText(c.jti, catalog.MaxTokenID); err != nil {
 			return id, refuseToken(ReasonClaims, "the claim jti %v", err)
 		}
 	}

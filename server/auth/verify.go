@@ -15,10 +15,14 @@ import (
 	"carillon/server/push"
 )
 
-// Keys is where products and device keys are found. *catalog.Cache is one. What it returns is shared and not changed.
+// Keys is where products, device keys and revocations are found. *catalog.Cache is one. What it returns is shared and not
+// changed.
 type Keys interface {
 	LookupProduct(ctx context.Context, id push.ProductID) (*catalog.Product, error)
 	LookupDeviceKey(ctx context.Context, p push.ProductID, id catalog.KeyID) (*catalog.DeviceKey, error)
+	// LookupRevocation returns what refuses a token, nil if nothing does.
+	LookupRevocation(ctx context.Context, p push.ProductID, u push.UserID, d push.DeviceID, tokenID string,
+		issued push.MilliTime) (*catalog.Revocation, error)
 }
 
 // DefaultLeeway is how far a product's clock may be off; MaxLeeway how far at most.
@@ -41,6 +45,7 @@ type Identity struct {
 	Device      push.DeviceID
 	Platform    push.Platform
 	TokenID     string    // jti; may be empty
+	Issued      time.Time // iat; zero if the token does not say
 	Expires     time.Time // from here on the token is refused: its exp and the leeway
 	Tags        []string  // sorted, each once
 	TagPatterns []string  // tags that the client may join and leave by itself; sorted, each once
@@ -82,7 +87,8 @@ func NewVerifier(c Config) (*Verifier, error) {
 }
 
 // Verify returns who holds the token. A *Refusal says why nobody does: KindUnauthenticated, "token_refused" or
-// "token_expired", or KindForbidden, "product_disabled". Another error is the catalog's, and says nothing about the token.
+// "token_expired", or KindForbidden, "product_disabled" or "revoked". Another error is the catalog's, and says nothing
+// about the token.
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if r := checkForm(token); r != nil {
 		return Identity{}, r
@@ -117,7 +123,28 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if r != nil {
 		return Identity{}, r
 	}
+	if err := v.Recheck(ctx, id); err != nil {
+		return Identity{}, err
+	}
 	return id, nil
+}
+
+// Recheck returns the refusal of somebody who was let in and has been revoked since, nil if that is not so: KindForbidden,
+// "revoked". Whoever lets somebody in asks again once the session stands where a revocation looks for it: one that comes
+// between Verify and then is seen by one of the two.
+func (v *Verifier) Recheck(ctx context.Context, id Identity) error {
+	var issued push.MilliTime
+	if !id.Issued.IsZero() {
+		issued = max(push.Milli(id.Issued), 1) // 0 is a token that does not say
+	}
+	r, err := v.keys.LookupRevocation(ctx, id.Product.ID, id.User, id.Device, id.TokenID, issued)
+	if err != nil {
+		return fmt.Errorf("auth: look up revocations: %w", err)
+	}
+	if r != nil {
+		return refuseRevoked()
+	}
+	return nil
 }
 
 // checkForm looks at the outside of a token, so that nothing large or odd reaches a parser: three parts, parted by

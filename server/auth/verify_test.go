@@ -37,6 +37,7 @@ func TestVerifier_AcceptsEachAlgorithm(t *testing.T) {
 			got.Product = nil
 			want := Identity{
 				User: "alice", Device: "phone", Platform: push.PlatformIOS, TokenID: "t-1", Key: k.ID,
+				Issued:  noon.Add(-time.Minute).Local(),
 				Expires: noon.Add(time.Hour + DefaultLeeway).Local(), Tags: []string{"beta", "vip"}, TagPatterns: []string{"topic:*"},
 			}
 			if !got.Expires.Equal(want.Expires) {
@@ -265,7 +266,7 @@ func TestVerifier_RefusesClaims(t *testing.T) {
 		{"an unknown platform", goodClaims().with("plat", "toaster"), ReasonClaims},
 		{"a platform that is a number", goodClaims().with("plat", 1), ReasonClaims},
 		{"an empty token id", goodClaims().with("jti", ""), ReasonClaims},
-		{"a long token id", goodClaims().with("jti", strings.Repeat("j", MaxTokenID+1)), ReasonClaims},
+		{"a long token id", goodClaims().with("jti", strings.Repeat("j", catalog.MaxTokenID+1)), ReasonClaims},
 		{"65 tags", goodClaims().with("tags", numbered(MaxTags+1)), ReasonClaims},
 		{"an empty tag", goodClaims().with("tags", []string{""}), ReasonClaims},
 		{"a long tag", goodClaims().with("tags", []string{strings.Repeat("t", MaxTag+1)}), ReasonClaims},
@@ -395,6 +396,12 @@ func (failingKeys) LookupProduct(context.Context, push.ProductID) (*catalog.Prod
 }
 
 func (failingKeys) LookupDeviceKey(context.Context, push.ProductID, catalog.KeyID) (*catalog.DeviceKey, error) {
+	return nil, errDown
+}
+
+func (failingKeys) LookupRevocation(
+	context.Context, push.ProductID, push.UserID, push.DeviceID, string, push.MilliTime,
+) (*catalog.Revocation, error) {
 	return nil, errDown
 }
 
