@@ -33,8 +33,8 @@ var ErrWouldBlock = errors.New("poller: would block")
 // just after; reads and writes of a closed socket fail with net.ErrClosed.
 type Handler interface {
 	// Ready says that the socket can be read without waiting, or that the peer or the connection has ended, which a read
-	// tells; and whether it can be written, which is said only after [Socket.AwaitWrite]. scratch is the loop's, for the
-	// time of the call. What is left unread is announced again.
+	// tells; and whether it can be written, which is said after [Socket.AwaitWrite], and when the connection broke, which a
+	// write tells. scratch is the loop's, for the time of the call. What is left unread is announced again.
 	Ready(readable, writable bool, scratch []byte)
 }
 
