@@ -33,6 +33,7 @@ var layers = []struct {
 	{"transport", []string{"wire", "push"}, "the contract between transports and sessions"},
 	{"transport/transporttest", []string{"transport", "wire", "push"}, "a suite knows the contract alone"},
 	{"transport/poller", nil, "sockets, and nothing of what they carry"},
+	{"transport/engine", []string{"transport", "transport/poller", "wire", "push"}, "it holds connections for transports, and knows none of them"},
 	{"transport/ws", []string{"transport", "wire", "push"}, "a transport never imports a sibling or the room"},
 	{"transport/web", []string{"transport", "wire", "auth", "push"},
 		"what transports over HTTP share reads credentials as all do, and knows none of the transports"},
@@ -144,6 +145,8 @@ func TestImports_RefuseWhatTheLayersForbid(t *testing.T) {
 		{"saver/pebble", "saver/memory", false},
 		{"push", "wire", false},
 		{"transport/ws", "room", false},
+		{"transport/ws", "transport/engine", true},
+		{"transport/engine", "transport/ws", false},
 		{"gateway", "saver/pebble", true},
 		{"somewhere", "push", false},
 	}

@@ -1,4 +1,4 @@
-package ws
+package engine
 
 import (
 	"bytes"
@@ -18,11 +18,11 @@ const (
 
 // drain is what a goroutine needs to write to one connection after another.
 type drain struct {
-	batch transport.Batch
-	buf   []byte // frames of one write
+	Turn // whose Buf holds the frames of one write
 
-	// What one attempt to write gave. It stands here because attempt is bound once: a closure for each write would be
-	// garbage for each write.
+	// What one attempt to write is about and gave. It stands here because attempt is bound once: a closure for each write
+	// would be garbage for each write.
+	out     []byte
 	n       int
 	err     error
 	attempt func(fd uintptr) bool
@@ -31,7 +31,7 @@ type drain struct {
 }
 
 func newDrain(writes *atomic.Int64) *drain {
-	d := &drain{batch: transport.Batch{MaxOuts: batchOuts, MaxSize: batchSize}, writes: writes}
+	d := &drain{Turn: Turn{batch: transport.Batch{MaxOuts: batchOuts, MaxSize: batchSize}}, writes: writes}
 	d.attempt = d.attemptWrite
 	return d
 }
@@ -41,10 +41,10 @@ func newDrain(writes *atomic.Int64) *drain {
 const yieldEvery = 32
 
 // work is a drain worker.
-func (t *Transport) work(writes *atomic.Int64) {
+func (e *Engine) work(writes *atomic.Int64) {
 	d := newDrain(writes)
 	for n := 1; ; n++ {
-		c := t.ready.pop()
+		c := e.ready.pop()
 		switch {
 		case c == nil:
 			return
@@ -52,10 +52,10 @@ func (t *Transport) work(writes *atomic.Int64) {
 		case c.thread == nil || c.thread.raw != nil:
 			c.drainAtOnce(d)
 		default:
-			t.running.Go(c.drainWaiting)
+			e.running.Go(c.drainWaiting)
 		}
 		if n%yieldEvery == 0 {
-			if p := t.poller.Load(); p != nil {
+			if p := e.poller.Load(); p != nil {
 				p.Help()
 			}
 			runtime.Gosched()
@@ -64,64 +64,66 @@ func (t *Transport) work(writes *atomic.Int64) {
 }
 
 // begin takes the connection from the ready list; false if there is nothing to do any more.
-func (c *conn) begin() bool {
+func (c *Conn) begin() bool {
 	c.mu.Lock()
-	if c.dead {
-		c.drain = resting
-	} else {
+	ok := !c.dead
+	if ok {
 		c.drain = draining
+	} else {
+		c.drain = resting
 	}
-	dead, last := c.dead, c.settleLocked()
+	last := c.settleLocked()
 	c.mu.Unlock()
 	if last {
 		c.finish()
 	}
-	return !dead
+	return ok
 }
 
 // drainAtOnce writes what the session has, as long as the kernel takes it and it is this connection's turn.
-func (c *conn) drainAtOnce(d *drain) {
-	if rest := c.takeUnsent(); rest != nil && !c.resume(d, rest) {
+func (c *Conn) drainAtOnce(d *drain) {
+	if u := c.takeUnsent(); u != nil && !c.resume(d, u) {
 		return
 	}
 	for range turns {
-		closes := c.collect(d)
-		if len(d.buf) == 0 {
+		mark := c.collect(d)
+		if len(d.Buf) > 0 {
+			n, err := c.writeNow(d, d.Buf)
+			if err != nil {
+				c.Drop(wire.CloseLost)
+				c.release(false)
+				return
+			}
+			if n < len(d.Buf) {
+				c.stall(&unsent{bytes.Clone(d.Buf[n:]), mark})
+				return
+			}
+		} else if mark == Plain {
 			c.release(false)
 			return
 		}
-		n, err := c.writeNow(d)
-		if err != nil {
-			c.drop(wire.CloseLost)
-			c.release(false)
-			return
-		}
-		if n < len(d.buf) {
-			c.stall(bytes.Clone(d.buf[n:]), closes)
-			return
-		}
-		c.wrote(closes)
+		c.wrote(mark)
 	}
 	c.release(true)
 }
 
-// writeNow writes as much of d.buf as the kernel takes at once.
-func (c *conn) writeNow(d *drain) (int, error) {
+// writeNow writes as much of p as the kernel takes at once.
+func (c *Conn) writeNow(d *drain, p []byte) (int, error) {
 	d.writes.Add(1)
 	if c.thread != nil {
-		return d.tryWrite(c.thread.raw)
+		return d.tryWrite(c.thread.raw, p)
 	}
-	return c.sock.Write(d.buf)
+	return c.sock.Write(p)
 }
 
 // stall leaves the connection until the kernel takes more: to a goroutine that waits, or to the loop.
-func (c *conn) stall(rest []byte, closes bool) {
+func (c *Conn) stall(u *unsent) {
 	if c.thread != nil {
-		c.t.running.Go(func() { c.finishWrite(rest, closes) })
+		c.e.running.Go(func() { c.finishWrite(u) })
 		return
 	}
 	c.mu.Lock()
-	c.stuck = &unsent{rest: rest, closes: closes}
+	c.stuck = u
 	c.drain = stalled
 	dead := c.dead
 	last := c.settleLocked()
@@ -135,7 +137,7 @@ func (c *conn) stall(rest []byte, closes bool) {
 }
 
 // takeUnsent returns what is left of the last write to a parked connection.
-func (c *conn) takeUnsent() *unsent {
+func (c *Conn) takeUnsent() *unsent {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.stuck
@@ -145,136 +147,103 @@ func (c *conn) takeUnsent() *unsent {
 
 // resume goes on with a write that the kernel took a part of. It returns false if the connection is out of the worker's
 // hands again.
-func (c *conn) resume(d *drain, u *unsent) bool {
-	d.buf = append(d.buf[:0], u.rest...)
-	n, err := c.writeNow(d)
+func (c *Conn) resume(d *drain, u *unsent) bool {
+	n, err := c.writeNow(d, u.rest)
 	switch {
 	case err != nil:
-		c.drop(wire.CloseLost)
+		c.Drop(wire.CloseLost)
 		c.release(false)
 		return false
 	case n < len(u.rest):
-		c.stall(u.rest[n:], u.closes)
+		u.rest = u.rest[n:]
+		c.stall(u)
 		return false
 	}
-	c.wrote(u.closes)
+	c.wrote(u.mark)
 	return true
 }
 
 // finishWrite waits until the kernel took the rest of a write.
-func (c *conn) finishWrite(rest []byte, closes bool) {
-	if _, err := c.thread.nc.Write(rest); err != nil {
-		c.drop(wire.CloseLost)
+func (c *Conn) finishWrite(u *unsent) {
+	if _, err := c.thread.nc.Write(u.rest); err != nil {
+		c.Drop(wire.CloseLost)
 	} else {
-		c.wrote(closes)
+		c.wrote(u.mark)
 	}
 	c.release(true)
 }
 
 // drainWaiting drains a connection that can only be written to by waiting.
-func (c *conn) drainWaiting() {
-	d := c.t.drains.Get().(*drain)
-	defer c.t.drains.Put(d)
+func (c *Conn) drainWaiting() {
+	d := c.e.drains.Get().(*drain)
+	defer c.e.drains.Put(d)
 	for {
-		closes := c.collect(d)
-		if len(d.buf) == 0 {
+		mark := c.collect(d)
+		if len(d.Buf) > 0 {
+			d.writes.Add(1)
+			if _, err := c.thread.nc.Write(d.Buf); err != nil {
+				c.Drop(wire.CloseLost)
+				break
+			}
+		} else if mark == Plain {
 			break
 		}
-		d.writes.Add(1)
-		if _, err := c.thread.nc.Write(d.buf); err != nil {
-			c.drop(wire.CloseLost)
-			break
-		}
-		c.wrote(closes)
+		c.wrote(mark)
 	}
 	c.release(false)
 }
 
-// collect encodes what is to be written next into d.buf, nothing if there is nothing: a pong that is due, what one Take
-// returns, and at the end the close frame, of which closes tells.
-func (c *conn) collect(d *drain) (closes bool) {
-	if cap(d.buf) > keepSize {
-		d.buf = nil
+// collect has the dialect put what is to be written next into d.Buf, nothing if there is nothing, and returns its mark.
+func (c *Conn) collect(d *drain) Mark {
+	if cap(d.Buf) > keepSize {
+		d.Buf = nil
 	}
-	d.buf = d.buf[:0]
+	d.Buf, d.Mark = d.Buf[:0], Plain
 
-	var pong, bye []byte
 	c.mu.Lock()
-	c.woken, c.bulk = false, false
-	closing := c.closing
-	if c.said != nil {
-		pong, bye = c.said.pong, c.said.bye
-		if c.said.pong = nil; bye == nil {
-			c.said = nil
-		}
-	}
 	over := c.dead || c.ending
+	if !over {
+		c.woken, c.bulk, c.due = false, false, false
+		d.Closing = c.closing
+	}
 	c.mu.Unlock()
-
 	if over {
-		return false
+		return Plain
 	}
-	if bye != nil { // the peer reads no further messages
-		return c.collectClose(d, bye)
+	d.session = c.session
+	c.dialect.Collect(&d.Turn)
+	d.session = nil
+	d.batch.Reset() // a write may wait for long; it need not hold the messages
+	if d.Mark == Goodbye {
+		c.mu.Lock()
+		c.ending = true
+		c.mu.Unlock()
 	}
-	if pong != nil {
-		d.buf = appendControl(d.buf, opPong, pong)
-	}
-	if c.session.Take(&d.batch) {
-		for i := range d.batch.Outs {
-			d.buf = appendText(d.buf, &d.batch.Outs[i])
-		}
-		d.batch.Reset() // a write may wait for long; it need not hold the messages
-		return false
-	}
-	if closing != 0 {
-		return c.collectClose(d, closePayload(closing))
-	}
-	return false
+	return d.Mark
 }
 
-func (c *conn) collectClose(d *drain, payload []byte) bool {
-	c.mu.Lock()
-	c.ending = true
-	c.mu.Unlock()
-	d.buf = appendControl(d.buf, opClose, payload)
-	return true
-}
-
-// wrote does what follows a close frame of ours, once it is in the kernel's hands.
-func (c *conn) wrote(closes bool) {
-	if !closes {
+// wrote does what follows a write that the kernel took whole.
+func (c *Conn) wrote(m Mark) {
+	if m == Plain {
 		return
 	}
-	c.mu.Lock()
-	c.ended = true
-	answered, refused := c.said != nil && c.said.bye != nil, c.refused
-	c.mu.Unlock()
-	switch {
-	case answered:
-		c.drop(wire.CloseNormal)
-	case refused:
-		c.shutWrite()
+	if m == Goodbye {
+		c.mu.Lock()
+		c.ended = true
+		c.mu.Unlock()
 	}
+	c.dialect.Wrote(m)
 }
 
 // release gives the connection back, to the end of the ready list if there is more to do.
-func (c *conn) release(more bool) {
+func (c *Conn) release(more bool) {
 	c.mu.Lock()
 	c.drain = resting
-	share := transport.Bulk // the rest of a long queue is no reason to go before others
-	if c.said != nil || c.closing != 0 || c.woken && !c.bulk {
-		share = transport.Direct
-	}
-	push := (more || c.wantsLocked()) && c.queueLocked()
-	if push {
-		c.asked = share
+	if more || c.wantsLocked() {
+		c.queueLocked(c.shareLocked())
 	}
 	last := c.settleLocked()
 	c.mu.Unlock()
-	if push {
-		c.t.ready.push(c, share)
-	}
 	if last {
 		c.finish()
 	}

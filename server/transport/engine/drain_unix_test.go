@@ -1,6 +1,6 @@
 //go:build unix
 
-package ws
+package engine
 
 import (
 	"io"
@@ -16,7 +16,7 @@ import (
 
 // one is a session that has the same message to send at each Take.
 type one struct {
-	leanSession
+	session
 	out wire.Out
 }
 
@@ -54,15 +54,17 @@ func tcpPair(t *testing.T) net.Conn {
 
 func TestDrain_DeliveryAllocatesNothing(t *testing.T) {
 	nc := tcpPair(t)
-	c := &conn{t: &Transport{}, session: &one{out: text(0)}, thread: &thread{nc: nc, raw: rawOf(nc)}, stands: true}
+	p := &plain{}
+	c := &p.Conn
+	c.e, c.dialect, c.session, c.thread, c.stands = &Engine{}, p, &one{out: text(0)}, &thread{nc: nc, raw: rawOf(nc)}, true
 	d := newDrain(new(atomic.Int64))
 	got := testing.AllocsPerRun(100, func() {
 		c.collect(d)
-		if len(d.buf) == 0 {
+		if len(d.Buf) == 0 {
 			t.Fatal("nothing to write")
 		}
-		if n, err := c.writeNow(d); err != nil || n != len(d.buf) {
-			t.Fatalf("write: %d of %d bytes, %v", n, len(d.buf), err)
+		if n, err := c.writeNow(d, d.Buf); err != nil || n != len(d.Buf) {
+			t.Fatalf("write: %d of %d bytes, %v", n, len(d.Buf), err)
 		}
 	})
 	if got != 0 {
@@ -71,11 +73,13 @@ func TestDrain_DeliveryAllocatesNothing(t *testing.T) {
 }
 
 func TestDrain_GivesBackALargeBuffer(t *testing.T) {
-	c := &conn{t: &Transport{}, session: &one{out: text(0)}, stands: true}
+	p := &plain{}
+	c := &p.Conn
+	c.dialect, c.session, c.stands = p, &one{out: text(0)}, true
 	d := newDrain(new(atomic.Int64))
-	d.buf = make([]byte, 0, keepSize+1)
+	d.Buf = make([]byte, 0, keepSize+1)
 	c.collect(d)
-	if got := cap(d.buf); got > keepSize {
+	if got := cap(d.Buf); got > keepSize {
 		t.Errorf("capacity after the next write: got %d, want at most %d", got, keepSize)
 	}
 	if got := cap(d.batch.Outs[:cap(d.batch.Outs)]); got == 0 {
@@ -107,9 +111,9 @@ func TestTryWrite_NeverWaits(t *testing.T) {
 	defer late.Stop()
 
 	raw, d := rawOf(nc), newDrain(new(atomic.Int64))
-	d.buf = make([]byte, 64<<10)
+	block := make([]byte, 64<<10)
 	for full := 0; full < 3; { // three attempts on a full socket
-		n, err := d.tryWrite(raw)
+		n, err := d.tryWrite(raw, block)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +122,7 @@ func TestTryWrite_NeverWaits(t *testing.T) {
 		}
 	}
 	nc.Close()
-	if _, err := d.tryWrite(raw); err == nil {
+	if _, err := d.tryWrite(raw, block); err == nil {
 		t.Error("write to a closed socket: got no error")
 	}
 }

@@ -1,4 +1,4 @@
-package ws
+package engine
 
 import (
 	"errors"
@@ -11,30 +11,34 @@ import (
 )
 
 // park gives a connection to the poller, after what came together with the handshake. The caller is its reader until then.
-func (c *conn) park(early []byte) {
-	if len(early) > 0 {
-		c.take(early)
+func (c *Conn) park(early []byte) {
+	if len(early) > 0 && !c.isDead() {
+		c.dialect.Feed(early)
 	}
 	c.mu.Lock()
 	dead := c.dead
 	c.reading = dead // a dead one is not armed, and this is its reader's end
 	c.mu.Unlock()
 	if !dead {
-		err := c.sock.Arm(c)
+		err := c.sock.Arm(parked{c})
 		if err == nil {
 			return
 		}
 		if !errors.Is(err, net.ErrClosed) {
-			c.t.cfg.Log.Warn("ws: a connection is lost", slog.Any("err", err))
+			c.e.cfg.Log.Warn("a connection is lost", slog.String("transport", string(c.e.cfg.Kind)), slog.Any("err", err))
 		}
-		c.drop(wire.CloseLost)
+		c.Drop(wire.CloseLost)
 		return
 	}
 	c.endRead()
 }
 
+// parked is a connection as its poller knows it.
+type parked struct{ *Conn }
+
 // Ready implements poller.Handler.
-func (c *conn) Ready(readable, writable bool, scratch []byte) {
+func (p parked) Ready(readable, writable bool, scratch []byte) {
+	c := p.Conn
 	if writable {
 		c.writable()
 	}
@@ -53,70 +57,38 @@ func (c *conn) Ready(readable, writable bool, scratch []byte) {
 }
 
 // readOnce reads what is there, as much as the scratch buffer holds; the poller calls again for the rest.
-func (c *conn) readOnce(scratch []byte) {
+func (c *Conn) readOnce(scratch []byte) {
 	n, err := c.sock.Read(scratch)
 	switch {
 	case err == poller.ErrWouldBlock:
 	case err != nil:
-		c.drop(wire.CloseLost)
-	case n > 0 && c.deaf:
-	case n > 0:
-		c.take(scratch[:n])
-	case c.saysBye(): // the peer said goodbye and went; the answer is still to be written, or at least tried
+		c.dialect.ReadEnded(err)
+	case n == 0:
+		c.dialect.ReadEnded(nil)
 		c.sock.Mute()
-	default:
-		c.drop(wire.CloseLost)
+	case !c.deaf:
+		c.dialect.Feed(scratch[:n])
 	}
 }
 
-// saysBye reports whether the answer to the peer's close frame is on its way.
-func (c *conn) saysBye() bool {
+// endRead is the reader's last word, for now in a parked connection and for good in the goroutine form.
+func (c *Conn) endRead() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.said != nil && c.said.bye != nil && !c.ended
-}
-
-// take takes bytes of the client: whole frames go to the library, the beginning of another is kept.
-func (c *conn) take(b []byte) {
-	if len(c.tail) > 0 {
-		c.tail = append(c.tail, b...)
-		b = c.tail
-	}
-	whole, refusal := c.cut(b)
-	switch {
-	case whole > 0 && !c.parse(b[:whole]):
-		c.stopHearing()
-	case refusal != nil:
-		c.stopHearing()
-		c.refuse(refusal)
-	}
-	switch rest := b[whole:]; {
-	case c.deaf || len(rest) == 0:
-		c.tail = nil
-	case len(c.tail) == 0 || whole > 0:
-		c.tail = append(make([]byte, 0, len(rest)), rest...)
-	}
-}
-
-// stopHearing has what comes from now on discarded.
-func (c *conn) stopHearing() {
-	c.deaf = true
-	if c.parser != nil {
-		c.parser.discard()
-		c.parser = nil
+	c.reading = false
+	last := c.settleLocked()
+	c.mu.Unlock()
+	if last {
+		c.finish()
 	}
 }
 
 // writable is the kernel's word that it takes more of what a client did not read in time.
-func (c *conn) writable() {
+func (c *Conn) writable() {
 	c.sock.Wrote()
 	c.mu.Lock()
-	push := c.drain == stalled && !c.dead
-	if push {
+	defer c.mu.Unlock()
+	if c.drain == stalled && !c.dead {
 		c.drain, c.asked = queued, transport.Bulk
-	}
-	c.mu.Unlock()
-	if push {
-		c.t.ready.push(c, transport.Bulk)
+		c.e.ready.push(c, transport.Bulk)
 	}
 }

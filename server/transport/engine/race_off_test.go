@@ -1,5 +1,5 @@
 //go:build !race && linux
 
-package ws
+package engine
 
 const raceEnabled = false

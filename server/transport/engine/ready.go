@@ -1,4 +1,4 @@
-package ws
+package engine
 
 import (
 	"sync"
@@ -16,8 +16,8 @@ const directTurns = 8
 type readyList struct {
 	mu    sync.Mutex
 	there sync.Cond
-	// Guarded by mu, and so are conn.next, conn.prev and conn.share while the connection is in the list.
-	lists  [2]struct{ head, tail *conn }
+	// Guarded by mu, and so are Conn.next, Conn.prev, Conn.share and Conn.listed.
+	lists  [2]struct{ head, tail *Conn }
 	run    int // connections from the direct list in a row, while the other one was waiting
 	closed bool
 }
@@ -25,34 +25,27 @@ type readyList struct {
 func (l *readyList) init() { l.there.L = &l.mu }
 
 // push appends c to the list of its share. It never blocks.
-func (l *readyList) push(c *conn, share transport.Share) {
+func (l *readyList) push(c *Conn, share transport.Share) {
 	l.mu.Lock()
-	if c.urgent {
-		c.urgent, share = false, transport.Direct
-	}
 	c.share = share
 	l.linkLocked(c)
 	l.mu.Unlock()
 	l.there.Signal()
 }
 
-// promote moves c from the list of the bulk share to the end of the direct one. If somebody is about to push it, or has just
-// taken it, its next push is a direct one.
-func (l *readyList) promote(c *conn) {
+// promote moves c from the list of the bulk share to the end of the direct one. One that a worker has just taken is where it
+// wants to be. Caller and pusher hold Conn.mu, so it is never about to be pushed.
+func (l *readyList) promote(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !c.listed {
-		c.urgent = true
-		return
-	}
-	if c.share == transport.Bulk {
+	if c.listed && c.share == transport.Bulk {
 		l.unlinkLocked(c)
 		c.share = transport.Direct
 		l.linkLocked(c)
 	}
 }
 
-func (l *readyList) linkLocked(c *conn) {
+func (l *readyList) linkLocked(c *Conn) {
 	q := &l.lists[c.share]
 	c.listed, c.prev, c.next = true, q.tail, nil
 	if q.tail == nil {
@@ -63,7 +56,7 @@ func (l *readyList) linkLocked(c *conn) {
 	q.tail = c
 }
 
-func (l *readyList) unlinkLocked(c *conn) {
+func (l *readyList) unlinkLocked(c *Conn) {
 	q := &l.lists[c.share]
 	if c.prev == nil {
 		q.head = c.next
@@ -79,7 +72,7 @@ func (l *readyList) unlinkLocked(c *conn) {
 }
 
 // pop takes the next connection, and waits for one; nil once the list is closed.
-func (l *readyList) pop() *conn {
+func (l *readyList) pop() *Conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !l.closed {

@@ -1,24 +1,22 @@
-package ws
+package engine
 
 import (
 	"testing"
 
-	"carillon/server/push"
 	"carillon/server/transport"
-	"carillon/server/wire"
 )
 
 // list is a ready list with connections by number.
 type list struct {
 	readyList
-	conns []*conn
+	conns []*Conn
 }
 
 func newList(n int) *list {
 	l := &list{}
 	l.init()
 	for range n {
-		l.conns = append(l.conns, &conn{})
+		l.conns = append(l.conns, &Conn{})
 	}
 	return l
 }
@@ -59,7 +57,7 @@ func TestReady_DirectGoesFirstAndBulkIsNotStarved(t *testing.T) {
 }
 
 func TestReady_PromotedOnesLeaveTheBulk(t *testing.T) {
-	l := newList(5)
+	l := newList(4)
 	for i := range 4 {
 		l.push(l.conns[i], transport.Bulk)
 	}
@@ -67,9 +65,7 @@ func TestReady_PromotedOnesLeaveTheBulk(t *testing.T) {
 	l.promote(l.conns[0]) // the first
 	l.promote(l.conns[0]) // and again
 	l.promote(l.conns[3]) // the last
-	l.promote(l.conns[4]) // one that is not there yet
-	l.push(l.conns[4], transport.Bulk)
-	for _, want := range []int{2, 0, 3, 4, 1} {
+	for _, want := range []int{2, 0, 3, 1} {
 		if got := l.next(); got != want {
 			t.Fatalf("got connection %d, want %d", got, want)
 		}
@@ -81,65 +77,20 @@ func TestReady_PromotedOnesLeaveTheBulk(t *testing.T) {
 	}
 }
 
-// While a fan-out waits to be written to many, whoever gets something of his own does not wait behind it; nor does a
-// connection that stands in the fan-out itself.
-func TestDrain_DirectDoesNotWaitBehindAFanOut(t *testing.T) {
-	const n = 100
-	for _, engine := range allEngines() {
-		t.Run(engine.name, func(t *testing.T) {
-			cfg := engine.cfg
-			cfg.Workers = 1
-			addr, r := start(t, cfg)
-			var sessions []*session
-			var clients []*rawClient
-			for range n {
-				c, s := dialRaw(t, addr, nil), r.session(t)
-				if err := c.write(frame(fin|opPong, "")); err != nil {
-					t.Fatal(err)
-				}
-				get(t, s.alives, "a sign that the connection stands")
-				clients, sessions = append(clients, c), append(sessions, s)
-			}
-			release := hold(t, sessions[0]) // the only worker is inside a Take
-			order := make(chan int, 2*n)
-			for i, s := range sessions[1:] {
-				s.mu.Lock()
-				s.taken = func() { order <- i + 1 }
-				s.queue = append(s.queue, text(i))
-				s.mu.Unlock()
-				s.conn.Wake(transport.Bulk)
-			}
-			late := sessions[n-1]
-			late.conn.Wake(transport.Direct)
-			release()
-			if got := get(t, order, "a Take"); got != n-1 {
-				t.Errorf("the first to be written to is %d, want %d, who was woken directly", got, n-1)
-			}
-			for want := 1; want < n-1; want++ {
-				if got := get(t, order, "a Take"); got != want {
-					t.Fatalf("then %d, want %d: the fan-out keeps its order", got, want)
-				}
-			}
-			clients[n-1].until(t, fin|opText)
-		})
+// A wake may become urgent when a worker has its connection already. What is pushed later is pushed for its own sake.
+func TestReady_PromotingOneThatWasTakenDoesNotConcernItsNextTurn(t *testing.T) {
+	l := newList(3)
+	l.push(l.conns[0], transport.Bulk)
+	if got := l.next(); got != 0 {
+		t.Fatalf("got connection %d, want 0", got)
 	}
-}
-
-// A message to everyone is taken once for a wake of each kind.
-func TestConn_WakesOfBothKindsFold(t *testing.T) {
-	addr, r := start(t, Config{Workers: 1})
-	c := dialRaw(t, addr, nil)
-	s := r.session(t)
-	release := hold(t, s)
-	m := wire.Out{Shared: wire.NewShared(&push.Message{ID: 1, Body: []byte(`1`), Created: 1}), Slot: push.NoSlot}
-	for i := range 100 {
-		s.mu.Lock()
-		s.queue = append(s.queue, m)
-		s.mu.Unlock()
-		s.conn.Wake(transport.Share(i % 2))
-	}
-	release()
-	for range 100 {
-		c.until(t, fin|opText)
+	l.promote(l.conns[0])
+	l.push(l.conns[1], transport.Bulk)
+	l.push(l.conns[0], transport.Bulk)
+	l.push(l.conns[2], transport.Direct)
+	for _, want := range []int{2, 1, 0} {
+		if got := l.next(); got != want {
+			t.Fatalf("got connection %d, want %d", got, want)
+		}
 	}
 }

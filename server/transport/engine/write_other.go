@@ -1,6 +1,6 @@
 //go:build !unix
 
-package ws
+package engine
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 func rawOf(net.Conn) syscall.RawConn { return nil }
 
 // tryWrite is never reached here.
-func (d *drain) tryWrite(syscall.RawConn) (int, error) {
+func (d *drain) tryWrite(syscall.RawConn, []byte) (int, error) {
 	return 0, errors.ErrUnsupported
 }
 

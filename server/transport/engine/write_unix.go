@@ -1,6 +1,6 @@
 //go:build unix
 
-package ws
+package engine
 
 import (
 	"fmt"
@@ -22,23 +22,25 @@ func rawOf(nc net.Conn) syscall.RawConn {
 	return raw
 }
 
-// tryWrite writes as much of d.buf as the kernel takes at once and returns how much that was.
-func (d *drain) tryWrite(raw syscall.RawConn) (int, error) {
-	d.n, d.err = 0, nil
-	if err := raw.Write(d.attempt); err != nil {
-		return 0, fmt.Errorf("ws: write: %w", err)
+// tryWrite writes as much of p as the kernel takes at once and returns how much that was.
+func (d *drain) tryWrite(raw syscall.RawConn, p []byte) (int, error) {
+	d.out, d.n, d.err = p, 0, nil
+	err := raw.Write(d.attempt)
+	d.out = nil
+	if err == nil {
+		err = d.err
 	}
-	if d.err != nil {
-		return 0, fmt.Errorf("ws: write: %w", d.err)
+	if err != nil {
+		return 0, fmt.Errorf("engine: write: %w", err)
 	}
 	return d.n, nil
 }
 
 // attemptWrite is the one attempt; it always reports that the socket need not be waited for.
 func (d *drain) attemptWrite(fd uintptr) bool {
-	n, err := syscall.Write(int(fd), d.buf)
+	n, err := syscall.Write(int(fd), d.out)
 	for err == syscall.EINTR {
-		n, err = syscall.Write(int(fd), d.buf)
+		n, err = syscall.Write(int(fd), d.out)
 	}
 	switch err {
 	case nil:

@@ -1,237 +1,146 @@
 package ws
 
 import (
-	"sync"
+	"context"
+	"sync/atomic"
 
-	"carillon/server/transport"
-	"carillon/server/transport/poller"
+	"carillon/server/transport/engine"
 	"carillon/server/wire"
 )
 
-// conn is one connection, in either form. Three kinds of goroutines work on it: its reader, which is a goroutine of its own
-// or the loop that it is parked on; at most one that drains it (a worker, or one that writes by waiting); and whoever calls
-// Wake, Close and Cut.
+// conn is one connection: what package engine keeps, and what WebSocket adds.
 type conn struct {
+	engine.Conn
+
 	// Static after construction.
 	t *Transport
 
-	// Set by the handshake, static once the connection stands.
-	session transport.Session
-	thread  *thread       // of the goroutine form; nil: the connection is parked
-	sock    poller.Socket // of a parked connection
+	said atomic.Pointer[said] // control frames of ours that are due; nil almost always
 
 	// Owned by the reader.
-	tail   []byte  // of a parked connection: the beginning of a frame that has not come whole; nil almost always
-	parser *parser // of a parked connection: inside a message of several frames; nil almost always
-
-	// Guarded by Transport.mu.
-	before, after *conn
-
-	// Guarded by readyList.mu.
-	prev, next *conn
-	share      transport.Share
-	listed     bool
-	urgent     bool // it was promoted before it was pushed
-
-	// Owned by the reader.
-	greeted bool // a first message was read
-	deaf    bool // of a parked connection: what comes is discarded
-
-	mu sync.Mutex
-	// Guarded by mu.
-	said    *said   // control frames of ours that are due; nil almost always
-	stuck   *unsent // what the kernel did not take; nil almost always
-	drain   drainState
-	asked   transport.Share // for whom it stands in the ready list
-	stands  bool            // the handshake is over: it may be read, written and closed
-	woken   bool            // Wake was called after the last Take began
-	bulk    bool            // with nothing but bulk
-	dead    bool            // the socket is closed, or about to be
-	reading bool            // its reader may call the session; falls for good once the goroutine form has made its last call
-	done    bool            // somebody calls, or called, Closed
-	ending  bool            // our close frame is encoded: nothing may follow it
-	ended   bool            // our close frame is in the kernel's hands
-	refused bool            // what the client sent is no frame
-	final   wire.CloseCode  // what Closed will say; 0: nothing decided yet
-	closing wire.CloseCode  // the session wants to say goodbye with it; 0: it does not
+	begun *begun // what has not come whole; nil almost always
 }
 
-// said are the control frames of ours that are due.
+// said are the control frames of ours that are due. It does not change; another takes its place.
 type said struct {
 	pong []byte // payload of the pong; nil: none is due
 	bye  []byte // payload of the close frame that answers the peer's; nil: none came
 }
 
-// unsent is what is left of a write to a parked connection, until the kernel takes it.
-type unsent struct {
-	rest   []byte
-	closes bool // our close frame is its end
+// begun is what has come of a frame or of a message, and is not whole.
+type begun struct {
+	tail   []byte  // the beginning of a frame
+	parser *parser // inside a message of several frames; nil between messages
 }
 
-// drainState says who has a connection for draining.
-type drainState uint8
-
-const (
-	resting  drainState = iota // nobody: there is nothing to write
-	queued                     // the ready list
-	draining                   // a goroutine
-	stalled                    // the kernel: it tells the loop when it takes more
-)
-
-// Wake implements transport.Conn.
-func (c *conn) Wake(share transport.Share) {
-	c.mu.Lock()
-	c.bulk = share == transport.Bulk && (c.bulk || !c.woken)
-	c.woken = true
-	c.queueAndUnlock(share)
+// say has a control frame of ours written.
+func (c *conn) say(change func(*said)) {
+	for {
+		old := c.said.Load()
+		s := new(said)
+		if old != nil {
+			*s = *old
+		}
+		change(s)
+		if c.said.CompareAndSwap(old, s) {
+			break
+		}
+	}
+	c.RequestWrite()
 }
 
-// Close implements transport.Conn.
-func (c *conn) Close(code wire.CloseCode) {
-	c.mu.Lock()
-	if c.final == 0 {
-		c.final, c.closing = code, code
-	}
-	c.queueAndUnlock(transport.Direct)
-}
-
-// Cut implements transport.Conn. It resets a TCP connection rather than closing it: the kernel would go on trying to
-// deliver megabytes to a client that does not read, without any owner.
-func (c *conn) Cut(code wire.CloseCode) { c.die(code, true) }
-
-// drop closes the socket; what was written to it before remains to be delivered. In the goroutine form under TLS it may
-// wait.
-func (c *conn) drop(code wire.CloseCode) { c.die(code, false) }
-
-// die notes the end and closes the socket. The reader of the goroutine form learns of it from the socket, and makes the last
-// call; for a parked connection a drain worker does, unless somebody is at it who will.
-func (c *conn) die(code wire.CloseCode, reset bool) {
-	c.mu.Lock()
-	if c.final == 0 {
-		c.final = code
-	}
-	first := !c.dead
-	c.dead = true
-	if !c.stands {
-		c.mu.Unlock()
-		return // stand finds it dead
-	}
-	bury := c.thread == nil && !c.reading && (c.drain == resting || c.drain == stalled) && !c.done
-	if bury {
-		c.drain = queued
-	}
-	c.mu.Unlock()
-	if first || reset {
-		c.closeSocket(reset)
-	}
-	if bury {
-		c.t.ready.push(c, transport.Direct)
+// takeSaid returns the control frames that are due. An answer to the peer's close frame stays due: nothing follows it.
+func (c *conn) takeSaid() said {
+	for {
+		s := c.said.Load()
+		if s == nil {
+			return said{}
+		}
+		if s.bye != nil || c.said.CompareAndSwap(s, nil) {
+			return *s
+		}
 	}
 }
 
-func (c *conn) closeSocket(reset bool) {
-	if c.thread != nil {
-		c.thread.close(reset)
+// saysBye reports whether the peer said goodbye.
+func (c *conn) saysBye() bool {
+	s := c.said.Load()
+	return s != nil && s.bye != nil
+}
+
+// Collect implements engine.Dialect: a pong that is due, what one Take returns, and at the end the close frame.
+func (c *conn) Collect(t *engine.Turn) {
+	due := c.takeSaid()
+	if due.bye != nil { // the peer reads no further messages
+		t.Buf = appendControl(t.Buf, opClose, due.bye)
+		t.Mark = engine.Goodbye
 		return
 	}
-	c.sock.Close(reset)
+	if due.pong != nil {
+		t.Buf = appendControl(t.Buf, opPong, due.pong)
+	}
+	if outs := t.Take(); outs != nil {
+		for i := range outs {
+			t.Buf = appendText(t.Buf, &outs[i])
+		}
+	} else if t.Closing != 0 {
+		t.Buf = appendControl(t.Buf, opClose, closePayload(t.Closing))
+		t.Mark = engine.Goodbye
+	}
 }
 
-// queueAndUnlock pushes c to the ready list if there is reason to, or to its more urgent part. It unlocks mu.
-func (c *conn) queueAndUnlock(share transport.Share) {
-	push := c.queueLocked()
-	promote := !push && share == transport.Direct && c.drain == queued && c.asked == transport.Bulk
-	if push || promote {
-		c.asked = share
-	}
-	c.mu.Unlock()
+// Wrote implements engine.Dialect: our close frame is in the kernel's hands.
+func (c *conn) Wrote(engine.Mark) {
 	switch {
-	case push:
-		c.t.ready.push(c, share)
-	case promote:
-		c.t.ready.promote(c)
+	case c.saysBye():
+		c.Drop(wire.CloseNormal)
+	case c.Refused():
+		c.CloseWrite()
 	}
 }
 
-// queueLocked reports whether the caller has to push c to the ready list.
-func (c *conn) queueLocked() bool {
-	if !c.stands || c.dead || c.ending || c.drain != resting {
-		return false
+// ReadEnded implements engine.Dialect.
+func (c *conn) ReadEnded(err error) {
+	if err == nil && c.saysBye() && !c.Ended() {
+		return // the peer said goodbye and went; the answer is still to be written, or at least tried
 	}
-	c.drain = queued
-	return true
+	c.Drop(wire.CloseLost)
 }
 
-// wantsLocked reports whether there is something to write.
-func (c *conn) wantsLocked() bool {
-	return c.woken || c.said != nil || c.closing != 0
+// Release implements engine.Dialect.
+func (c *conn) Release() { c.forget() }
+
+// forget drops what has not come whole.
+func (c *conn) forget() {
+	if c.begun != nil && c.begun.parser != nil {
+		c.begun.parser.discard()
+	}
+	c.begun = nil
 }
 
-// stand begins the life of the connection after the handshake: what was asked for meanwhile happens now. early is what the
-// client sent together with it.
-func (c *conn) stand(early []byte) {
-	c.mu.Lock()
-	c.stands, c.reading = true, true
-	dead := c.dead
-	share := transport.Direct
-	if c.woken && c.bulk {
-		share = transport.Bulk
-	}
-	push := c.wantsLocked() && c.queueLocked()
-	c.asked = share
-	c.mu.Unlock()
-	if dead {
-		c.closeSocket(true)
-	}
-	if push {
-		c.t.ready.push(c, share)
-	}
-	if c.thread != nil {
-		c.t.running.Go(c.read)
-	} else {
-		c.park(early)
+// answerBye answers the peer's close frame with its own code, in order behind what is half written, unless our close
+// frame went before it; then both have been said and the socket closes.
+func (c *conn) answerBye(payload []byte) {
+	c.say(func(s *said) { s.bye = payload })
+	if c.Leave() {
+		c.Drop(wire.CloseNormal)
 	}
 }
 
-// settleLocked reports whether the caller is the one to call finish: the socket is closed, and nobody else will call the
-// session.
-func (c *conn) settleLocked() bool {
-	if !c.dead || c.reading || c.drain == draining || c.done {
-		return false
-	}
-	c.done = true
-	return true
+// onPing is called by the reader, from inside the library. Returning false keeps the library from answering.
+func (c *conn) onPing(_ context.Context, payload []byte) bool {
+	c.alive()
+	pong := append([]byte{}, payload...)
+	c.say(func(s *said) { s.pong = pong }) // of several pings, the latest is answered (RFC 6455, 5.5.3)
+	return false
 }
 
-// finish makes the session's last call.
-func (c *conn) finish() {
-	c.mu.Lock()
-	code := c.final
-	c.mu.Unlock()
-	if c.parser != nil {
-		c.parser.discard()
-		c.parser = nil
-	}
-	c.session.Closed(code)
-	c.t.leave(c)
-}
+// onPong is called as onPing is.
+func (c *conn) onPong(context.Context, []byte) { c.alive() }
 
-// shutWrite tells the peer that nothing more comes, while we still read. A client whose stream cannot be understood any
-// more answers to that by closing, whether or not it understood the close frame.
-func (c *conn) shutWrite() {
-	if c.thread != nil {
-		c.thread.closeWrite()
-		return
+// alive reports a control frame to the session, unless it came inside a message: a message that never ends is no life.
+func (c *conn) alive() {
+	if !c.inMessage() {
+		c.Session().Alive()
 	}
-	c.sock.CloseWrite()
-}
-
-// say queues a control frame of ours.
-func (c *conn) say(note func(*said)) {
-	c.mu.Lock()
-	if c.said == nil {
-		c.said = new(said)
-	}
-	note(c.said)
-	c.queueAndUnlock(transport.Direct)
 }

@@ -29,13 +29,7 @@ func TestGoodbye_InsideATakeIsAnswered(t *testing.T) {
 	if err := c.Goodbye(); err != nil {
 		t.Fatal(err)
 	}
-	said := func() bool {
-		c := s.conn.(*conn)
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.said != nil && c.said.bye != nil
-	}
-	for late := time.Now().Add(patience); !said(); runtime.Gosched() {
+	for late := time.Now().Add(patience); !s.conn.(*conn).saysBye(); runtime.Gosched() {
 		if time.Now().After(late) {
 			t.Fatal("the goodbye is not noted")
 		}

@@ -11,11 +11,9 @@ import (
 // Everything else that RFC 6455 asks of a frame is the library's to judge once the frame is whole. What stands here are the
 // lengths, which it has to know, and what a header alone gives away, so that a client need not send a megabyte to hear that
 // its first byte was wrong.
-func (c *conn) cut(b []byte) (whole int, refusal error) {
-	limit := c.t.cfg.FrameBytes
-	if !c.greeted {
-		limit = c.t.cfg.FirstFrameBytes
-	}
+//
+// limit is that of the message that b begins in, later the one of those behind it.
+func cut(b []byte, limit, later int) (whole int, refusal error) {
 	for {
 		h, n := readHeader(b[whole:])
 		switch {
@@ -30,7 +28,7 @@ func (c *conn) cut(b []byte) (whole int, refusal error) {
 		}
 		whole += n + int(h.length)
 		if h.first&fin != 0 && h.first.data() {
-			limit = c.t.cfg.FrameBytes // the first message ends here
+			limit = later // the first message ends here
 		}
 	}
 }

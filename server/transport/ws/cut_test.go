@@ -4,14 +4,36 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"testing"
 
 	"carillon/server/push"
 	"carillon/server/transport"
+	"carillon/server/wire"
 )
 
-func cutter(greeted bool) *conn {
-	return &conn{t: &Transport{cfg: Config{FirstFrameBytes: transport.MaxFirstFrame, FrameBytes: transport.MaxFrame}}, greeted: greeted}
+// cutter returns cut as it is before and behind the first message.
+func cutter(greeted bool) func(b []byte) (int, error) {
+	limit := transport.MaxFirstFrame
+	if greeted {
+		limit = transport.MaxFrame
+	}
+	return func(b []byte) (int, error) { return cut(b, limit, transport.MaxFrame) }
+}
+
+// held returns a connection whose reader hears nothing, for a test that is its reader.
+func held(t *testing.T, tr *Transport) *conn {
+	t.Helper()
+	c := &conn{t: tr}
+	if err := tr.engine.Accept(c, transport.Meta{}, false); err != nil {
+		t.Fatal(err)
+	}
+	near, far := net.Pipe()
+	if err := tr.engine.Adopt(c, near, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { far.Close() })
+	return c
 }
 
 // Whatever has come of a stream, what is cut from it are whole frames, the same ones in the end, and nothing twice.
@@ -32,7 +54,7 @@ func TestCut_EveryPrefixGivesWholeFrames(t *testing.T) {
 				want = e
 			}
 		}
-		got, refusal := cutter(true).cut(stream[:n])
+		got, refusal := cutter(true)(stream[:n])
 		if got != want || refusal != nil {
 			t.Fatalf("cut of the first %d bytes: got %d, %v, want %d", n, got, refusal, want)
 		}
@@ -66,7 +88,7 @@ func TestCut_RefusesAtTheHeader(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := cutter(tc.greeted)
-			whole, refusal := c.cut(tc.header)
+			whole, refusal := c(tc.header)
 			if tc.want == nil {
 				if whole != 0 || refusal != nil {
 					t.Errorf("cut: got %d, %v, want to wait", whole, refusal)
@@ -77,7 +99,7 @@ func TestCut_RefusesAtTheHeader(t *testing.T) {
 				t.Errorf("cut: got %d, %v, want %v", whole, refusal, tc.want)
 			}
 			good := frame(fin|opPing, "ok")
-			if whole, refusal = c.cut(join(good, tc.header)); whole != len(good) || refusal != error(tc.want) {
+			if whole, refusal = c(join(good, tc.header)); whole != len(good) || refusal != error(tc.want) {
 				t.Errorf("behind a good frame: got %d, %v", whole, refusal)
 			}
 		})
@@ -87,11 +109,11 @@ func TestCut_RefusesAtTheHeader(t *testing.T) {
 // The limit of the first message ends with it, also inside one read.
 func TestCut_FirstLimitEndsWithTheFirstMessage(t *testing.T) {
 	first, later := frame(fin|opText, ack("a")), frame(fin|opText, padded(transport.MaxFrame))
-	if whole, refusal := cutter(false).cut(join(first, later)); whole != len(first)+len(later) || refusal != nil {
+	if whole, refusal := cutter(false)(join(first, later)); whole != len(first)+len(later) || refusal != nil {
 		t.Errorf("cut: got %d, %v, want both", whole, refusal)
 	}
 	open := frame(opText, ack("a")[:3])
-	if whole, refusal := cutter(false).cut(join(open, later)); whole != len(open) || refusal != error(errTooLarge) {
+	if whole, refusal := cutter(false)(join(open, later)); whole != len(open) || refusal != error(errTooLarge) {
 		t.Errorf("inside the first message: got %d, %v, want the second refused", whole, refusal)
 	}
 }
@@ -102,14 +124,14 @@ func FuzzCut(f *testing.F) {
 	f.Add(header(fin|opText, masked|length64, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf2))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c := cutter(false)
-		whole, refusal := c.cut(b)
+		whole, refusal := c(b)
 		if whole > len(b) {
 			t.Fatalf("cut %d of %d bytes", whole, len(b))
 		}
-		if again, _ := c.cut(b[:whole]); again != whole {
+		if again, _ := c(b[:whole]); again != whole {
 			t.Fatalf("of %d whole bytes, %d are whole", whole, again)
 		}
-		if rest, why := c.cut(b[whole:]); refusal != nil && (rest != 0 || why == nil) {
+		if rest, why := c(b[whole:]); refusal != nil && (rest != 0 || why == nil) {
 			t.Fatalf("refused with %v behind %d bytes, alone it is %d, %v", refusal, whole, rest, why)
 		}
 		if refusal == nil && len(b)-whole > transport.MaxFrame+14 {
@@ -133,10 +155,8 @@ func TestParser_GoesOnAtEveryFrameBoundary(t *testing.T) {
 	}
 	defer tr.Close(t.Context())
 	for cuts := range 1 << (len(frames) - 1) {
-		c := &conn{t: tr}
-		sess, _ := r.Accept(c, transport.Meta{})
+		c := held(t, tr)
 		s := <-r.began
-		c.session = sess
 		var piece []byte
 		for i, f := range frames {
 			piece = append(piece, f...)
@@ -157,9 +177,11 @@ func TestParser_GoesOnAtEveryFrameBoundary(t *testing.T) {
 		if got, want := len(s.alives), 1; got != want {
 			t.Fatalf("cuts %b: signs of life: got %d, want %d: two control frames stood inside a message", cuts, got, want)
 		}
-		if c.parser != nil {
+		if c.inMessage() {
 			t.Fatalf("cuts %b: a parser is kept between two messages", cuts)
 		}
+		c.Cut(wire.CloseInternal)
+		get(t, s.closed, "Closed")
 	}
 	if got := len(tr.parsers.idle); got != 1 {
 		t.Errorf("parsers: got %d, want one for all connections", got)
@@ -180,24 +202,25 @@ func TestParser_BrokenOnesAreNotLentAgain(t *testing.T) {
 		"no JSON":                   frame(fin|opText, "{"),
 		"binary":                    frame(fin|opBinary, "a"),
 	} {
-		c := &conn{t: tr}
-		c.session, _ = r.Accept(c, transport.Meta{})
+		c := held(t, tr)
 		if c.parse(stream) {
 			t.Errorf("%s: the stream goes on", name)
 		}
-		if len(tr.parsers.idle) != 0 || c.parser != nil {
+		if len(tr.parsers.idle) != 0 || c.inMessage() {
 			t.Errorf("%s: the parser is kept", name)
 		}
+		c.Cut(wire.CloseInternal)
 	}
 }
 
 func TestParser_ReadingAFrameAllocatesLittle(t *testing.T) {
-	tr, err := New(Config{Acceptor: lean{}})
+	tr, err := New(Config{Acceptor: lean{make(chan struct{}, 1)}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tr.Close(t.Context())
-	c := &conn{t: tr, session: leanSession{}, greeted: true}
+	c := held(t, tr)
+	defer c.Cut(wire.CloseInternal)
 	f := frame(fin|opText, `{"type":"ping"}`)
 	in := bytes.Clone(f)
 	got := testing.AllocsPerRun(200, func() {

@@ -2,14 +2,14 @@ package ws
 
 import "testing"
 
-// engine is a way to drive connections; every rule of RFC 6455 has to hold on each of them.
-type engine struct {
+// driver is a way to drive connections; every rule of RFC 6455 has to hold on each of them.
+type driver struct {
 	name string
 	cfg  Config
 }
 
-func allEngines() []engine {
-	return []engine{
+func allEngines() []driver {
+	return []driver{
 		{"default", Config{}}, // epoll where there is one
 		{"goroutine", Config{Engine: EngineGoroutine}},
 	}

@@ -8,13 +8,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/coder/websocket"
 )
 
-// parser is the library's reading half, lent to parked connections. Between two messages the library remembers nothing of
+// parser is the library's reading half, lent to connections. Between two messages the library remembers nothing of
 // a stream but that it is between two messages, so one serves a great many connections in turn, and an idle connection
 // holds none. A connection that is inside a message of several frames keeps its parser until the message ends; the library
 // would not take it up again.
@@ -77,14 +78,23 @@ type parsers struct {
 const maxParsers = 32
 
 func (ps *parsers) get() *parser {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if n := len(ps.idle); n > 0 {
-		p := ps.idle[n-1]
-		ps.idle = ps.idle[:n-1]
+	if p := ps.pop(); p != nil {
 		return p
 	}
-	return newParser()
+	return newParser() // without the lock: it is a whole handshake
+}
+
+// pop returns one that is at rest; nil if there is none.
+func (ps *parsers) pop() *parser {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	n := len(ps.idle)
+	if n == 0 {
+		return nil
+	}
+	p := ps.idle[n-1]
+	ps.idle = ps.idle[:n-1]
+	return p
 }
 
 func (ps *parsers) put(p *parser) {
@@ -92,13 +102,20 @@ func (ps *parsers) put(p *parser) {
 	if cap(p.body) > keepBody {
 		p.body = nil
 	}
+	if !ps.push(p) {
+		p.discard()
+	}
+}
+
+// push keeps p, unless there are enough.
+func (ps *parsers) push(p *parser) bool {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	if len(ps.idle) < maxParsers {
-		ps.idle = append(ps.idle, p)
-		return
+	if len(ps.idle) == maxParsers {
+		return false
 	}
-	p.discard()
+	ps.idle = append(ps.idle, p)
+	return true
 }
 
 // close discards those at rest.
@@ -117,8 +134,10 @@ const keepBody = 32 << 10
 // parse has the library read whole frames and hands over what they are. It returns false when nothing more is to be read:
 // the session was told why, or the peer's goodbye is being answered.
 func (c *conn) parse(frames []byte) bool {
-	p := c.parser
-	if p == nil {
+	var p *parser
+	if c.inMessage() {
+		p = c.begun.parser
+	} else {
 		p = c.t.parsers.get()
 		p.c = c
 	}
@@ -132,14 +151,27 @@ func (c *conn) parse(frames []byte) bool {
 	case err == nil:
 		return true // inside a message, with its parser
 	}
-	c.parser = nil
+	c.lend(nil)
 	p.discard()
 	if end := judge(err); end.bye != nil {
 		c.answerBye(end.bye)
-	} else if end.refusal != nil {
-		c.refuse(end.refusal)
+	} else {
+		c.Refuse(end.refusal)
 	}
 	return false
+}
+
+// inMessage reports whether a message has begun and not ended.
+func (c *conn) inMessage() bool { return c.begun != nil && c.begun.parser != nil }
+
+// lend notes inside which parser's message the connection is, nil for none.
+func (c *conn) lend(p *parser) {
+	switch {
+	case c.begun != nil:
+		c.begun.parser = p
+	case p != nil:
+		c.begun = &begun{parser: p}
+	}
 }
 
 // run reads to the end of the frames. It returns nil there, inside a message or not, and otherwise why it goes no further.
@@ -162,7 +194,9 @@ func (p *parser) run() error {
 		case err != io.EOF:
 			return over(err)
 		}
-		p.message, p.c.greeted, p.c.parser = nil, true, nil
+		p.message = nil
+		p.c.NoteFrame()
+		p.c.lend(nil)
 		if err := p.c.receive(p.body); err != nil {
 			return err
 		}
@@ -172,11 +206,7 @@ func (p *parser) run() error {
 
 // begin reads up to the next message. A context that can end would cost a goroutine for each frame.
 func (p *parser) begin() error {
-	limit := p.c.t.cfg.FrameBytes
-	if !p.c.greeted {
-		limit = p.c.t.cfg.FirstFrameBytes
-	}
-	p.ws.SetReadLimit(int64(limit))
+	p.ws.SetReadLimit(int64(p.c.FrameLimit()))
 	typ, r, err := p.ws.Reader(context.Background())
 	if err != nil {
 		return err
@@ -184,8 +214,17 @@ func (p *parser) begin() error {
 	if typ != websocket.MessageText {
 		return errNotText
 	}
-	p.message, p.body, p.c.parser = r, p.body[:0], p // control frames that come now come inside a message
+	p.message, p.body = r, p.body[:0]
+	p.c.lend(p) // control frames that come now come inside a message
 	return nil
+}
+
+// grown returns buf with space behind its end.
+func grown(buf []byte) []byte {
+	if len(buf) == cap(buf) {
+		return slices.Grow(buf, max(512, len(buf)))
+	}
+	return buf
 }
 
 // over tells the end of the whole frames, which is no error, from the end of the stream.

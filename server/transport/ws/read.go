@@ -1,10 +1,8 @@
 package ws
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
-	"net"
 	"slices"
 	"unicode/utf8"
 
@@ -25,9 +23,53 @@ const (
 var (
 	errTooLarge   = push.Errorf(push.KindTooLarge, transport.CodeTooLarge, "the message is larger than it may be")
 	errProtocol   = push.Errorf(push.KindInvalid, CodeProtocol, "the stream is not what RFC 6455 allows")
+	errNotText    = push.Errorf(push.KindInvalid, CodeNotText, "messages are text")
 	errNotUTF8    = push.Errorf(push.KindInvalid, CodeNotUTF8, "a text message is UTF-8")
 	errByeNotUTF8 = push.Errorf(push.KindInvalid, CodeNotUTF8, "the reason of a close frame is UTF-8")
 )
+
+// Feed implements engine.Dialect: whole frames go to the library, the beginning of another is kept.
+func (c *conn) Feed(b []byte) {
+	kept := c.begun != nil && len(c.begun.tail) > 0
+	if kept {
+		c.begun.tail = append(c.begun.tail, b...)
+		b = c.begun.tail
+	}
+	whole, refusal := cut(b, c.FrameLimit(), c.t.cfg.FrameBytes)
+	switch {
+	case whole > 0 && !c.parse(b[:whole]):
+		c.stopHearing()
+		return
+	case refusal != nil:
+		c.stopHearing()
+		c.Refuse(refusal)
+		return
+	}
+	if rest := b[whole:]; !kept || whole > 0 {
+		c.keepTail(rest)
+	}
+}
+
+// keepTail keeps a copy of the beginning of a frame; nothing is kept of nothing.
+func (c *conn) keepTail(rest []byte) {
+	switch {
+	case len(rest) > 0:
+		if c.begun == nil {
+			c.begun = new(begun)
+		}
+		c.begun.tail = slices.Clone(rest)
+	case c.begun != nil && c.begun.parser == nil:
+		c.begun = nil
+	case c.begun != nil:
+		c.begun.tail = nil
+	}
+}
+
+// stopHearing has what comes from now on discarded.
+func (c *conn) stopHearing() {
+	c.Deafen()
+	c.forget()
+}
 
 // receive decodes a text message, which is whole, and hands its frame to the session. An error is the refusal that ends the
 // connection; a frame of an unknown type is refused, and the connection goes on.
@@ -37,111 +79,39 @@ func (c *conn) receive(body []byte) error {
 	}
 	f, err := wire.DecodeClient(wire.JSON, body)
 	if err == nil {
-		c.session.Receive(f)
+		c.Session().Receive(f)
 		return nil
 	}
 	if e, ok := errors.AsType[*push.Error](err); ok && e.Code == wire.CodeUnknown {
-		c.session.Refuse(err)
+		c.Session().Refuse(err)
 		return nil
 	}
 	return err
 }
 
-// grown returns buf with space behind its end.
-func grown(buf []byte) []byte {
-	if len(buf) == cap(buf) {
-		return slices.Grow(buf, max(512, len(buf)))
-	}
-	return buf
-}
-
-// verdict is why the library reads no further.
+// verdict is why the library reads no further: one of both.
 type verdict struct {
 	bye     []byte // the peer said goodbye: the payload that answers it, not nil
-	refusal error  // the peer broke the protocol; nil with no bye: the socket failed
-	said    bool   // what was read says so, whatever became of the socket since
+	refusal error  // the peer broke the protocol
 }
 
-// judge tells apart why nothing more can be read: the socket failed, the peer said goodbye, or it broke the protocol, in
-// which case the library still has a working socket.
+// judge tells apart why the library reads no further.
 func judge(err error) verdict {
-	refusal, ours := errors.AsType[*push.Error](err)
-	bye, said := errors.AsType[websocket.CloseError](err)
-	switch {
-	case ours:
-		return verdict{refusal: refusal, said: true}
-	case said && !utf8.ValidString(bye.Reason):
-		return verdict{refusal: errByeNotUTF8, said: true}
-	case said:
+	if refusal, ok := errors.AsType[*push.Error](err); ok {
+		return verdict{refusal: refusal}
+	}
+	if bye, ok := errors.AsType[websocket.CloseError](err); ok {
+		if !utf8.ValidString(bye.Reason) {
+			return verdict{refusal: errByeNotUTF8}
+		}
 		payload := []byte{}
 		if bye.Code != websocket.StatusNoStatusRcvd {
 			payload = binary.BigEndian.AppendUint16(payload, uint16(bye.Code))
 		}
-		return verdict{bye: payload, said: true}
-	case errors.Is(err, net.ErrClosed):
-		return verdict{}
-	case errors.Is(err, websocket.ErrMessageTooBig):
+		return verdict{bye: payload}
+	}
+	if errors.Is(err, websocket.ErrMessageTooBig) {
 		return verdict{refusal: errTooLarge}
 	}
 	return verdict{refusal: errProtocol} // the library's text may quote what came
-}
-
-// answerBye answers the peer's close frame with its own code, in order behind what is half written, unless our close
-// frame went before it; then both have been said and the socket closes.
-func (c *conn) answerBye(payload []byte) {
-	c.mu.Lock()
-	if c.final == 0 {
-		c.final = wire.CloseNormal
-	}
-	if c.said == nil {
-		c.said = new(said)
-	}
-	c.said.bye = payload
-	ended := c.ended
-	c.queueAndUnlock(transport.Direct)
-	if ended {
-		c.drop(wire.CloseNormal)
-	}
-}
-
-// refuse tells the session what its client sent.
-func (c *conn) refuse(err error) {
-	c.mu.Lock()
-	c.refused = true
-	ended := c.ended
-	c.mu.Unlock()
-	if ended {
-		c.shutWrite()
-	}
-	c.session.Refuse(err)
-}
-
-// endRead is the reader's last word, for now in a parked connection and for good in the goroutine form.
-func (c *conn) endRead() {
-	c.mu.Lock()
-	c.reading = false
-	last := c.settleLocked()
-	c.mu.Unlock()
-	if last {
-		c.finish()
-	}
-}
-
-// onPing is called by the reader, from inside the library. Returning false keeps the library from answering.
-func (c *conn) onPing(_ context.Context, payload []byte) bool {
-	c.alive()
-	pong := append([]byte{}, payload...)
-	c.say(func(s *said) { s.pong = pong }) // of several pings, the latest is answered (RFC 6455, 5.5.3)
-	return false
-}
-
-// onPong is called as onPing is.
-func (c *conn) onPong(context.Context, []byte) { c.alive() }
-
-// alive reports a control frame to the session, unless it came inside a message: a message that never ends is no life.
-func (c *conn) alive() {
-	if c.thread != nil && c.thread.inMessage || c.parser != nil {
-		return
-	}
-	c.session.Alive()
 }

@@ -38,25 +38,17 @@ func (t *Transport) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	u := &upgrade{w: w, r: r, c: &conn{t: t}}
-	ws, err := websocket.Accept(u, r, &websocket.AcceptOptions{
+	_, err := websocket.Accept(u, r, &websocket.AcceptOptions{
 		OriginPatterns:  t.cfg.Origins,
 		CompressionMode: websocket.CompressionDisabled,
-		OnPingReceived:  u.c.onPing,
-		OnPongReceived:  u.c.onPong,
 	})
-	switch {
-	case errors.Is(err, errParked):
-		u.c.stand(u.early)
-	case err != nil:
+	if !errors.Is(err, errTaken) {
 		t.refuse(u, err)
-	default:
-		u.c.thread.ws = ws
-		u.c.stand(nil)
 	}
 }
 
-// errParked ends the library's part in the handshake of a connection that gets no library connection of its own.
-var errParked = errors.New("ws: parked")
+// errTaken ends the library's part in the handshake: a connection gets no library connection of its own.
+var errTaken = errors.New("ws: taken")
 
 // refuse answers a request that did not become a connection.
 func (t *Transport) refuse(u *upgrade, err error) {
@@ -66,7 +58,6 @@ func (t *Transport) refuse(u *upgrade, err error) {
 	case u.taken:
 		// Only the end of a client in the middle of its handshake, or a server that cannot be hijacked, leads here.
 		t.cfg.Log.Warn("ws: handshake failed", slog.Any("err", err))
-		u.c.finishUnborn()
 	case u.status == http.StatusForbidden:
 		t.problem(u.w, u.status, "origin_forbidden", "pages of this origin may not connect")
 	case u.status == http.StatusUpgradeRequired:
@@ -121,10 +112,9 @@ type upgrade struct {
 	r *http.Request
 	c *conn
 
-	status  int    // what the library wanted to answer
-	refusal error  // why there is no session
-	taken   bool   // there is a session
-	early   []byte // what the client sent together with the handshake
+	status  int   // what the library wanted to answer
+	refusal error // why there is no session
+	taken   bool  // there is a session
 }
 
 // Header implements http.ResponseWriter.
@@ -136,98 +126,27 @@ func (u *upgrade) WriteHeader(status int) { u.status = status }
 // Write implements http.ResponseWriter. The library writes the text of a refusal, which we word ourselves.
 func (u *upgrade) Write(p []byte) (int, error) { return len(p), nil }
 
-// Hijack implements http.Hijacker: it takes the socket. A connection in the goroutine form gets the smallest buffers that
-// bufio has: frames longer than that are read past the buffer, and nothing is written through one.
+// Hijack implements http.Hijacker: it asks for a session, answers, and hands the socket to the engine.
 func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c := u.c
-	if u.refusal = c.accept(u.r); u.refusal != nil {
+	t := u.c.t
+	if u.refusal = t.engine.Accept(u.c, t.meta(u.r), u.r.TLS == nil); u.refusal != nil {
 		return nil, nil, u.refusal
 	}
 	u.taken = true
 	u.w.WriteHeader(http.StatusSwitchingProtocols)
-	nc, brw, err := http.NewResponseController(u.w).Hijack()
-	if err != nil {
-		return nil, nil, fmt.Errorf("ws: hijack: %w", err)
+	if err := t.engine.Hijack(u.c, u.w); err != nil {
+		return nil, nil, err
 	}
-	if n := brw.Reader.Buffered(); n > 0 {
-		b, _ := brw.Reader.Peek(n)
-		u.early = append([]byte(nil), b...)
-	}
-	if p := c.t.poller.Load(); p != nil && c.t.parks(u.r) {
-		err := p.Adopt(&c.sock, nc)
-		switch {
-		case err == nil:
-			return nil, nil, errParked
-		case !errors.Is(err, errors.ErrUnsupported):
-			nc.Close()
-			return nil, nil, err
-		}
-		c.sock.Close(false) // what has no descriptor has a goroutine
-	}
-	c.thread = &thread{nc: nc, raw: rawOf(nc), early: u.early}
-	s := stream{nc, c.t, c.thread}
-	return s, bufio.NewReadWriter(bufio.NewReaderSize(s, 16), bufio.NewWriterSize(s, 16)), nil
+	return nil, nil, errTaken
 }
 
-// parks reports whether the connection of a request is to be parked.
-func (t *Transport) parks(r *http.Request) bool { return t.Engine() == EngineEpoll && r.TLS == nil }
-
-// reserve makes sure of a descriptor for a connection that is to be parked. The error is a refusal.
-func (c *conn) reserve(r *http.Request) error {
-	if !c.t.parks(r) {
-		return nil
-	}
-	p, err := c.t.pollerOf()
-	if err == nil {
-		err = p.Reserve(&c.sock)
-	}
-	if err == nil {
-		return nil
-	}
-	c.t.noFiles.Do(func() {
-		c.t.cfg.Log.Warn("ws: a connection was refused, and so are others without a word here", slog.Any("err", err))
-	})
-	refusal := push.Errorf(push.KindUnavailable, "overloaded", "this node can hold no more connections")
-	refusal.After = time.Second
-	return refusal
-}
-
-// accept counts the connection, makes sure of its descriptor and asks for a session. In this order: while a connection is
-// counted, Close of the transport leaves the poller alone. The error is a refusal.
-func (c *conn) accept(r *http.Request) error {
-	if !c.t.enter(c) {
-		return errClosed
-	}
-	defer func() {
-		if c.session == nil { // refused, or the Acceptor panics, after which net/http goes on
-			c.sock.Close(false)
-			c.t.leave(c)
-		}
-	}()
-	if err := c.reserve(r); err != nil {
-		return err
-	}
-	s, err := c.t.cfg.Acceptor.Accept(c, transport.Meta{
+func (t *Transport) meta(r *http.Request) transport.Meta {
+	return transport.Meta{
 		Kind:         transport.WebSocket,
 		Capabilities: transport.Capabilities{Encoding: wire.JSON, Duplex: true, Close: true},
-		Remote:       c.t.cfg.Remote(r),
+		Remote:       t.cfg.Remote(r),
 		UserAgent:    userAgent(r),
-	})
-	if err != nil {
-		return err
 	}
-	c.session = s
-	return nil
-}
-
-// finishUnborn ends a connection that had a session before it stood.
-func (c *conn) finishUnborn() {
-	c.drop(wire.CloseLost)
-	c.sock.Close(false)
-	c.mu.Lock()
-	c.done = true
-	c.mu.Unlock()
-	c.finish()
 }
 
 func userAgent(r *http.Request) string {

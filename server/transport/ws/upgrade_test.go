@@ -232,8 +232,8 @@ func idleGoroutines(t *testing.T, engine Engine, each int) {
 	for {
 		var all strings.Builder
 		pprof.Lookup("goroutine").WriteTo(&all, 2)
-		readers := strings.Count(all.String(), "ws.(*conn).read(")
-		others := strings.Count(all.String(), "ws.(*conn)") - strings.Count(all.String(), "ws.(*conn).read")
+		readers := strings.Count(all.String(), "engine.(*Conn).read(")
+		others := strings.Count(all.String(), "engine.(*Conn)") - readers - strings.Count(all.String(), "engine.(*Conn).stand.func")
 		handlers := strings.Count(all.String(), "net/http.(*conn).serve(")
 		if readers == each*n && others == 0 && handlers == 0 {
 			return

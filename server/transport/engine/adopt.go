@@ -1,0 +1,124 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"carillon/server/push"
+	"carillon/server/transport"
+)
+
+// Accept counts a new connection, makes sure of a descriptor for it and asks the acceptor for its session. In this order:
+// while a connection is counted, Close of the engine leaves the poller alone. plain says that what carries it is TCP without
+// TLS. An error is the refusal, a *push.Error, and then nothing is left of d; otherwise [Engine.Hijack] or [Engine.Adopt]
+// follows.
+func (e *Engine) Accept(d Dialect, m transport.Meta, plain bool) error {
+	c := d.base()
+	if !e.enter(c) {
+		return errClosed
+	}
+	defer func() {
+		if c.session == nil { // refused, or the Acceptor panics, after which net/http goes on
+			c.sock.Close(false)
+			e.leave(c)
+		}
+	}()
+	c.e, c.dialect = e, d
+	if plain && e.Form() == Epoll {
+		if err := e.reserve(c); err != nil {
+			return err
+		}
+		c.parks = true
+	}
+	s, err := e.cfg.Acceptor.Accept(d, m)
+	if err != nil {
+		return err
+	}
+	c.session = s
+	return nil
+}
+
+// reserve makes sure of a descriptor for a connection that is to be parked. The error is a refusal.
+func (e *Engine) reserve(c *Conn) error {
+	p, err := e.pollerOf()
+	if err == nil {
+		err = p.Reserve(&c.sock)
+	}
+	if err == nil {
+		return nil
+	}
+	e.noFiles.Do(func() {
+		e.cfg.Log.Warn("a connection was refused, and so are others without a word here",
+			slog.String("transport", string(e.cfg.Kind)), slog.Any("err", err))
+	})
+	refusal := push.Errorf(push.KindUnavailable, "overloaded", "this node can hold no more connections")
+	refusal.After = time.Second
+	return refusal
+}
+
+// Hijack takes the socket of an accepted connection out of net/http, with what the client has sent behind its request, and has
+// it stand. A status that w was given before is on its way when it does. After an error the session has ended.
+func (e *Engine) Hijack(d Dialect, w http.ResponseWriter) error {
+	nc, brw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		d.base().abandon()
+		return fmt.Errorf("%s: hijack: %w", e.cfg.Kind, err)
+	}
+	var early []byte
+	if n := brw.Reader.Buffered(); n > 0 {
+		b, _ := brw.Reader.Peek(n)
+		early = append(early, b...)
+	}
+	return e.Adopt(d, nc, early)
+}
+
+// Adopt gives an accepted connection its socket, and has it stand: it is read, after early, which the client has sent already,
+// and what was asked for meanwhile happens now. After an error the socket is closed, and the session has ended.
+func (e *Engine) Adopt(d Dialect, nc net.Conn, early []byte) error {
+	c := d.base()
+	if e.cfg.UserTimeout > 0 {
+		if err := setUserTimeout(nc, e.cfg.UserTimeout); err != nil {
+			e.cfg.Log.Debug("no user timeout", slog.String("transport", string(e.cfg.Kind)), slog.Any("err", err))
+		}
+	}
+	if c.parks {
+		err := e.poller.Load().Adopt(&c.sock, nc)
+		if err == nil {
+			c.stand(early)
+			return nil
+		}
+		c.sock.Close(false)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			nc.Close()
+			c.abandon()
+			return fmt.Errorf("%s: %w", e.cfg.Kind, err)
+		}
+		// What has no descriptor has a goroutine.
+	}
+	c.thread = &thread{nc: nc, raw: rawOf(nc)}
+	c.stand(early)
+	return nil
+}
+
+// stand begins the life of the connection.
+func (c *Conn) stand(early []byte) {
+	c.mu.Lock()
+	c.stands, c.reading = true, true
+	dead := c.dead
+	if c.wantsLocked() {
+		c.queueLocked(c.shareLocked())
+	}
+	c.mu.Unlock()
+	if dead {
+		c.closeSocket(true)
+	}
+	if c.thread != nil {
+		c.e.running.Go(func() { c.read(early) })
+	} else {
+		c.park(early)
+	}
+}

@@ -1,0 +1,233 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"carillon/server/push"
+	"carillon/server/transport"
+	"carillon/server/transport/poller"
+	"carillon/server/wire"
+)
+
+// Form is how connections are held.
+type Form string
+
+const (
+	// Epoll parks connections on an epoll: one that is idle holds no goroutine and no buffer. It is for plain TCP on Linux;
+	// connections that cannot be parked (TLS in this process) have a goroutine each.
+	Epoll Form = "epoll"
+	// Goroutine gives each connection a goroutine. It runs everywhere.
+	Goroutine Form = "goroutine"
+)
+
+// Config says how to hold connections. Kind and Acceptor are required, everything else has a default.
+type Config struct {
+	Kind     transport.Kind // of the transport; begins its errors
+	Acceptor transport.Acceptor
+
+	FirstFrameBytes int // largest first frame of a client; default transport.MaxFirstFrame
+	FrameBytes      int // largest later one; default transport.MaxFrame
+	Workers         int // drain workers; default GOMAXPROCS
+
+	// Form is by default Epoll where there is an epoll, else Goroutine. To ask for Epoll where there is none is an error.
+	Form Form
+
+	// UserTimeout is after how long the kernel gives up a peer that confirms nothing of what was sent (TCP_USER_TIMEOUT); 0:
+	// when the system does. Only Linux can be told.
+	UserTimeout time.Duration
+
+	Log *slog.Logger // failures on our side; default: none
+}
+
+func (cfg Config) withDefaults() (Config, error) {
+	if cfg.Kind == "" {
+		return cfg, errors.New("engine: config: Kind is missing")
+	}
+	if cfg.Acceptor == nil {
+		return cfg, fmt.Errorf("%s: config: Acceptor is missing", cfg.Kind)
+	}
+	switch cfg.Form {
+	case "", Epoll, Goroutine:
+	default:
+		return cfg, fmt.Errorf("%s: config: the engine is %q, and not %s or %s", cfg.Kind, cfg.Form, Epoll, Goroutine)
+	}
+	if cfg.FirstFrameBytes < 0 || cfg.FrameBytes < 0 || cfg.Workers < 0 || cfg.UserTimeout < 0 {
+		return cfg, fmt.Errorf("%s: config: a limit is negative", cfg.Kind)
+	}
+	cfg.FirstFrameBytes = cmp.Or(cfg.FirstFrameBytes, transport.MaxFirstFrame)
+	cfg.FrameBytes = cmp.Or(cfg.FrameBytes, transport.MaxFrame)
+	cfg.Workers = cmp.Or(cfg.Workers, runtime.GOMAXPROCS(0))
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return cfg, nil
+}
+
+// Engine drives the connections of one transport. It is safe for concurrent use.
+type Engine struct {
+	// Static after construction.
+	cfg Config
+
+	ready   readyList
+	parkMu  sync.Mutex                    // held while poller is made or closed
+	poller  atomic.Pointer[poller.Poller] // of parked connections; nil before the first one
+	noFiles sync.Once                     // says that there are no descriptors left
+	writes  []atomic.Int64                // system calls that wrote: one counter a worker, the last for all who wait
+	drains  sync.Pool                     // of *drain, for the goroutines that write by waiting
+	running sync.WaitGroup                // every goroutine of ours; added to only while a connection or a worker is counted
+
+	mu sync.Mutex
+	// Guarded by mu.
+	closed bool
+	live   *Conn // all connections, from Accept to the return of Session.Closed
+	count  int
+	empty  chan struct{} // closed by whoever finds, after closed was set, that count is 0
+}
+
+// New returns a running engine. Its goroutines end with [Engine.Close].
+func New(cfg Config) (*Engine, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg, empty: make(chan struct{})}
+	if cfg.Form == Epoll {
+		if _, err := e.pollerOf(); err != nil {
+			return nil, fmt.Errorf("%s: engine %s: %w", cfg.Kind, Epoll, err)
+		}
+	}
+	e.ready.init()
+	e.writes = make([]atomic.Int64, cfg.Workers+1)
+	e.drains.New = func() any { return newDrain(&e.writes[cfg.Workers]) }
+	for i := range cfg.Workers {
+		e.running.Go(func() { e.work(&e.writes[i]) })
+	}
+	return e, nil
+}
+
+// Form returns the form in which connections over plain TCP are held.
+func (e *Engine) Form() Form {
+	if e.cfg.Form == "" && !poller.Supported {
+		return Goroutine
+	}
+	return cmp.Or(e.cfg.Form, Epoll)
+}
+
+// pollerOf returns the poller of parked connections, and makes it for the first one.
+func (e *Engine) pollerOf() (*poller.Poller, error) {
+	if p := e.poller.Load(); p != nil {
+		return p, nil
+	}
+	e.parkMu.Lock()
+	defer e.parkMu.Unlock()
+	if p := e.poller.Load(); p != nil {
+		return p, nil
+	}
+	p, err := poller.New(0)
+	if err != nil {
+		return nil, err // the next connection tries again
+	}
+	e.poller.Store(p)
+	return p, nil
+}
+
+// Writes returns how many writes to sockets have been made, or tried. Compared with the number of frames it tells how many
+// frames leave together.
+func (e *Engine) Writes() int64 {
+	n := int64(0)
+	for i := range e.writes {
+		n += e.writes[i].Load()
+	}
+	return n
+}
+
+// Close refuses new connections, waits until the present ones have ended, which is for their sessions to bring about,
+// and for every goroutine of the engine. When ctx ends, it cuts what is left and says so in its error; then it still
+// waits for the goroutines, which a cut connection does not hold up.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	if !e.closed {
+		e.closed = true
+		if e.count == 0 {
+			close(e.empty)
+		}
+	}
+	e.mu.Unlock()
+
+	var err error
+	select {
+	case <-e.empty:
+	case <-ctx.Done():
+		left := e.connections()
+		for _, c := range left {
+			c.Cut(wire.CloseGoingAway)
+		}
+		if len(left) > 0 {
+			err = fmt.Errorf("%s: close: %d connections were cut: %w", e.cfg.Kind, len(left), context.Cause(ctx))
+		}
+		<-e.empty
+	}
+	e.ready.close()
+	e.running.Wait()
+	e.parkMu.Lock()
+	if p := e.poller.Swap(nil); p != nil {
+		err = errors.Join(err, p.Close())
+	}
+	e.parkMu.Unlock()
+	return err
+}
+
+// enter counts a new connection; false once the engine is closed.
+func (e *Engine) enter(c *Conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return false
+	}
+	e.count++
+	c.after = e.live
+	if e.live != nil {
+		e.live.before = c
+	}
+	e.live = c
+	return true
+}
+
+// leave is the opposite of enter, after the connection's last call.
+func (e *Engine) leave(c *Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c.before != nil {
+		c.before.after = c.after
+	} else {
+		e.live = c.after
+	}
+	if c.after != nil {
+		c.after.before = c.before
+	}
+	c.before, c.after = nil, nil
+	if e.count--; e.count == 0 && e.closed {
+		close(e.empty)
+	}
+}
+
+func (e *Engine) connections() []*Conn {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	cs := make([]*Conn, 0, e.count)
+	for c := e.live; c != nil; c = c.after {
+		cs = append(cs, c)
+	}
+	return cs
+}
+
+// errClosed is the refusal of an engine that has been closed.
+var errClosed = push.Errorf(push.KindUnavailable, "shutting_down", "this node takes no more connections")
