@@ -7,8 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"path"
 
+	"carillon/server/origin"
 	"carillon/server/transport"
 	"carillon/server/transport/engine"
 )
@@ -26,10 +26,10 @@ const (
 type Config struct {
 	Acceptor transport.Acceptor
 
-	// Origins lists the hosts whose pages may connect, besides the host that they connect to: patterns of path.Match,
-	// without regard to case, against the host of the Origin header, or against "scheme://host" where the pattern holds
-	// "://". "*" admits every page. Requests without an Origin (not from a browser) are always admitted.
+	// Origins lists the pages that may connect, besides those of the host that they connect to, as origin.New has it.
+	// Requests without an Origin (not from a browser) are always admitted.
 	Origins []string
+	origins *origin.Rules // made of them
 
 	// Remote returns the client's address, where it is not that of the socket (behind trusted proxies).
 	Remote func(*http.Request) netip.AddrPort
@@ -46,10 +46,9 @@ type Config struct {
 }
 
 func (cfg Config) withDefaults() (Config, error) {
-	for _, p := range cfg.Origins {
-		if _, err := path.Match(p, ""); err != nil {
-			return cfg, fmt.Errorf("ws: config: origin pattern %q: %w", p, err)
-		}
+	var err error
+	if cfg.origins, err = origin.New(cfg.Origins); err != nil {
+		return cfg, fmt.Errorf("ws: config: %w", err)
 	}
 	if cfg.Remote == nil {
 		cfg.Remote = socketAddr
