@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -11,6 +12,8 @@ type Config struct {
 	Dev        bool   // development: keys are made up, and said aloud
 	Public     Public
 	Admin      Admin
+	TLS        TLS
+	Proxy      Proxy
 	Secret     Secret // of the administration; from SecretFile if that is set
 	SecretFile string
 	Log        Log
@@ -25,12 +28,36 @@ type Config struct {
 // Public is the listener for clients and product servers.
 type Public struct {
 	Listen  string   // host:port
-	Origins []string // pages that may open WebSockets beside the server's own: host patterns, or scheme://host
+	Hosts   []string // names under which it answers: host patterns; none: all
+	Origins []string // pages that may connect beside the server's own: host patterns, or scheme://host
 }
 
 // Admin is the listener for operators: administration, metrics, profiles.
 type Admin struct {
-	Listen string // host:port
+	Listen string   // host:port
+	Hosts  []string // names under which it answers beside localhost, addresses, and that of Listen: host patterns
+}
+
+// TLS are the certificates for clients. Cert and Key have the same length: what stands at one place belongs together.
+type TLS struct {
+	Cert []string // files
+	Key  []string // files
+}
+
+// ProxyHeader is how trusted proxies say whom they speak for.
+type ProxyHeader string
+
+// The ways.
+const (
+	ProxyXForwardedFor ProxyHeader = "x-forwarded-for"
+	ProxyForwarded     ProxyHeader = "forwarded"
+	ProxyV2            ProxyHeader = "proxy-v2" // the PROXY protocol
+)
+
+// Proxy says which proxies stand between clients and the server.
+type Proxy struct {
+	Trusted []netip.Prefix
+	Header  ProxyHeader
 }
 
 // LogFormat is the form of log lines.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,8 @@ func TestLoad_FlagWinsOverEnvironmentOverFileOverDefault(t *testing.T) {
 dev: true
 public:
   origins: ["*.example.com", "https://example.org"]
+tls: {cert: [a.pem, b.pem], key: "a.key,b.key"}
+proxy: {trusted: [10.0.0.0/8, "2001:db8::1"]}
 limits:
   queue_messages: 10
   frame_bytes: 8192
@@ -51,6 +54,8 @@ log:
 	want := Default()
 	want.Dev = true
 	want.Public.Origins = []string{"*.example.com", "https://example.org"}
+	want.TLS = TLS{Cert: []string{"a.pem", "b.pem"}, Key: []string{"a.key", "b.key"}}
+	want.Proxy.Trusted = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")}
 	want.Limits.QueueMessages = 10
 	want.Limits.FrameBytes = 5000
 	want.Limits.WriteDeadline = 5 * time.Second
@@ -92,6 +97,10 @@ func TestLoad_SaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"not an address", "", "", "public.listen=8080", "write host:port"},
 		{"port out of range", "", "", "public.listen=:65536", "write host:port"},
 		{"same addresses", "", "", "admin.listen=127.0.0.1:8080", "the same address"},
+		{"key without certificate", "", "", "tls.key=a.key", "0 certificates and 1 keys"},
+		{"not a network", "", "", "proxy.trusted=10.0.0.0/33", "write networks and addresses"},
+		{"not a header", "", "", "proxy.header=x-real-ip", "write x-forwarded-for, forwarded or proxy-v2"},
+		{"PROXY protocol of nobody", "", "", "proxy.header=proxy-v2", "name them with proxy.trusted"},
 		{"not a level", "log: {level: loud}\n", "", "", "write debug, info, warn or error"},
 		{"not a format", "log: {format: xml}\n", "", "", "write text or json"},
 		{"not a bool", "", "CARILLON_DEV=maybe", "", "write true or false"},

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -67,15 +68,32 @@ var table = []key{
 	},
 	address("public.listen", "127.0.0.1:8080", "address for clients and product servers",
 		func(c *Config) *string { return &c.Public.Listen }),
-	{
-		name: "public.origins", list: true,
-		doc: "pages that may open WebSockets beside the server's own: host patterns like *.example.com, " +
-			"or scheme://host",
-		set: func(c *Config, s string) error { c.Public.Origins = splitList(s); return nil },
-		get: func(c *Config) string { return strings.Join(c.Public.Origins, ",") },
-	},
+	list("public.hosts", "names under which clients and product servers may ask for it, like push.example.com or *.example.com; "+
+		"without any, all", func(c *Config) *[]string { return &c.Public.Hosts }),
+	list("public.origins", "pages that may connect beside the server's own: host patterns like *.example.com, "+
+		"or scheme://host; null for pages without an origin", func(c *Config) *[]string { return &c.Public.Origins }),
 	address("admin.listen", "127.0.0.1:8081", "address for administration, metrics and profiles",
 		func(c *Config) *string { return &c.Admin.Listen }),
+	list("admin.hosts", "names under which operators and monitoring may ask for it, beside localhost, addresses and that of "+
+		"admin.listen", func(c *Config) *[]string { return &c.Admin.Hosts }),
+	list("tls.cert", "files with certificates for clients, in PEM, each the server's own first and then its chain; without any "+
+		"there is no TLS", func(c *Config) *[]string { return &c.TLS.Cert }),
+	list("tls.key", "files with their private keys, in the same order", func(c *Config) *[]string { return &c.TLS.Key }),
+	trustedProxies(),
+	{
+		name: "proxy.header", standard: string(ProxyXForwardedFor),
+		doc: "how trusted proxies tell the client's address: x-forwarded-for, forwarded (RFC 7239), or proxy-v2 (the PROXY " +
+			"protocol in front of each connection)",
+		set: func(c *Config, s string) error {
+			switch h := ProxyHeader(s); h {
+			case ProxyXForwardedFor, ProxyForwarded, ProxyV2:
+				c.Proxy.Header = h
+				return nil
+			}
+			return errors.New("write x-forwarded-for, forwarded or proxy-v2")
+		},
+		get: func(c *Config) string { return string(c.Proxy.Header) },
+	},
 	{
 		name: "secret", secret: true,
 		doc: "secret of the administration, at least 32 bytes; needed without --dev",
@@ -186,6 +204,43 @@ func text(name, standard, doc string, field func(*Config) *string) key {
 			return nil
 		},
 		get: func(c *Config) string { return *field(c) },
+	}
+}
+
+func list(name, doc string, field func(*Config) *[]string) key {
+	return key{
+		name: name, doc: doc, list: true,
+		set: func(c *Config, s string) error { *field(c) = splitList(s); return nil },
+		get: func(c *Config) string { return strings.Join(*field(c), ",") },
+	}
+}
+
+// trustedProxies is a list of networks; an address is the network of that one.
+func trustedProxies() key {
+	return key{
+		name: "proxy.trusted", list: true,
+		doc: "proxies that may say whom they speak for: networks like 10.0.0.0/8, or addresses; nobody else is believed",
+		set: func(c *Config, s string) error {
+			c.Proxy.Trusted = nil
+			for _, part := range splitList(s) {
+				p, err := netip.ParsePrefix(part)
+				if a, e := netip.ParseAddr(part); e == nil {
+					p, err = a.Prefix(a.BitLen())
+				}
+				if err != nil {
+					return errors.New("write networks and addresses, as in 10.0.0.0/8,192.0.2.7")
+				}
+				c.Proxy.Trusted = append(c.Proxy.Trusted, p)
+			}
+			return nil
+		},
+		get: func(c *Config) string {
+			parts := make([]string, len(c.Proxy.Trusted))
+			for i, p := range c.Proxy.Trusted {
+				parts[i] = p.String()
+			}
+			return strings.Join(parts, ",")
+		},
 	}
 }
 

@@ -212,5 +212,13 @@ func (l *Loaded) check() error {
 		errs = append(errs, errors.New("public.listen and admin.listen: they are the same address; the administration "+
 			"has one of its own"))
 	}
+	if len(l.TLS.Cert) != len(l.TLS.Key) {
+		errs = append(errs, fmt.Errorf("tls.cert and tls.key: %d certificates and %d keys; each certificate has its key, in the same "+
+			"order", len(l.TLS.Cert), len(l.TLS.Key)))
+	}
+	if l.Proxy.Header == ProxyV2 && len(l.Proxy.Trusted) == 0 {
+		errs = append(errs, errors.New("proxy.header: the PROXY protocol is spoken by trusted proxies alone; name them with "+
+			"proxy.trusted"))
+	}
 	return errors.Join(errs...)
 }

@@ -39,7 +39,7 @@ func (g *Gateway) setUpDev(ctx context.Context) error {
 		return err
 	}
 	f.Warning = "Development only. Whoever reads this file can do everything with this gateway."
-	f.Public, f.Admin, f.Product = urlOf(g.public.Addr()), urlOf(g.admin.Addr()), string(devProduct)
+	f.Public, f.Admin, f.Product = g.PublicURL(), urlOf(g.admin.Addr()), string(devProduct)
 	if _, err := g.cache.CreateProduct(ctx, catalog.Product{ID: devProduct, Name: "Development"}); err != nil && push.KindOf(err) != push.KindConflict {
 		return err
 	}
@@ -118,13 +118,16 @@ func (g *Gateway) random(n int) ([]byte, error) {
 	return b, err
 }
 
-// urlOf returns the address as a URL for people on this machine.
-func urlOf(a net.Addr) string {
+// urlOf returns the address of a listener without TLS as a URL for people on this machine.
+func urlOf(a net.Addr) string { return "http://" + hostOf(a) }
+
+// hostOf returns the address as people on this machine would write it.
+func hostOf(a net.Addr) string {
 	ap, err := netip.ParseAddrPort(a.String())
 	if err == nil && ap.Addr().IsUnspecified() {
-		return fmt.Sprintf("http://localhost:%d", ap.Port())
+		return fmt.Sprintf("localhost:%d", ap.Port())
 	}
-	return "http://" + a.String()
+	return a.String()
 }
 
 //go:embed devpage.txt
@@ -189,6 +192,5 @@ func (g *Gateway) serveDevPage(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	_, _ = io.WriteString(w, strings.Replace(devHTML, "{{.Text}}", template.HTMLEscapeString(text), 1))
 }

@@ -38,10 +38,12 @@ import (
 	"carillon/server/catalog"
 	catalogpebble "carillon/server/catalog/pebble"
 	"carillon/server/center"
+	"carillon/server/certificate"
 	"carillon/server/clock"
 	"carillon/server/config"
 	"carillon/server/dev"
 	"carillon/server/embedded"
+	"carillon/server/forwarded"
 	"carillon/server/idgenerator"
 	idpebble "carillon/server/idgenerator/pebble"
 	"carillon/server/push"
@@ -59,7 +61,12 @@ type Config struct {
 
 	PublicListen string   // 127.0.0.1:8080
 	AdminListen  string   // 127.0.0.1:8081
-	Origins      []string // pages that may open WebSockets, see ws.Config
+	PublicHosts  []string // names under which the public listener answers, see origin.NewHosts; all
+	AdminHosts   []string // the same beside localhost and addresses, see origin.NewPrivateHosts; that of AdminListen
+	Origins      []string // pages that may connect, see origin.New
+
+	Certificates []certificate.Pair // of the public listener; without any it is for a proxy, or for this machine
+	Proxies      forwarded.Config   // who may say that it speaks for somebody else; nobody
 
 	Engine ws.Engine // how connections are held; the best that the system has
 
@@ -133,6 +140,7 @@ type Gateway struct {
 	center  *center.Center
 	metrics *prometheus.Registry
 
+	edge                  *edge // between the network and the handlers
 	public, admin         net.Listener
 	publicHTTP, adminHTTP *http.Server
 	leaving               atomic.Bool // draining or stopping
@@ -157,10 +165,14 @@ func (g *Gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
 func (g *Gateway) open() error {
 	cfg := &g.cfg
 	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	if g.edge, err = newEdge(cfg); err != nil {
+		return err
+	}
+	g.metrics.MustRegister(g.edge.metrics()...)
 	if err := g.listen(); err != nil {
 		return err
 	}
-	var err error
 	if g.db, err = embedded.Open(embedded.Config{
 		Dir: cfg.Data, FS: cfg.FS, Rand: cfg.Rand, Log: cfg.Log, CacheBytes: cfg.CacheBytes,
 	}); err != nil {
@@ -202,6 +214,7 @@ func (g *Gateway) listen() error {
 	if g.public, err = g.cfg.Listen("tcp", g.cfg.PublicListen); err != nil {
 		return config.ListenError("public.listen", g.cfg.PublicListen, err)
 	}
+	g.public = g.edge.listen(g.public, "http/1.1") // the only one whose connections can be taken over
 	g.onClose(ignoreClosed(g.public.Close))
 	if g.admin, err = g.cfg.Listen("tcp", g.cfg.AdminListen); err != nil {
 		return config.ListenError("admin.listen", g.cfg.AdminListen, err)
@@ -245,7 +258,10 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	if g.room, err = room.New(rc); err != nil {
 		return err
 	}
-	g.ws, err = ws.New(ws.Config{Acceptor: g.room, Origins: cfg.Origins, FrameBytes: rc.FrameBytes, Engine: cfg.Engine, Log: cfg.Log})
+	g.ws, err = ws.New(ws.Config{
+		Acceptor: g.room, Origins: cfg.Origins, Remote: g.edge.proxies.Remote, FrameBytes: rc.FrameBytes, Engine: cfg.Engine,
+		Log: cfg.Log,
+	})
 	if err == nil {
 		g.metrics.MustRegister(transportMetrics(g.ws))
 	}
@@ -290,6 +306,13 @@ func (g *Gateway) PublicAddr() net.Addr { return g.public.Addr() }
 // AdminAddr: see PublicAddr.
 func (g *Gateway) AdminAddr() net.Addr { return g.admin.Addr() }
 
+// PublicURL returns the address of the public listener as a URL for people on this machine.
+func (g *Gateway) PublicURL() string { return g.edge.scheme() + "://" + hostOf(g.public.Addr()) }
+
+// ReloadCertificates takes up what is new in the files of the node's certificates, as Run does every few seconds. The error
+// says which are not good; the old ones stay in use.
+func (g *Gateway) ReloadCertificates() error { return g.edge.reload() }
+
 // Engine returns how the node holds connections.
 func (g *Gateway) Engine() ws.Engine { return g.ws.Engine() }
 
@@ -298,8 +321,8 @@ func (g *Gateway) Dev() dev.File { return g.dev }
 
 // Run serves until ctx ends or a listener fails, and then stops gracefully. It is called once.
 func (g *Gateway) Run(ctx context.Context) error {
-	g.publicHTTP = g.server(g.publicRoutes())
-	g.adminHTTP = g.server(g.adminRoutes())
+	g.publicHTTP = g.server(g.edge.guardPublic(g.publicRoutes()))
+	g.adminHTTP = g.server(g.edge.guardAdmin(g.adminRoutes()))
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
@@ -316,6 +339,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	part("room", func() error { return g.room.Run(serve) })
 	part("store", func() error { return g.saver.Run(serve) })
+	part("certificates", func() error { return g.edge.run(serve) })
 	select { // nobody is let in before the room can take them
 	case <-g.room.Joined():
 	case <-ctx.Done():

@@ -39,7 +39,8 @@ type node struct {
 	t    *testing.T
 	stop func()
 	logs *safeBuffer
-	key  string // API key
+	key  string       // API key
+	http *http.Client // for the public listener; http.DefaultClient
 	sign auth.SigningKey
 }
 
@@ -69,19 +70,27 @@ func start(t *testing.T, fs vfs.FS) *node {
 // startRoom runs one whose room has these intervals.
 func startRoom(t *testing.T, fs vfs.FS, cfg room.Config) *node {
 	t.Helper()
+	return startWith(t, fs, func(c *Config) { c.Room = cfg })
+}
+
+// startWith runs one whose configuration a test changes.
+func startWith(t *testing.T, fs vfs.FS, change func(*Config)) *node {
+	t.Helper()
 	logs := &safeBuffer{}
-	g, err := New(Config{
+	cfg := Config{
 		Data: "data", FS: fs, Secret: secret, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
-		Log:  slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Room: cfg, Engine: ws.Engine(*engine),
-	})
+		Log:    slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Engine: ws.Engine(*engine),
+	}
+	change(&cfg)
+	g, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
-	n := &node{Gateway: g, t: t, logs: logs}
+	n := &node{Gateway: g, t: t, logs: logs, http: http.DefaultClient}
 	var once sync.Once
 	n.stop = func() {
 		once.Do(func() {
@@ -118,7 +127,11 @@ func (n *node) call(method, base, path, bearer string, body any) (int, map[strin
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := http.DefaultClient.Do(req)
+	hc := http.DefaultClient
+	if base == n.PublicURL() {
+		hc = n.http
+	}
+	resp, err := hc.Do(req)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -139,7 +152,7 @@ func (n *node) admin(method, path string, body any) (int, map[string]any) {
 
 func (n *node) rest(method, path string, body any) (int, map[string]any) {
 	n.t.Helper()
-	return n.call(method, urlOf(n.PublicAddr()), path, n.key, body)
+	return n.call(method, n.PublicURL(), path, n.key, body)
 }
 
 // setUp makes a product with its keys through the admin interface.
@@ -206,7 +219,7 @@ func (n *node) watch(user, device string, store client.Storage) *watcher {
 		caught: make(chan struct{}, 100), done: make(chan error, 1),
 	}
 	c, err := client.New(client.Config{
-		URLs:   []string{"ws" + strings.TrimPrefix(urlOf(n.PublicAddr()), "http") + "/connect"},
+		URLs: []string{"ws" + strings.TrimPrefix(n.PublicURL(), "http") + "/connect"}, Dialer: &client.WebSocket{Client: n.http},
 		Tokens: client.StaticToken(n.token(user, device)), Storage: store, AckEvery: 10 * time.Millisecond,
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error { w.got <- m; return nil },

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"carillon/server/certificate"
 	"carillon/server/embedded"
 	"carillon/server/transport/ws"
 )
@@ -43,3 +44,50 @@ func transportMetrics(t *ws.Transport) prometheus.Collector {
 
 // quietLog takes what net/http has to say about clients that misbehave.
 func quietLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
+
+// metrics are the figures of certificates: when they run out, how often they were renewed, and whether the files hold what is in
+// use. A node without TLS has none.
+func (e *edge) metrics() []prometheus.Collector {
+	if e.certs == nil {
+		return nil
+	}
+	count := func(result string, value func() int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "tls", Name: "renewals_total",
+			Help:        "Certificates that were found in the files anew: taken up, or refused because they are not good.",
+			ConstLabels: prometheus.Labels{"result": result},
+		}, func() float64 { return float64(value()) })
+	}
+	return []prometheus.Collector{
+		count("renewed", func() int64 { n, _ := e.certs.Renewals(); return n }),
+		count("failed", func() int64 { _, n := e.certs.Renewals(); return n }),
+		certificates{e.certs},
+	}
+}
+
+// certificates are the figures of each certificate.
+type certificates struct{ store *certificate.Store }
+
+var (
+	certificateEnds = prometheus.NewDesc("carillon_tls_not_after_seconds", "When the certificate in use runs out, in Unix time.",
+		[]string{"cert"}, nil)
+	certificateFresh = prometheus.NewDesc("carillon_tls_fresh", "1 while the files hold the certificate in use, 0 while they hold one that is not good.",
+		[]string{"cert"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c certificates) Describe(ch chan<- *prometheus.Desc) {
+	ch <- certificateEnds
+	ch <- certificateFresh
+}
+
+// Collect implements prometheus.Collector.
+func (c certificates) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range c.store.Status() {
+		fresh := 1.0
+		if s.Err != nil {
+			fresh = 0
+		}
+		ch <- prometheus.MustNewConstMetric(certificateEnds, prometheus.GaugeValue, float64(s.NotAfter.Unix()), s.Pair.Cert)
+		ch <- prometheus.MustNewConstMetric(certificateFresh, prometheus.GaugeValue, fresh, s.Pair.Cert)
+	}
+}

@@ -116,6 +116,7 @@ func wrongMethod(w http.ResponseWriter, _ *http.Request) {
 // problem answers with an RFC 9457 document.
 func problem(w http.ResponseWriter, status int, code, detail string) {
 	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(map[string]any{ // a client that left is no concern of ours
 		"type": "about:blank", "title": http.StatusText(status), "status": status, "code": code, "detail": detail,

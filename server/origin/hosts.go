@@ -56,7 +56,7 @@ func compileHosts(names []string) ([]string, error) {
 	return out, nil
 }
 
-// literal returns an address as nameOf returns it, with what means something to path.Match escaped: nothing does.
+// literal returns an address as nameOf does. Nothing in it means anything to path.Match.
 func literal(a netip.Addr) string { return a.Unmap().WithZone("").String() }
 
 // Admit reports whether a request for that host (a Host header) may be answered.

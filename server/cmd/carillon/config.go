@@ -100,7 +100,13 @@ Example:
 
 // Run executes the command.
 func (c *configCheckCmd) Run(a *app) error {
-	if _, err := c.load(a); err != nil {
+	l, err := c.load(a)
+	if err != nil {
+		return err
+	}
+	cfg := gatewayConfig(l.Config, a)
+	cfg.Log = nil // what it would log is of a server that starts
+	if err := cfg.Check(); err != nil {
 		return err
 	}
 	a.print("the configuration is good")

@@ -4,10 +4,15 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
+	"sync"
+	"syscall"
 
+	"carillon/server/certificate"
 	"carillon/server/config"
+	"carillon/server/forwarded"
 	"carillon/server/gateway"
 	"carillon/server/heap"
 	"carillon/server/room"
@@ -21,7 +26,8 @@ func (serveCmd) Help() string {
 	return `Each flag is a key of the configuration. A flag wins over its variable, that over the file, the file over the
 default. The secret of the administration is given as CARILLON_SECRET or with --secret-file.
 
-Ends gracefully at the first SIGINT or SIGTERM and at once at the second.
+Ends gracefully at the first SIGINT or SIGTERM and at once at the second. With TLS, SIGHUP reads the certificates again;
+new files are found without it, within ten seconds.
 
 Example:
 
@@ -59,9 +65,36 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 		}
 		defer os.Remove(pid)
 	}
+	if len(cfg.Certificates) > 0 {
+		defer reloadOnHangup(g)()
+	}
 	cfg.Log.Info("serving", "public", g.PublicAddr().String(), "admin", g.AdminAddr().String(), "data", l.Data,
 		"engine", string(g.Engine()), "version", cfg.Version)
 	return g.Run(ctx)
+}
+
+// reloadOnHangup reads the certificates again at each SIGHUP, until the returned function is called. Without certificates a
+// SIGHUP ends the process, as it does when a terminal closes.
+func reloadOnHangup(g *gateway.Gateway) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	done := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			select {
+			case <-hangup:
+				_ = g.ReloadCertificates() // the log has it
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(hangup)
+		close(done)
+		running.Wait()
+	}
 }
 
 // pidFile is where a development server leaves its process id, for whoever wants to see it survive kill -9.
@@ -71,7 +104,9 @@ const pidFile = "dev.pid"
 func gatewayConfig(c config.Config, a *app) gateway.Config {
 	return gateway.Config{
 		Data: c.Data, Dev: c.Dev, Secret: c.Secret.Reveal(),
-		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen, Origins: c.Public.Origins,
+		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen,
+		PublicHosts: c.Public.Hosts, AdminHosts: c.Admin.Hosts, Origins: c.Public.Origins,
+		Certificates: certificates(c.TLS), Proxies: forwarded.Config{Trusted: c.Proxy.Trusted, Source: forwarded.Source(c.Proxy.Header)},
 		ShutdownTimeout: c.Shutdown.Timeout, CacheBytes: c.Store.CacheBytes, Version: version(),
 		Log: newLog(c.Log, a), Engine: engine(c.Transport.Engine),
 		Room: room.Config{
@@ -81,6 +116,15 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 			Heartbeat: c.Heartbeat.Interval, Grace: c.Heartbeat.Grace,
 		},
 	}
+}
+
+// certificates puts files together that stand at the same place; the configuration has seen that there are as many of both.
+func certificates(c config.TLS) []certificate.Pair {
+	pairs := make([]certificate.Pair, len(c.Cert))
+	for i := range pairs {
+		pairs[i] = certificate.Pair{Cert: c.Cert[i], Key: c.Key[i]}
+	}
+	return pairs
 }
 
 // engine is the transports' word for an engine; theirs for auto is none.

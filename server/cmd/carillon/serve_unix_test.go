@@ -1,0 +1,113 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// certify writes a certificate for localhost that signs itself, and its key, into one file.
+func certify(t *testing.T) (path string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	b = append(b, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...)
+	path = filepath.Join(t.TempDir(), "server.pem")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// hangable starts a development server of its own process, and returns it with the lines that it logs.
+func hangable(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	args = append([]string{"serve", "--dev", "--data", t.TempDir(), "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, args...)
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), beCarillon+"=1")
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // it has ended already, where all is well
+	return cmd, bufio.NewScanner(out)
+}
+
+// until reads the log up to a line that holds what is wanted.
+func until(t *testing.T, log *bufio.Scanner, want string) {
+	t.Helper()
+	for log.Scan() {
+		if strings.Contains(log.Text(), want) {
+			return
+		}
+	}
+	t.Fatalf("the log ended without %q: %v", want, log.Err())
+}
+
+func TestServe_HangupReadsTheCertificatesAgain(t *testing.T) {
+	file := certify(t)
+	cmd, log := hangable(t, "--tls-cert", file, "--tls-key", file)
+	until(t, log, "msg=serving")
+	for range 2 {
+		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		until(t, log, "the files are those in use") // which is said only where somebody asked
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for log.Scan() {
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+}
+
+func TestServe_HangupEndsAServerWithoutCertificates(t *testing.T) {
+	cmd, log := hangable(t)
+	until(t, log, "msg=serving")
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for log.Scan() {
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "hangup") {
+		t.Errorf("the server ended with %v, want the signal", err)
+	}
+}
