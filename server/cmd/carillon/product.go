@@ -17,10 +17,12 @@ type productCmd struct {
 	Create productCreateCmd `cmd:"" help:"Make a product."`
 	List   productListCmd   `cmd:"" help:"List the products."`
 	Update productUpdateCmd `cmd:"" help:"Change a product."`
+	Policy productPolicyCmd `cmd:"" help:"Say what the names of session policies stand for."`
 }
 
 // productSettings are what create and update share.
 type productSettings struct {
+	policyFlags
 	Name          string            `help:"A name for people."`
 	TokenLifetime string            `placeholder:"720h" help:"The longest that a device token may be good for; \"default\" for 30 days."`
 	Limit         map[string]string `placeholder:"LIMIT=N" help:"A limit, as in own_messages=500; \"default\" for its default; may be repeated. The limits: body_bytes, own_messages, own_bytes, common_messages, common_bytes, ttl_seconds, devices_per_user, device_unseen_seconds, key_ttl_seconds."`
@@ -28,8 +30,13 @@ type productSettings struct {
 }
 
 // settings returns the members of the request that were given. null stands for a default.
-func (s *productSettings) settings() (map[string]any, error) {
+func (s *productSettings) settings(a *app) (map[string]any, error) {
 	out := make(map[string]any)
+	if policy, ok, err := s.request(a); err != nil {
+		return nil, err
+	} else if ok {
+		out["session_policy"] = policy
+	}
 	if s.Name != "" {
 		out["name"] = s.Name
 	}
@@ -88,7 +95,7 @@ func (productCreateCmd) Help() string {
 
 // Run executes the command.
 func (c *productCreateCmd) Run(ctx context.Context, a *app) error {
-	body, err := c.settings()
+	body, err := c.settings(a)
 	if err != nil {
 		return err
 	}
@@ -120,12 +127,13 @@ type productUpdateCmd struct {
 func (productUpdateCmd) Help() string {
 	return `Example:
 
-    carillon product update dev --limit own_messages=500 --first-visit common=beginning`
+    carillon product update dev --limit own_messages=500 --first-visit common=beginning
+    carillon product update dev --policy at-most-3 --on-excess reject_new`
 }
 
 // Run executes the command.
 func (c *productUpdateCmd) Run(ctx context.Context, a *app) error {
-	body, err := c.settings()
+	body, err := c.settings(a)
 	if err != nil {
 		return err
 	}

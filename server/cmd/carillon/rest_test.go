@@ -148,6 +148,7 @@ func TestAdministration_AsksForTheRightThing(t *testing.T) {
 	pem := writeFile(t, "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----\n")
 	shared := writeFile(t, base64.StdEncoding.EncodeToString([]byte(strings.Repeat("s", 32))))
 	backup := filepath.Join(dir, "backup")
+	policy := writeFile(t, `{"rules": [{"scope": "platform", "of": "tv", "max": 2}]}`+"\n")
 	cases := []struct {
 		args, method, path, body string
 	}{
@@ -158,6 +159,16 @@ func TestAdministration_AsksForTheRightThing(t *testing.T) {
 			"PATCH", "/admin/v1/products/shop", `{"disabled":true,"token_lifetime_seconds":null,
 			"first_visit":{"common":"beginning","later":null}}`},
 		{"product update shop --enable", "PATCH", "/admin/v1/products/shop", `{"disabled":false}`},
+		{"product update shop --policy one-session", "PATCH", "/admin/v1/products/shop",
+			`{"session_policy":{"rules":[{"scope":"account","max":1,"on_excess":"kick_oldest"}]}}`},
+		{"product create shop --policy desktop-free-one-mobile --on-excess reject_new", "POST", "/admin/v1/products",
+			`{"id":"shop","session_policy":{"classes":{"android":"mobile","ios":"mobile","tablet":"mobile"},
+			"rules":[{"scope":"class","of":"mobile","max":1,"on_excess":"reject_new"}]}}`},
+		{"product update shop --policy at-most-17", "PATCH", "/admin/v1/products/shop",
+			`{"session_policy":{"rules":[{"scope":"account","max":17,"on_excess":"kick_oldest"}]}}`},
+		{"product update shop --policy none", "PATCH", "/admin/v1/products/shop", `{"session_policy":null}`},
+		{"product update shop --policy " + policy, "PATCH", "/admin/v1/products/shop",
+			`{"session_policy":{"rules":[{"scope":"platform","of":"tv","max":2}]}}`},
 		{"key create --kind api --scope messages:write --scope users:read --name n --ends 2027-01-31T01:00:00+01:00",
 			"POST", "/admin/v1/products/dev/api-keys",
 			`{"name":"n","scopes":["messages:write","users:read"],"expires":"2027-01-31T00:00:00Z"}`},
@@ -189,6 +200,10 @@ func TestAdministration_AsksForTheRightThing(t *testing.T) {
 	asked := len(f.got)
 	for _, args := range []string{
 		"product update shop", "product create shop --limit own_messages=many", "product create x --token-lifetime 5",
+		"product update shop --policy one-sesion", "product update shop --policy at-most-", "product update shop --policy at-most--1",
+		"product update shop --policy one-session --on-excess ask", "product update shop --on-excess reject_new",
+		"product update shop --policy none --on-excess reject_new", "product update shop --policy " + shared,
+		"product update shop --policy " + policy + " --on-excess reject_new", "product policy one-sesion",
 		"key create --kind api", "key create --kind api --scope * --kid k", "key create --kind device --scope *",
 		"key create --kind api --scope * --ends soon", "key create --kind device --alg ES256",
 		"key create --kind device --public-key-file " + pem, "key list --kind other", "key list",
@@ -245,5 +260,34 @@ func TestKeyCreate_KeepsTheSecret(t *testing.T) {
 	carillon(t, nil, "", "key", "create", "--data", dir, "--kind", "api", "--scope", "*", "--out", gone)
 	if _, err := os.Stat(gone); err == nil {
 		t.Error("a refused key leaves an empty file")
+	}
+}
+
+func TestProductPolicy_PrintsWhatTheNamesStandFor(t *testing.T) {
+	list := carillon(t, nil, "", "product", "policy")
+	if list.code != exitOK {
+		t.Fatal(list.errOut)
+	}
+	f := newFakeServer(t, 200, `{}`)
+	dir := devData(t, "", f.URL)
+	for _, name := range []string{"one-session", "one-per-platform", "one-per-class", "desktop-free-one-mobile", "at-most-3"} {
+		if listed := strings.Replace(name, "most-3", "most-N", 1); !strings.Contains(list.out, listed+" ") {
+			t.Errorf("%s is not listed in:\n%s", listed, list.out)
+		}
+		for _, excess := range []string{"kick_oldest", "reject_new"} {
+			shown := carillon(t, nil, "", "product", "policy", name, "--on-excess", excess)
+			if shown.code != exitOK || !strings.Contains(shown.out, `"on_excess": "`+excess+`"`) {
+				t.Errorf("%s: code %d: %s%s", name, shown.code, shown.out, shown.errOut)
+				continue
+			}
+			// What is printed is what the name means, and may be given back.
+			for _, args := range [][]string{{"--policy", "-"}, {"--policy", name, "--on-excess", excess}} {
+				r := carillon(t, nil, shown.out, append([]string{"product", "update", "shop", "--data", dir}, args...)...)
+				want := map[string]any{"session_policy": jsonValue(t, shown.out)}
+				if got := f.last(t).body; r.code != exitOK || !reflect.DeepEqual(got, any(want)) {
+					t.Errorf("%s, %v: code %d %s\n got %v\nwant %v", name, args, r.code, r.errOut, got, want)
+				}
+			}
+		}
 	}
 }
