@@ -202,8 +202,13 @@ type watcher struct {
 
 func (n *node) token(user, device string) string {
 	n.t.Helper()
+	return n.tokenOn(user, device, push.PlatformWeb)
+}
+
+func (n *node) tokenOn(user, device string, platform push.Platform) string {
+	n.t.Helper()
 	token, err := auth.Mint(n.sign, auth.Claims{
-		Product: "shop", User: push.UserID(user), Device: push.DeviceID(device), Platform: push.PlatformWeb,
+		Product: "shop", User: push.UserID(user), Device: push.DeviceID(device), Platform: platform,
 		Issued: time.Now(), Expires: time.Now().Add(time.Hour),
 	})
 	if err != nil {
@@ -214,13 +219,19 @@ func (n *node) token(user, device string) string {
 
 func (n *node) watch(user, device string, store client.Storage) *watcher {
 	n.t.Helper()
+	return n.watchWith(n.token(user, device), store)
+}
+
+// watchWith runs a device with a token of its own.
+func (n *node) watchWith(token string, store client.Storage) *watcher {
+	n.t.Helper()
 	w := &watcher{
 		got: make(chan *wire.Message, 100), recall: make(chan *wire.Recall, 10), kicked: make(chan *wire.Kick, 1),
 		caught: make(chan struct{}, 100), done: make(chan error, 1),
 	}
 	c, err := client.New(client.Config{
 		URLs: []string{"ws" + strings.TrimPrefix(n.PublicURL(), "http") + "/connect"}, Dialer: &client.WebSocket{Client: n.http},
-		Tokens: client.StaticToken(n.token(user, device)), Storage: store, AckEvery: 10 * time.Millisecond,
+		Tokens: client.StaticToken(token), Storage: store, AckEvery: 10 * time.Millisecond,
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error { w.got <- m; return nil },
 			Recall:  func(_ context.Context, r *wire.Recall) error { w.recall <- r; return nil },
