@@ -27,7 +27,7 @@ type Run struct {
 
 	// How late things may come while nothing keeps a device from taking them; 0: not judged.
 	LiveWithin   time.Duration // a message that is not persistent, after it was sent
-	KickWithin   time.Duration // anything at a session, after another of its device was welcomed
+	KickWithin   time.Duration // anything at a session, after another of its device was welcomed or it had to go
 	ExpireWithin time.Duration // a message, after it expired
 }
 
@@ -125,7 +125,7 @@ func (c *checker) index(records []Record) {
 			c.losses = append(c.losses, r)
 		case Stall:
 			c.stalls = append(c.stalls, r)
-		case Online, Deliver, Peek, Ack, Gap, Crash, Forget, Stored, Live:
+		case Online, Off, Deliver, Peek, Ack, Gap, Crash, Forget, Stored, Live:
 			c.byDev[r.Device] = append(c.byDev[r.Device], r)
 		}
 	}

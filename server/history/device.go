@@ -16,6 +16,7 @@ type watch struct {
 	acked   map[int]uint64 // by slot, what must be handled by now
 	highest map[int]uint64 // by slot, what the device acknowledged at most
 	newer   []Record       // every session of the device, to look up what replaced one
+	off     []Record       // those of its sessions that had to go by now
 	losses  int            // how many losses are behind
 	fell    [2]bool        // the slot lost something: what it was before may come back, and be acknowledged late
 }
@@ -56,6 +57,8 @@ func (w *watch) record(r *Record) {
 		w.known(r)
 	case Deliver:
 		w.deliver(r)
+	case Off:
+		w.off = append(w.off, *r)
 	case Ack:
 		w.acked[r.Slot] = max(w.acked[r.Slot], r.Pos)
 		w.highest[r.Slot] = max(w.highest[r.Slot], r.Pos)
@@ -148,6 +151,12 @@ func (w *watch) times(r *Record, s *sent) {
 			// A node whose clock was set back begins with lower epochs: so both have to say that it is newer.
 			if o.Session > r.Session && r.At-o.At > within && c.calm(dev, o.At, r.At) {
 				c.violate("kick", "%v saw %s/%d on a session that another had replaced %v before", dev, s.Sender, s.Seq, r.At-o.At)
+				return
+			}
+		}
+		for i := range w.off {
+			if o := &w.off[i]; o.Session == r.Session && r.At-o.At > within && c.calm(dev, o.At, r.At) {
+				c.violate("kick", "%v saw %s/%d on a session that had to go %v before", dev, s.Sender, s.Seq, r.At-o.At)
 				return
 			}
 		}

@@ -196,7 +196,7 @@ func (d *device) ended(v *life, err error) {
 // isAsked reports whether the server had a reason to send the device away.
 func (d *device) isAsked(err error) bool {
 	var c *client.ClosedError
-	return errors.As(err, &c) && c.Code == wire.CloseReplaced
+	return errors.As(err, &c) && (c.Code == wire.CloseReplaced || c.Code == wire.ClosePolicy && d.p.rejects)
 }
 
 // lapse is what happens to the storage of a device that is not running.

@@ -152,6 +152,7 @@ func (w *world) heal() {
 	w.trace("everything heals")
 	w.healed = true
 	w.weather = weather{}
+	w.unbound()
 	if w.back != nil && w.back.db != nil {
 		w.back.disk.stall(false)
 		settle()

@@ -102,6 +102,7 @@ func (r *registry) Renew(ctx context.Context, room push.RoomID, boot push.BootID
 
 func (r *registry) Insert(ctx context.Context, s register.Session, l []push.SessionLimit) (in register.Inserted, err error) {
 	err = orElse(r.err(), func() (err error) { in, err = r.Register.Insert(ctx, s, l); return err })
+	r.of.w.noteOff(&in)
 	return in, err
 }
 

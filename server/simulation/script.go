@@ -98,6 +98,7 @@ func (w *world) step() {
 			break
 		}
 	}
+	w.countPlaces()
 	w.script.after(w.script.between(0, w.opt.pace), w.step)
 }
 

@@ -55,6 +55,7 @@ type options struct {
 	skews     bool          // the node's clock differs after each restart
 	marks     bool          // something is sent to everybody after all healed: it shows who was forgotten, and hides who missed something
 	lastLease bool          // the faults end when rooms have been without their lease for a while
+	policies  bool          // products bound how many devices of an account are live at once, until everything heals
 	weights   map[string]int
 }
 
@@ -96,6 +97,8 @@ func (w *world) chooseOptions() {
 	}
 	if o.lastLease {
 		delete(o.weights, "jump") // over the end
+	} else { // a device that has to go moves, and who moves hides what those miss who stay
+		o.policies = l.IntN(3) == 0
 	}
 }
 
@@ -105,6 +108,8 @@ type product struct {
 	apiKey  string
 	signing auth.SigningKey
 	senders []*sender
+	places  int // sessions that a user may have at once while nothing has healed; 0: any number
+	rejects bool
 	keys    int // idempotency keys used so far: those of both products have the same names
 }
 
@@ -194,6 +199,10 @@ func (w *world) addProduct(id push.ProductID) error {
 	if l.chance(3) {
 		prod.FirstVisit.Common = push.StartBeginning
 	}
+	p := &product{id: id}
+	if err := w.bound(p, &prod); err != nil {
+		return err
+	}
 	if _, err := w.catalog.CreateProduct(ctx, prod); err != nil {
 		return err
 	}
@@ -213,7 +222,7 @@ func (w *world) addProduct(id push.ProductID) error {
 	if _, err := w.catalog.AddAPIKey(ctx, k); err != nil {
 		return err
 	}
-	p := &product{id: id, apiKey: string(text), signing: auth.SigningKey{ID: "k", Alg: catalog.HS256, Private: secret}}
+	p.apiKey, p.signing = string(text), auth.SigningKey{ID: "k", Alg: catalog.HS256, Private: secret}
 	for i := range 3 {
 		name := fmt.Sprintf("%s/s%d", id, i)
 		p.senders = append(p.senders, &sender{w: w, p: p, name: name, lane: w.sched.lane("sender/" + name)})
