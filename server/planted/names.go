@@ -38,6 +38,8 @@ const (
 	IDsBeforeBound Bug = "ids-before-bound"
 	// KickInRegisterOnly: a session that was replaced leaves the register and stays in its room.
 	KickInRegisterOnly Bug = "kick-in-register-only"
+	// PlacesByRoom: a session policy counts the sessions in the newcomer's room alone. A user's places are those in all rooms.
+	PlacesByRoom Bug = "places-by-room"
 	// KeyWithoutProduct: an idempotency key is known by its text, whichever product gave it.
 	KeyWithoutProduct Bug = "key-without-product"
 	// BlockingSend: a message that is not persistent waits for room in the queue of a slow client.
@@ -59,7 +61,7 @@ const (
 func All() []Bug {
 	return []Bug{
 		AcknowledgeBeforeStore, CursorByMessageID, RepeatsByPosition, PositionsFromOne, AcknowledgementsAsTheyCome,
-		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, KeyWithoutProduct,
-		BlockingSend, FlushErrorIgnored, TailOverGap, LeaseForgotten, OpenBeforeFlush,
+		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, PlacesByRoom,
+		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, TailOverGap, LeaseForgotten, OpenBeforeFlush,
 	}
 }

@@ -29,6 +29,7 @@ var found = map[planted.Bug]struct {
 	planted.RemovalOnPush:              {rules: []string{"lost", "isolation"}},
 	planted.IDsBeforeBound:             {pebble: true, rules: []string{"ids"}},
 	planted.KickInRegisterOnly:         {rules: []string{"session", "kick"}},
+	planted.PlacesByRoom:               {rules: []string{"world"}},
 	planted.KeyWithoutProduct:          {rules: []string{"ids", "idempotency", "lost"}},
 	planted.BlockingSend:               {rules: []string{"live"}},
 	planted.FlushErrorIgnored:          {pebble: true, rules: []string{"lost"}},

@@ -99,7 +99,8 @@ func (st *stripe) admitLocked(h uint64, s *register.Session, limits []push.Sessi
 	var device register.Seat
 	var own *register.Seat
 	for e := st.chains[h]; e != nil; e = e.chain {
-		if !e.isOf(s.Product, s.User) || !e.counts.life.counts(now) {
+		if !e.isOf(s.Product, s.User) || !e.counts.life.counts(now) ||
+			planted.Is(planted.PlacesByRoom) && e.counts.life.id != s.Room {
 			continue
 		}
 		seat := register.Seat{Device: e.device, Platform: e.traits.Value().platform, Epoch: e.epoch}
