@@ -305,6 +305,15 @@ type recordingRooms struct {
 	ended      []push.DeviceID
 	live       map[push.UserID][]push.LiveSession
 	fail       error
+	kicks      []kicked
+	kicked     push.Kicked // what kicks are answered with
+	onKick     func()      // called inside Kick
+}
+
+type kicked struct {
+	product push.ProductID
+	user    push.UserID
+	push.Kick
 }
 
 type told struct {
@@ -329,6 +338,16 @@ func (r *recordingRooms) End(_ context.Context, _ push.ProductID, _ push.UserID,
 	defer r.mu.Unlock()
 	r.ended = append(r.ended, d)
 	return r.fail
+}
+
+func (r *recordingRooms) Kick(_ context.Context, p push.ProductID, u push.UserID, k push.Kick) (push.Kicked, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.onKick != nil {
+		r.onKick()
+	}
+	r.kicks = append(r.kicks, kicked{p, u, k})
+	return r.kicked, r.fail
 }
 
 // take returns what was delivered since it was called last.

@@ -20,3 +20,8 @@ func (r rooms) End(_ context.Context, p push.ProductID, u push.UserID, d push.De
 	r.room.End(p, u, d)
 	return nil
 }
+
+func (r rooms) Kick(ctx context.Context, p push.ProductID, u push.UserID, k push.Kick) (push.Kicked, error) {
+	n, err := r.room.Kick(ctx, p, u, k)
+	return push.Kicked{Sessions: n}, err
+}

@@ -62,4 +62,30 @@ type Rooms interface {
 	Sessions(ctx context.Context, p ProductID, u UserID) ([]LiveSession, error)
 	// End ends the sessions of a device for good, with reason "deleted", in all rooms that answer.
 	End(ctx context.Context, p ProductID, u UserID, d DeviceID) error
+	// Kick ends sessions of a user in all rooms, also those that are still being opened, and says how certain that is. An
+	// error means that nobody knows; the call may be repeated.
+	Kick(ctx context.Context, p ProductID, u UserID, k Kick) (Kicked, error)
+}
+
+// Kick says which of a user's sessions end, and why.
+type Kick struct {
+	Kind    KickKind
+	Device  DeviceID // empty: on any device
+	TokenID string   // empty: whatever their token
+	Reason  string   // told to the client for people, at most 200 bytes; may be empty
+}
+
+// KickKind is what a kick leaves the client: the token it has, or not.
+type KickKind uint8
+
+// The kinds.
+const (
+	KickKicked  KickKind = iota // its token still holds
+	KickRevoked                 // its token does not hold any more
+)
+
+// Kicked is what became of a kick.
+type Kicked struct {
+	Sessions int       // that ended, as far as is known
+	Certain  MilliTime // when the last room has obeyed at the latest; 0: all have
 }

@@ -63,6 +63,9 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 		return nil // gone meanwhile
 	}
 	s.enterBook()
+	if err := r.cfg.Tokens.Recheck(ctx, id); err != nil {
+		return err
+	}
 	ins, err := r.cfg.Register.Insert(ctx, register.Session{
 		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
 		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
@@ -225,6 +228,9 @@ func closeFor(err error) (wire.CloseCode, string) {
 		}
 		return wire.CloseTokenRefused, e.Detail
 	case push.KindForbidden, push.KindNotFound:
+		if e.Code == auth.CodeRevoked {
+			return wire.CloseRevoked, e.Detail
+		}
 		return wire.CloseForbidden, e.Detail
 	case push.KindLimited:
 		if e.Code == "too_many_devices" {
@@ -264,6 +270,10 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	if err == nil && (register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}) != s.key() {
 		err = push.Errorf(push.KindUnauthenticated, "token_refused", "the new token speaks for another device")
 	}
+	taken := err == nil && s.noteTokenID(id)
+	if taken {
+		err = r.cfg.Tokens.Recheck(ctx, id)
+	}
 	now := r.now()
 	s.mu.Lock()
 	s.refreshing = false
@@ -272,7 +282,9 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 		return
 	}
 	if err != nil {
-		if k := push.KindOf(err); k != push.KindUnauthenticated && k != push.KindForbidden {
+		// Once the new token's id is noted there is no way back to the old one: while the new one stood there, a revocation
+		// of the old one would not have found the session.
+		if k := push.KindOf(err); !taken && k != push.KindUnauthenticated && k != push.KindForbidden {
 			s.tryAgainLocked()
 			s.wakeAndUnlock(now, transport.Direct)
 			return
@@ -281,11 +293,22 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 		s.endAndUnlock(now, code, detail)
 		return
 	}
-	s.tokenID = strings.Clone(id.TokenID)
 	s.noteExpiryLocked(id)
 	s.lookLocked(now, push.Milli(r.cfg.Clock.Now()))
 	s.queue.push(wire.Out{Frame: &wire.Refresh{Expires: s.expires}})
 	s.wakeAndUnlock(now, transport.Direct)
+}
+
+// noteTokenID notes the id of a new token of an open session, so that whoever revokes that id finds the session; false if it
+// is not open any more.
+func (s *session) noteTokenID(id auth.Identity) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != open {
+		return false
+	}
+	s.tokenID = strings.Clone(id.TokenID)
+	return true
 }
 
 // tryAgainLocked asks for a token once more, later.

@@ -25,6 +25,10 @@ type Tokens interface {
 	// Verify returns who the token speaks for, or a *push.Error of KindUnauthenticated or KindForbidden whose code is
 	// "token_expired", "token_refused" or the like.
 	Verify(ctx context.Context, token string) (auth.Identity, error)
+	// Recheck returns the refusal of somebody who was revoked after Verify let them in. Whoever revokes says so first, and
+	// then has the room end what it holds (Kick); so the room asks once a session, or its new token, stands where Kick
+	// looks, and one of the two sees the other.
+	Recheck(ctx context.Context, id auth.Identity) error
 }
 
 // Policy is what a room needs to know of a product.

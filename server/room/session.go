@@ -17,6 +17,10 @@ const closeOnStop = wire.CloseGoingAway
 // openTimeout is how long verifying, registering and opening may take before the client is sent away.
 const openTimeout = 30 * time.Second
 
+// kickedTimeout is how long a client that was kicked or revoked may take to read what its transport already has, and to
+// answer the close: within a second of the call it gets nothing more.
+const kickedTimeout = time.Second - wheelTick
+
 // state is how far a session has come. It only rises.
 type state uint8
 
@@ -329,7 +333,13 @@ func (s *session) endByAndUnlock(now moment, code wire.CloseCode, detail string,
 		s.mu.Unlock()
 		return
 	}
-	if s.state == open {
+	patience := s.room.cfg.CloseTimeout
+	switch {
+	case code == wire.CloseKicked || code == wire.CloseRevoked:
+		// Nothing more is for it. What waited stays in its slots, so a cursor that stands behind it would pass over it.
+		s.queue.drop()
+		patience = min(patience, kickedTimeout)
+	case s.state == open:
 		s.queue.push(wire.Out{Frame: &wire.Cursor{Cursor: s.cursorLocked(), Reason: wire.CursorGoodbye}})
 	}
 	switch {
@@ -344,7 +354,7 @@ func (s *session) endByAndUnlock(now moment, code wire.CloseCode, detail string,
 		s.queue.push(wire.Out{Frame: k})
 	}
 	s.state, s.code = ending, code
-	s.deadline = now.add(s.room.cfg.CloseTimeout)
+	s.deadline = now.add(patience)
 	s.room.wheel.arm(s, s.deadline)
 	s.mu.Unlock()
 	s.conn.Close(code)

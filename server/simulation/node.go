@@ -405,6 +405,20 @@ func (n notifier) End(_ context.Context, p push.ProductID, u push.UserID, d push
 	return nil
 }
 
+func (n notifier) Kick(ctx context.Context, p push.ProductID, u push.UserID, k push.Kick) (push.Kicked, error) {
+	var out push.Kicked
+	for _, r := range n.w.rooms {
+		if r.up() {
+			ended, err := r.room.Kick(ctx, p, u, k)
+			if err != nil {
+				return out, err
+			}
+			out.Sessions += ended
+		}
+	}
+	return out, nil
+}
+
 var errDown = errors.New("simulation: nobody answers")
 
 // answer is what an HTTP request came back with.
