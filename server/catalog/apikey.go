@@ -16,18 +16,20 @@ import (
 // Scope is something that an API key allows.
 type Scope string
 
-// The scopes.
+// The scopes. A key has those that it was made with, for good: a scope that comes later is in none of the keys that were there
+// before, all but those of ScopeAll.
 const (
 	ScopeMessagesWrite Scope = "messages:write" // publish and recall
 	ScopeMessagesRead  Scope = "messages:read"  // what became of a message
 	ScopeUsersRead     Scope = "users:read"     // devices, online state, cursors
 	ScopeUsersWrite    Scope = "users:write"    // delete devices
+	ScopeSessionsWrite Scope = "sessions:write" // kick sessions, revoke tokens
 	ScopeAll           Scope = "*"              // everything, what comes later too
 )
 
 // Scopes returns all scopes there are.
 func Scopes() []Scope {
-	return []Scope{ScopeMessagesWrite, ScopeMessagesRead, ScopeUsersRead, ScopeUsersWrite, ScopeAll}
+	return []Scope{ScopeMessagesWrite, ScopeMessagesRead, ScopeUsersRead, ScopeUsersWrite, ScopeSessionsWrite, ScopeAll}
 }
 
 // APIKeyID names an API key among those of all products: 16 of a-z and 2-7.

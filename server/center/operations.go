@@ -36,6 +36,9 @@ var publicOperations = []operation{
 	{http.MethodDelete, "/v1/messages/{id}", catalog.ScopeMessagesWrite, noBody},
 	{http.MethodGet, "/v1/users/{user}", catalog.ScopeUsersRead, noBody},
 	{http.MethodDelete, "/v1/users/{user}/devices/{device}", catalog.ScopeUsersWrite, noBody},
+	{http.MethodPost, "/v1/users/{user}/kick", catalog.ScopeSessionsWrite, singleBody},
+	{http.MethodPost, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, singleBody},
+	{http.MethodDelete, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, noBody},
 }
 
 var adminOperations = []operation{

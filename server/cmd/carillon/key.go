@@ -41,7 +41,7 @@ func (f *keyFlags) path(a *app) (string, error) {
 type keyCreateCmd struct {
 	keyFlags
 	Name  string   `help:"A name for people."`
-	Scope []string `help:"With api: what it may do: messages:write, messages:read, users:read, users:write, or *; may be repeated."`
+	Scope []string `help:"With api: what it may do: messages:write, messages:read, users:read, users:write, sessions:write, or *; may be repeated."`
 	Ends  string   `placeholder:"TIME" help:"With api: when it ends, as in 2027-01-31T00:00:00Z or, from now, 720h."`
 
 	Alg              string `enum:"HS256,RS256,ES256,EdDSA" default:"HS256" help:"With device: the algorithm of the tokens, one of ${enum}."`

@@ -150,6 +150,7 @@ const (
 	Asterisk      Scope = "*"
 	MessagesRead  Scope = "messages:read"
 	MessagesWrite Scope = "messages:write"
+	SessionsWrite Scope = "sessions:write"
 	UsersRead     Scope = "users:read"
 	UsersWrite    Scope = "users:write"
 )
@@ -162,6 +163,8 @@ func (e Scope) Valid() bool {
 	case MessagesRead:
 		return true
 	case MessagesWrite:
+		return true
+	case SessionsWrite:
 		return true
 	case UsersRead:
 		return true

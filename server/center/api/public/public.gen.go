@@ -16,6 +16,24 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for Certainty.
+const (
+	Confirmed Certainty = "confirmed"
+	Pending   Certainty = "pending"
+)
+
+// Valid indicates whether the value is a known member of the Certainty enum.
+func (e Certainty) Valid() bool {
+	switch e {
+	case Confirmed:
+		return true
+	case Pending:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DeviceState.
 const (
 	DeviceStateAcknowledged DeviceState = "acknowledged"
@@ -211,12 +229,14 @@ const (
 	ProductExists         ProblemCode = "product_exists"
 	ProductNotFound       ProblemCode = "product_not_found"
 	RequestTooLarge       ProblemCode = "request_too_large"
+	RevocationNotFound    ProblemCode = "revocation_not_found"
 	RoomsUnavailable      ProblemCode = "rooms_unavailable"
 	ScopeMissing          ProblemCode = "scope_missing"
 	ShuttingDown          ProblemCode = "shutting_down"
 	StorageFailed         ProblemCode = "storage_failed"
 	StorageSlow           ProblemCode = "storage_slow"
 	TooManyRequests       ProblemCode = "too_many_requests"
+	TooManyRevocations    ProblemCode = "too_many_revocations"
 	TooManyTargets        ProblemCode = "too_many_targets"
 	Unauthenticated       ProblemCode = "unauthenticated"
 	UnknownPath           ProblemCode = "unknown_path"
@@ -270,6 +290,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case RequestTooLarge:
 		return true
+	case RevocationNotFound:
+		return true
 	case RoomsUnavailable:
 		return true
 	case ScopeMissing:
@@ -281,6 +303,8 @@ func (e ProblemCode) Valid() bool {
 	case StorageSlow:
 		return true
 	case TooManyRequests:
+		return true
+	case TooManyRevocations:
 		return true
 	case TooManyTargets:
 		return true
@@ -329,6 +353,9 @@ type BatchResult struct {
 	Status    int        `json:"status"`
 	Validated *Validated `json:"validated,omitempty"`
 }
+
+// Certainty `confirmed`: it is done everywhere. `pending`: it is at `certain`, at the latest.
+type Certainty string
 
 // Device defines model for Device.
 type Device struct {
@@ -406,6 +433,18 @@ type IdempotencyKey = string
 
 // KeyID Id of a key; 1 to 64 of letters, digits, `.`, `_` and `-`.
 type KeyID = string
+
+// Kicked defines model for Kicked.
+type Kicked struct {
+	// Certain Examples: 2026-11-22T09:35:59.120Z
+	Certain *Moment `json:"certain,omitempty"`
+
+	// Sessions How many sessions were ended, as far as is known.
+	Sessions int `json:"sessions"`
+
+	// Status `confirmed`: it is done everywhere. `pending`: it is at `certain`, at the latest.
+	Status Certainty `json:"status"`
+}
 
 // Lag defines model for Lag.
 type Lag struct {
@@ -550,6 +589,24 @@ type Recalled struct {
 	Ref *string   `json:"ref,omitempty"`
 }
 
+// Revoked defines model for Revoked.
+type Revoked struct {
+	// Certain Examples: 2026-11-22T09:35:59.120Z
+	Certain *Moment `json:"certain,omitempty"`
+
+	// Ends Examples: 2026-11-22T09:35:59.120Z
+	Ends Moment `json:"ends"`
+
+	// IssuedUntil Examples: 2026-11-22T09:35:59.120Z
+	IssuedUntil Moment `json:"issued_until"`
+
+	// Sessions How many sessions were ended, as far as is known.
+	Sessions int `json:"sessions"`
+
+	// Status `confirmed`: it is done everywhere. `pending`: it is at `certain`, at the latest.
+	Status Certainty `json:"status"`
+}
+
 // Targets How many the request names; whether they exist is not looked at.
 type Targets struct {
 	// Devices Devices named, if it was for single devices.
@@ -561,6 +618,9 @@ type Targets struct {
 	// Users Users named.
 	Users *int `json:"users,omitempty"`
 }
+
+// TokenID The id of a device token, its claim `jti`; at most 128 bytes.
+type TokenID = string
 
 // User defines model for User.
 type User struct {
@@ -645,6 +705,15 @@ type GetMessageParams struct {
 	Cursor *PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// UnrevokeUserParams defines parameters for UnrevokeUser.
+type UnrevokeUserParams struct {
+	// Device A device of that user.
+	Device *DeviceID `form:"device,omitempty" json:"device,omitempty"`
+
+	// TokenId The id of a token; not together with `device`.
+	TokenId *TokenID `form:"token_id,omitempty" json:"token_id,omitempty"`
+}
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// PublishMessage Send a message
@@ -665,6 +734,15 @@ type ServerInterface interface {
 	// DeleteDevice Forget a device
 	// (DELETE /v1/users/{user}/devices/{device})
 	DeleteDevice(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath)
+	// KickUser End a user's sessions
+	// (POST /v1/users/{user}/kick)
+	KickUser(w http.ResponseWriter, r *http.Request, user UserInPath)
+	// UnrevokeUser Take tokens again
+	// (DELETE /v1/users/{user}/revoke)
+	UnrevokeUser(w http.ResponseWriter, r *http.Request, user UserInPath, params UnrevokeUserParams)
+	// RevokeUser Refuse the tokens a user has
+	// (POST /v1/users/{user}/revoke)
+	RevokeUser(w http.ResponseWriter, r *http.Request, user UserInPath)
 }
 
 // Unimplemented server implementation that returns http.StatusNotImplemented for each endpoint.
@@ -704,6 +782,24 @@ func (_ Unimplemented) GetUser(w http.ResponseWriter, r *http.Request, user User
 // DeleteDevice Forget a device
 // (DELETE /v1/users/{user}/devices/{device})
 func (_ Unimplemented) DeleteDevice(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// KickUser End a user's sessions
+// (POST /v1/users/{user}/kick)
+func (_ Unimplemented) KickUser(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// UnrevokeUser Take tokens again
+// (DELETE /v1/users/{user}/revoke)
+func (_ Unimplemented) UnrevokeUser(w http.ResponseWriter, r *http.Request, user UserInPath, params UnrevokeUserParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// RevokeUser Refuse the tokens a user has
+// (POST /v1/users/{user}/revoke)
+func (_ Unimplemented) RevokeUser(w http.ResponseWriter, r *http.Request, user UserInPath) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -926,6 +1022,113 @@ func (siw *ServerInterfaceWrapper) DeleteDevice(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// KickUser operation middleware
+func (siw *ServerInterfaceWrapper) KickUser(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.KickUser(w, r, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UnrevokeUser operation middleware
+func (siw *ServerInterfaceWrapper) UnrevokeUser(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UnrevokeUserParams
+
+	// ------------- Optional query parameter "device" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "device", r.URL.Query(), &params.Device, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "device"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "device", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "token_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "token_id", r.URL.Query(), &params.TokenId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "token_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "token_id", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UnrevokeUser(w, r, user, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RevokeUser operation middleware
+func (siw *ServerInterfaceWrapper) RevokeUser(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RevokeUser(w, r, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -1056,6 +1259,15 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Delete(options.BaseURL+"/v1/users/{user}/devices/{device}", wrapper.DeleteDevice)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/users/{user}/kick", wrapper.KickUser)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/v1/users/{user}/revoke", wrapper.UnrevokeUser)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/users/{user}/revoke", wrapper.RevokeUser)
 	})
 
 	return r
@@ -1218,6 +1430,69 @@ func (response DeleteDevice204Response) VisitDeleteDeviceResponse(w http.Respons
 	return nil
 }
 
+type KickUserRequestObject struct {
+	User UserInPath `json:"user"`
+	Body io.Reader
+}
+
+type KickUserResponseObject interface {
+	VisitKickUserResponse(w http.ResponseWriter) error
+}
+
+type KickUser200JSONResponse Kicked
+
+func (response KickUser200JSONResponse) VisitKickUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UnrevokeUserRequestObject struct {
+	User   UserInPath `json:"user"`
+	Params UnrevokeUserParams
+}
+
+type UnrevokeUserResponseObject interface {
+	VisitUnrevokeUserResponse(w http.ResponseWriter) error
+}
+
+type UnrevokeUser204Response struct {
+}
+
+func (response UnrevokeUser204Response) VisitUnrevokeUserResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type RevokeUserRequestObject struct {
+	User UserInPath `json:"user"`
+	Body io.Reader
+}
+
+type RevokeUserResponseObject interface {
+	VisitRevokeUserResponse(w http.ResponseWriter) error
+}
+
+type RevokeUser200JSONResponse Revoked
+
+func (response RevokeUser200JSONResponse) VisitRevokeUserResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// PublishMessage Send a message
@@ -1238,6 +1513,15 @@ type StrictServerInterface interface {
 	// DeleteDevice Forget a device
 	// (DELETE /v1/users/{user}/devices/{device})
 	DeleteDevice(ctx context.Context, request DeleteDeviceRequestObject) (DeleteDeviceResponseObject, error)
+	// KickUser End a user's sessions
+	// (POST /v1/users/{user}/kick)
+	KickUser(ctx context.Context, request KickUserRequestObject) (KickUserResponseObject, error)
+	// UnrevokeUser Take tokens again
+	// (DELETE /v1/users/{user}/revoke)
+	UnrevokeUser(ctx context.Context, request UnrevokeUserRequestObject) (UnrevokeUserResponseObject, error)
+	// RevokeUser Refuse the tokens a user has
+	// (POST /v1/users/{user}/revoke)
+	RevokeUser(ctx context.Context, request RevokeUserRequestObject) (RevokeUserResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -1432,6 +1716,89 @@ func (sh *strictHandler) DeleteDevice(w http.ResponseWriter, r *http.Request, us
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(DeleteDeviceResponseObject); ok {
 		if err := validResponse.VisitDeleteDeviceResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// KickUser operation middleware
+func (sh *strictHandler) KickUser(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	var request KickUserRequestObject
+
+	request.User = user
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.KickUser(ctx, request.(KickUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "KickUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(KickUserResponseObject); ok {
+		if err := validResponse.VisitKickUserResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UnrevokeUser operation middleware
+func (sh *strictHandler) UnrevokeUser(w http.ResponseWriter, r *http.Request, user UserInPath, params UnrevokeUserParams) {
+	var request UnrevokeUserRequestObject
+
+	request.User = user
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UnrevokeUser(ctx, request.(UnrevokeUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UnrevokeUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UnrevokeUserResponseObject); ok {
+		if err := validResponse.VisitUnrevokeUserResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RevokeUser operation middleware
+func (sh *strictHandler) RevokeUser(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	var request RevokeUserRequestObject
+
+	request.User = user
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RevokeUser(ctx, request.(RevokeUserRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RevokeUser")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RevokeUserResponseObject); ok {
+		if err := validResponse.VisitRevokeUserResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
