@@ -30,9 +30,8 @@ type Dialect interface {
 type Mark uint8
 
 const (
-	Plain      Mark = iota // nobody needs to know when it is out
-	Checkpoint             // Wrote follows
-	Goodbye                // Wrote follows, and nothing may be written behind it
+	Plain   Mark = iota // nobody needs to know when it is out
+	Goodbye             // Wrote follows, and nothing may be written behind it
 )
 
 // Turn is one write in the making.
