@@ -221,6 +221,44 @@ func TestRegister_LookupOfNobodyAllocatesOnlyItsResult(t *testing.T) {
 	}
 }
 
+// limits are those of a product with two rules, on the platform of sessionOf.
+func limits() []push.SessionLimit {
+	web := push.PlatformSet(0).Add(push.PlatformWeb)
+	return []push.SessionLimit{{Platforms: web, Max: 1, Rule: "one"}, {Platforms: push.AllPlatforms(), Max: 3, Reject: true, Rule: "two"}}
+}
+
+// household inserts a phone and a television of the user beside whatever is there.
+func household(t testing.TB, r *Register, i int) {
+	t.Helper()
+	for _, p := range []push.Platform{push.PlatformIOS, push.PlatformTV} {
+		s := sessionOf(i, 1)
+		s.Device, s.Platform = push.DeviceID(p.String()), p
+		if _, err := r.Insert(context.Background(), s, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestRegister_LimitsThatLeaveAPlaceCostNoMemory(t *testing.T) {
+	r := New(Config{Clock: newHandClock()})
+	mustJoin(t, r, 1)
+	household(t, r, 1)
+	come := func(limits []push.SessionLimit) float64 {
+		return testing.AllocsPerRun(200, func() {
+			in, err := r.Insert(t.Context(), sessionOf(1, 1), limits)
+			if err != nil || len(in.Replaced) != 0 {
+				t.Fatalf("got %+v, %v", in, err)
+			}
+			if ok, err := r.Remove(t.Context(), in.Session.Key, in.Session.Epoch, 1); !ok || err != nil {
+				t.Fatal(ok, err)
+			}
+		})
+	}
+	if without, within := come(nil), come(limits()); within > without {
+		t.Errorf("got %v allocations, want those without limits, %v", within, without)
+	}
+}
+
 func BenchmarkInsert(b *testing.B) {
 	r := New(Config{})
 	mustJoin(b, r, 1)
@@ -277,6 +315,34 @@ func BenchmarkRemoveAndInsert(b *testing.B) {
 				}
 				s.Epoch = 0
 				in, err := r.Insert(ctx, *s, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				s.Epoch = in.Session.Epoch
+			}
+		})
+	}
+}
+
+// BenchmarkRemoveAndInsertWithinLimits is BenchmarkRemoveAndInsert under a session policy, for a user with two more devices
+// online. What it costs beside that must not depend on how many others are.
+func BenchmarkRemoveAndInsertWithinLimits(b *testing.B) {
+	for _, n := range []int{1000, 200000} {
+		b.Run(fmt.Sprint("online=", n), func(b *testing.B) {
+			r, ss := filled(b, n)
+			ls, ctx := limits(), b.Context()
+			b.StopTimer()
+			for i := range min(n, 1000) {
+				household(b, r, i)
+			}
+			b.StartTimer()
+			for i := range b.N {
+				s := &ss[i%1000]
+				if ok, err := r.Remove(ctx, s.Key, s.Epoch, s.Boot); !ok || err != nil {
+					b.Fatal(ok, err)
+				}
+				s.Epoch = 0
+				in, err := r.Insert(ctx, *s, ls)
 				if err != nil {
 					b.Fatal(err)
 				}
