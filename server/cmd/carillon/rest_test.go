@@ -262,32 +262,3 @@ func TestKeyCreate_KeepsTheSecret(t *testing.T) {
 		t.Error("a refused key leaves an empty file")
 	}
 }
-
-func TestProductPolicy_PrintsWhatTheNamesStandFor(t *testing.T) {
-	list := carillon(t, nil, "", "product", "policy")
-	if list.code != exitOK {
-		t.Fatal(list.errOut)
-	}
-	f := newFakeServer(t, 200, `{}`)
-	dir := devData(t, "", f.URL)
-	for _, name := range []string{"one-session", "one-per-platform", "one-per-class", "desktop-free-one-mobile", "at-most-3"} {
-		if listed := strings.Replace(name, "most-3", "most-N", 1); !strings.Contains(list.out, listed+" ") {
-			t.Errorf("%s is not listed in:\n%s", listed, list.out)
-		}
-		for _, excess := range []string{"kick_oldest", "reject_new"} {
-			shown := carillon(t, nil, "", "product", "policy", name, "--on-excess", excess)
-			if shown.code != exitOK || !strings.Contains(shown.out, `"on_excess": "`+excess+`"`) {
-				t.Errorf("%s: code %d: %s%s", name, shown.code, shown.out, shown.errOut)
-				continue
-			}
-			// What is printed is what the name means, and may be given back.
-			for _, args := range [][]string{{"--policy", "-"}, {"--policy", name, "--on-excess", excess}} {
-				r := carillon(t, nil, shown.out, append([]string{"product", "update", "shop", "--data", dir}, args...)...)
-				want := map[string]any{"session_policy": jsonValue(t, shown.out)}
-				if got := f.last(t).body; r.code != exitOK || !reflect.DeepEqual(got, any(want)) {
-					t.Errorf("%s, %v: code %d %s\n got %v\nwant %v", name, args, r.code, r.errOut, got, want)
-				}
-			}
-		}
-	}
-}
