@@ -38,6 +38,7 @@ type productRecord struct {
 	KeyTTL         int64          `json:"limit_key_ttl_ms"`
 	TokenLifetime  int64          `json:"token_lifetime_ns"`
 	Sessions       *policyRecord  `json:"session_policy"` // null: none
+	JWKS           string         `json:"jwks"`
 	Created        push.MilliTime `json:"created"`
 	Updated        push.MilliTime `json:"updated"`
 	Revision       uint64         `json:"revision"`
@@ -52,6 +53,7 @@ func EncodeProduct(p Product, old []byte) ([]byte, error) {
 		CommonMessages: p.Limits.CommonMessages, CommonBytes: p.Limits.CommonBytes, TTL: p.Limits.TTL.Milliseconds(),
 		DevicesPerUser: p.Limits.DevicesPerUser, DeviceUnseen: p.Limits.DeviceUnseen.Milliseconds(),
 		KeyTTL: p.Limits.KeyTTL.Milliseconds(), TokenLifetime: int64(p.TokenLifetime), Sessions: recordOf(p.Sessions),
+		JWKS:    p.JWKS,
 		Created: p.Created, Updated: p.Updated, Revision: p.Revision,
 	})
 	if err != nil || old == nil {
@@ -87,7 +89,8 @@ func DecodeProduct(b []byte) (Product, error) {
 			DevicesPerUser: r.DevicesPerUser, DeviceUnseen: time.Duration(r.DeviceUnseen) * time.Millisecond,
 			KeyTTL: time.Duration(r.KeyTTL) * time.Millisecond,
 		},
-		TokenLifetime: time.Duration(r.TokenLifetime), Sessions: sessions, Created: r.Created, Updated: r.Updated, Revision: r.Revision,
+		TokenLifetime: time.Duration(r.TokenLifetime), Sessions: sessions, JWKS: r.JWKS,
+		Created: r.Created, Updated: r.Updated, Revision: r.Revision,
 	}, nil
 }
 

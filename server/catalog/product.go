@@ -1,7 +1,11 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -30,6 +34,10 @@ type Product struct {
 
 	// TokenLifetime is the longest that a device token may be good for; 0 means DefaultTokenLifetime.
 	TokenLifetime time.Duration
+
+	// JWKS is where the product publishes the keys that sign its device tokens (RFC 7517), beside those in the catalog or
+	// instead of them; empty: nowhere. An id that a key in the catalog has, revoked or not, is that key's.
+	JWKS string
 
 	Created  push.MilliTime
 	Updated  push.MilliTime
@@ -65,6 +73,11 @@ func (p *Product) check() error {
 	if p.TokenLifetime < 0 {
 		return fmt.Errorf("the lifetime of tokens is not negative")
 	}
+	if p.JWKS != "" {
+		if err := CheckJWKS(p.JWKS); err != nil {
+			return err
+		}
+	}
 	f := p.FirstVisit
 	for _, s := range [...]push.StartAt{f.First, f.Later, f.Common} {
 		if s > push.StartHead {
@@ -90,6 +103,30 @@ func checkLimits(l push.Limits) error {
 		return fmt.Errorf("an idempotency key is remembered for at most %v", MaxKeyTTL)
 	}
 	return nil
+}
+
+// MaxJWKS is the most bytes of the address of a key set.
+const MaxJWKS = 1024
+
+// CheckJWKS reports what is wrong with the address of a key set, nil if nothing is. Whether it may be reached is judged when
+// it is: names change what they stand for.
+func CheckJWKS(address string) error {
+	const how = "the address of a key set is https://HOST/PATH of at most 1024 bytes, without user, password or fragment"
+	u, err := url.Parse(address)
+	if err != nil || len(address) > MaxJWKS || u.Opaque != "" || u.Hostname() == "" || u.User != nil ||
+		strings.Contains(address, "#") || strings.ContainsFunc(address, func(r rune) bool { return r <= 0x20 || r >= 0x7f }) {
+		return errors.New(how)
+	}
+	switch u.Scheme {
+	case "https":
+		return nil
+	case "http":
+		if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && ip.IsLoopback() {
+			return nil
+		}
+		return errors.New(how + "; http is for this machine (localhost) alone")
+	}
+	return errors.New(how)
 }
 
 // checkName reports what is wrong with a name that people give.

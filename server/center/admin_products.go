@@ -125,7 +125,7 @@ func showProduct(p *catalog.Product) adminapi.Product {
 			Common: adminapi.FirstVisitCommon(showStart(f.Common)),
 		},
 		SessionPolicy: showSessionPolicy(p.Sessions),
-		Created:       showTime(p.Created), Updated: showTime(p.Updated),
+		JwksUrl:       optString(p.JWKS), Created: showTime(p.Created), Updated: showTime(p.Updated),
 	}
 }
 

@@ -343,3 +343,27 @@ func TestAdmin_ChangesAtTheSameTimeAreNotLost(t *testing.T) {
 		}
 	}
 }
+
+func TestAdmin_AddressOfAKeySetIsSetShownAndTakenOut(t *testing.T) {
+	g := newGateway(t)
+	var p struct {
+		JWKS string `json:"jwks_url"`
+	}
+	const address = "https://keys.example.com/.well-known/jwks.json"
+	g.do(ask{method: "PATCH", path: "/admin/v1/products/shop", body: `{"jwks_url":"` + address + `"}`}).want(t, 200).decode(t, &p)
+	if p.JWKS != address {
+		t.Errorf("got %q, want %q", p.JWKS, address)
+	}
+	// The contract's form lets it through; only the whole rule tells that http is for this machine alone.
+	g.do(ask{method: "PATCH", path: "/admin/v1/products/shop", body: `{"jwks_url":"http://example.com/keys"}`}).want(t, 400, "invalid_request")
+	p.JWKS = ""
+	g.do(ask{path: "/admin/v1/products/shop"}).want(t, 200).decode(t, &p)
+	if p.JWKS != address {
+		t.Errorf("after a refused change: got %q, want %q", p.JWKS, address)
+	}
+	p.JWKS = ""
+	g.do(ask{method: "PATCH", path: "/admin/v1/products/shop", body: `{"jwks_url":null}`}).want(t, 200).decode(t, &p)
+	if p.JWKS != "" {
+		t.Errorf("taken out: got %q", p.JWKS)
+	}
+}

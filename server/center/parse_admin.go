@@ -41,6 +41,7 @@ const (
 	inCreateLimits
 	inCreateFirstVisit
 	inCreateSessionPolicy
+	inCreateJWKS
 )
 
 const (
@@ -50,6 +51,7 @@ const (
 	inPatchLimits
 	inPatchFirstVisit
 	inPatchSessionPolicy
+	inPatchJWKS
 )
 
 const (
@@ -73,8 +75,8 @@ const (
 )
 
 var (
-	createShape     = strictjson.NewShape(1, "id", "name", "token_lifetime_seconds", "shards", "limits", "first_visit", "session_policy")
-	patchShape      = strictjson.NewShape(0, "name", "disabled", "token_lifetime_seconds", "limits", "first_visit", "session_policy")
+	createShape     = strictjson.NewShape(1, "id", "name", "token_lifetime_seconds", "shards", "limits", "first_visit", "session_policy", "jwks_url")
+	patchShape      = strictjson.NewShape(0, "name", "disabled", "token_lifetime_seconds", "limits", "first_visit", "session_policy", "jwks_url")
 	limitsShape     = strictjson.NewShape(0, limitNames()...)
 	firstVisitShape = strictjson.NewShape(0, "first", "later", "common")
 	deviceKeyShape  = strictjson.NewShape(1, "alg", "id", "name", "secret_base64", "public_key")
@@ -82,6 +84,7 @@ var (
 	backupShape     = strictjson.NewShape(1, "directory")
 
 	nameRule      = strictjson.Rule{Most: catalog.MaxName, NoControl: true, NoC1: true}
+	jwksRule      = strictjson.Rule{Least: 1, Most: catalog.MaxJWKS, NoControl: true}
 	directoryRule = strictjson.Rule{Least: 1, Most: 4096, NoControl: true}
 )
 
@@ -149,6 +152,8 @@ func parseProduct(body []byte) (p catalog.Product, err error) {
 			readFirstVisit(r, &p.FirstVisit)
 		case inCreateSessionPolicy:
 			p.Sessions = readSessionPolicy(r)
+		case inCreateJWKS:
+			readJWKS(r, &p)
 		}
 	}, nil)
 	return p, err
@@ -170,6 +175,8 @@ func patchProduct(body []byte, p *catalog.Product) error {
 			readFirstVisit(r, &p.FirstVisit)
 		case inPatchSessionPolicy:
 			p.Sessions = readSessionPolicy(r)
+		case inPatchJWKS:
+			readJWKS(r, p)
 		}
 	}, notEmpty)
 }
@@ -181,6 +188,20 @@ func readTokenLifetime(r *strictjson.Reader, p *catalog.Product) {
 	}
 	n, _ := r.Int(minTokenSeconds, maxTokenSeconds)
 	p.TokenLifetime = time.Duration(n) * time.Second
+}
+
+func readJWKS(r *strictjson.Reader, p *catalog.Product) {
+	if r.Null() {
+		p.JWKS = ""
+		return
+	}
+	var ok bool
+	if p.JWKS, ok = r.Text(jwksRule); !ok {
+		return
+	}
+	if err := catalog.CheckJWKS(p.JWKS); err != nil {
+		r.Note(strictjson.BadFormat, err.Error())
+	}
 }
 
 func readLimits(r *strictjson.Reader, l *push.Limits) {

@@ -32,6 +32,7 @@ func full(id push.ProductID) catalog.Product {
 				{Scope: push.PerDevice, Max: 1},
 			},
 		}),
+		JWKS: "https://keys.example.com/.well-known/jwks.json?v=1",
 	}
 }
 

@@ -26,6 +26,7 @@ type productSettings struct {
 	Name          string            `help:"A name for people."`
 	TokenLifetime string            `placeholder:"720h" help:"The longest that a device token may be good for; \"default\" for 30 days."`
 	Limit         map[string]string `placeholder:"LIMIT=N" help:"A limit, as in own_messages=500; \"default\" for its default; may be repeated. The limits: body_bytes, own_messages, own_bytes, common_messages, common_bytes, ttl_seconds, devices_per_user, device_unseen_seconds, key_ttl_seconds."`
+	JWKSURL       string            `name:"jwks-url" placeholder:"URL" help:"Where the product publishes the keys that sign its device tokens (a JSON Web Key Set); \"none\" for nowhere."`
 	FirstVisit    map[string]string `placeholder:"WHICH=WHERE" help:"Where new devices begin: first, later or common; beginning, head or default; may be repeated."`
 }
 
@@ -50,6 +51,13 @@ func (s *productSettings) settings(a *app) (map[string]any, error) {
 			return nil, usagef("--token-lifetime: write a time in whole seconds, as in 720h, or default")
 		}
 		out["token_lifetime_seconds"] = int64(d / time.Second)
+	}
+	switch s.JWKSURL {
+	case "":
+	case "none":
+		out["jwks_url"] = nil
+	default:
+		out["jwks_url"] = s.JWKSURL
 	}
 	if len(s.Limit) > 0 {
 		limits := make(map[string]any)

@@ -370,9 +370,12 @@ type Product struct {
 	// Id 1 to 64 of a-z, 0-9, `-` and `_`; begins with a letter or digit.
 	//
 	// Examples: shop
-	Id     ProductID `json:"id"`
-	Limits Limits    `json:"limits"`
-	Name   string    `json:"name"`
+	Id ProductID `json:"id"`
+
+	// JwksUrl Where the product publishes keys; left out if nowhere.
+	JwksUrl *string `json:"jwks_url,omitempty"`
+	Limits  Limits  `json:"limits"`
+	Name    string  `json:"name"`
 
 	// SessionPolicy How many sessions of an account may be live at once; not there if the product has no policy. A device has one session
 	// whatever the policy says, and one that reconnects takes the place that it has.
