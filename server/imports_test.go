@@ -57,6 +57,8 @@ var layers = []struct {
 	{"idgenerator/pebble", []string{"idgenerator", "push", "clock", "embedded"}, "an adapter imports its contract, never a sibling"},
 	{"embedded", []string{"push", "clock"}, "the database knows nothing of what lies in it"},
 	{"auth", []string{"catalog", "push", "clock"}, "credentials are judged by the catalog's keys"},
+	{"outbound", nil, "requests to addresses that others named, whatever they are for"},
+	{"jwks", []string{"catalog", "push", "clock"}, "keys that products publish, in the catalog's words"},
 	{"room", []string{"transport", "wire", "register", "saver", "auth", "push", "clock"},
 		"a room never imports an adapter, a transport's package, or center: they meet in gateway"},
 	{"center", []string{"register", "saver", "catalog", "idgenerator", "auth", "push", "clock", "center"},

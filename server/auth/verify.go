@@ -25,6 +25,13 @@ type Keys interface {
 		issued push.MilliTime) (*catalog.Revocation, error)
 }
 
+// KeySets is where keys are found that a product publishes at its own address (catalog.Product.JWKS). *jwks.Cache is one. What it
+// returns is shared and not changed.
+type KeySets interface {
+	// LookupKey returns a key. KindNotFound: the product publishes none of that id. Another error says nothing about that.
+	LookupKey(ctx context.Context, p *catalog.Product, id catalog.KeyID) (*catalog.DeviceKey, error)
+}
+
 // DefaultLeeway is how far a product's clock may be off; MaxLeeway how far at most.
 const (
 	DefaultLeeway = 30 * time.Second
@@ -34,6 +41,7 @@ const (
 // Config says how a verifier is made.
 type Config struct {
 	Keys   Keys
+	Sets   KeySets       // nil: keys that products publish are not looked at
 	Clock  clock.Clock   // clock.System if nil
 	Leeway time.Duration // allowed between the clocks of products and ours; 0 means DefaultLeeway, at most MaxLeeway
 }
@@ -56,6 +64,7 @@ type Identity struct {
 type Verifier struct {
 	// Static after construction.
 	keys   Keys
+	sets   KeySets
 	clock  clock.Clock
 	leeway time.Duration
 	parser *jwt.Parser
@@ -79,7 +88,7 @@ func NewVerifier(c Config) (*Verifier, error) {
 	}
 	algs := []string{string(catalog.HS256), string(catalog.RS256), string(catalog.ES256), string(catalog.EdDSA)}
 	return &Verifier{
-		keys: c.Keys, clock: c.Clock, leeway: c.Leeway,
+		keys: c.Keys, sets: c.Sets, clock: c.Clock, leeway: c.Leeway,
 		// Claims are judged by this package: the library's validator has no typed reasons.
 		parser: jwt.NewParser(jwt.WithValidMethods(algs), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation()),
 		parsed: parsedKeys{m: make(map[keyName]parsedKey)},
@@ -183,7 +192,7 @@ func (v *Verifier) find(ctx context.Context, c *claims, t *jwt.Token) (
 	}
 	kid, ok := t.Header["kid"].(string)
 	id := catalog.KeyID(kid)
-	if !ok || id.Check() != nil {
+	if !ok || kid == "" {
 		return nil, nil, nil, refuseToken(ReasonNoKeyID, "the header of the token names its key (kid)")
 	}
 	p, r := c.product()
@@ -196,11 +205,9 @@ func (v *Verifier) find(ctx context.Context, c *claims, t *jwt.Token) (
 	} else if err != nil {
 		return nil, nil, nil, fmt.Errorf("auth: look up the product: %w", err)
 	}
-	key, err := v.keys.LookupDeviceKey(ctx, p, id)
-	if isNotFound(err) {
-		return nil, nil, nil, refuseToken(ReasonUnknownKey, "the product has no key of that id (kid)")
-	} else if err != nil {
-		return nil, nil, nil, fmt.Errorf("auth: look up the key: %w", err)
+	key, err := v.key(ctx, product, id)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	if key.Revoked != 0 {
 		return nil, nil, nil, refuseToken(ReasonRevokedKey, "the key was revoked; sign with another one")
@@ -213,6 +220,29 @@ func (v *Verifier) find(ctx context.Context, c *claims, t *jwt.Token) (
 		return nil, nil, nil, fmt.Errorf("auth: a stored key cannot be read: %w", err)
 	}
 	return product, key, k, nil
+}
+
+// key returns the product's key of an id: that of the catalog or, if it has none, the one that the product publishes.
+func (v *Verifier) key(ctx context.Context, product *catalog.Product, id catalog.KeyID) (*catalog.DeviceKey, error) {
+	own, published := id.Check() == nil, v.sets != nil && product.JWKS != ""
+	if !own && !published {
+		return nil, refuseToken(ReasonNoKeyID, "the header of the token names its key (kid)")
+	}
+	err := catalog.ErrKeyNotFound()
+	var key *catalog.DeviceKey
+	if own { // others' servers give their keys ids that keys in the catalog do not have
+		key, err = v.keys.LookupDeviceKey(ctx, product.ID, id)
+	}
+	if isNotFound(err) && published {
+		key, err = v.sets.LookupKey(ctx, product, id)
+	}
+	switch {
+	case isNotFound(err):
+		return nil, refuseToken(ReasonUnknownKey, "the product has no key of that id (kid)")
+	case err != nil:
+		return nil, fmt.Errorf("auth: look up the key: %w", err)
+	}
+	return key, nil
 }
 
 // refusalOf translates what the parser says. Its text stays here: it may quote the token. tried is whether a key was
