@@ -38,6 +38,7 @@ var layers = []struct {
 	{"transport/poller", nil, "sockets, and nothing of what they carry"},
 	{"transport/engine", []string{"transport", "transport/poller", "wire", "push"}, "it holds connections for transports, and knows none of them"},
 	{"transport/ws", []string{"transport", "wire", "push", "origin"}, "a transport never imports a sibling or the room"},
+	{"transport/sse", []string{"transport", "wire", "push"}, "a transport never imports a sibling or the room"},
 	{"transport/web", []string{"transport", "wire", "auth", "push"},
 		"what transports over HTTP share reads credentials as all do, and knows none of the transports"},
 	{"register", []string{"push"}, "a contract"},
