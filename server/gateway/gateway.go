@@ -6,8 +6,9 @@
 // The command line turns its configuration into a [Config] and calls New, Run and Close; tests do the same, many nodes in
 // one process if they like, since clock, randomness, file system and network are arguments.
 //
-//	public listener   /connect -> transport/ws -> room -> saver, register
-//	                  /v1      -> center -> saver, then push.Rooms -> room
+//	public listener   /connect     -> transport/ws -> room -> saver, register
+//	                  /connect/sse -> transport/sse -> room
+//	                  /v1          -> center -> saver, then push.Rooms -> room
 //	admin listener    /admin/v1 -> center, /livez, /readyz, /metrics, /debug/pprof, /debug/free
 //
 // # Shutdown
@@ -50,6 +51,7 @@ import (
 	registermemory "carillon/server/register/memory"
 	"carillon/server/room"
 	saverpebble "carillon/server/saver/pebble"
+	"carillon/server/transport/sse"
 	"carillon/server/transport/ws"
 )
 
@@ -137,6 +139,7 @@ type Gateway struct {
 	cache   *catalog.Cache
 	room    *room.Room
 	ws      *ws.Transport
+	sse     *sse.Transport
 	center  *center.Center
 	metrics *prometheus.Registry
 
@@ -262,10 +265,19 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 		Acceptor: g.room, Origins: cfg.Origins, Remote: g.edge.proxies.Remote, FrameBytes: rc.FrameBytes, Engine: cfg.Engine,
 		Log: cfg.Log,
 	})
-	if err == nil {
-		g.metrics.MustRegister(transportMetrics(g.ws))
+	if err != nil {
+		return err
 	}
-	return err
+	g.metrics.MustRegister(writesMetric("ws", "WebSockets", g.ws.Writes))
+	g.sse, err = sse.New(sse.Config{
+		Acceptor: g.room, Grace: g.room.Grace(), Remote: g.edge.proxies.Remote, Engine: sse.Engine(cfg.Engine),
+		Now: cfg.Clock.Now, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	g.metrics.MustRegister(writesMetric("sse", "event streams", g.sse.Writes))
+	return nil
 }
 
 // policy tells the room what it needs to know of a product.
@@ -369,13 +381,25 @@ func (g *Gateway) stop(ctx context.Context, halt func(), parts *sync.WaitGroup) 
 		errPublic = errors.Join(errPublic, g.publicHTTP.Close())
 	}
 	halt() // the room cuts what is left, writes its last acknowledgements and leaves the register
-	errWS := g.ws.Close(ctx)
+	errTransports := g.closeTransports(ctx)
 	errAdmin := g.adminHTTP.Shutdown(ctx)
 	if errAdmin != nil {
 		errAdmin = errors.Join(errAdmin, g.adminHTTP.Close())
 	}
 	parts.Wait()
-	return errors.Join(errPublic, errWS, errAdmin)
+	return errors.Join(errPublic, errTransports, errAdmin)
+}
+
+// closeTransports ends what carries sessions, those that are there.
+func (g *Gateway) closeTransports(ctx context.Context) error {
+	var errs []error
+	if g.ws != nil {
+		errs = append(errs, g.ws.Close(ctx))
+	}
+	if g.sse != nil {
+		errs = append(errs, g.sse.Close(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // drain begins to hand clients over to other nodes; the node goes on serving requests.
@@ -400,8 +424,8 @@ func (g *Gateway) Close() error {
 		for i := len(g.closers) - 1; i >= 0; i-- {
 			errs = append(errs, g.closers[i]())
 		}
-		if g.ws != nil && g.publicHTTP == nil { // Run, which closes it, was never called
-			errs = append(errs, g.ws.Close(context.Background()))
+		if g.publicHTTP == nil { // Run, which closes them, was never called
+			errs = append(errs, g.closeTransports(context.Background()))
 		}
 		g.closed = errors.Join(errs...)
 	})

@@ -8,7 +8,6 @@ import (
 
 	"carillon/server/certificate"
 	"carillon/server/embedded"
-	"carillon/server/transport/ws"
 )
 
 // storeMetrics are the figures of the embedded store, read when they are asked for.
@@ -35,11 +34,11 @@ func storeMetrics(db *embedded.DB) []prometheus.Collector {
 	}
 }
 
-// transportMetrics are the figures of the WebSockets.
-func transportMetrics(t *ws.Transport) prometheus.Collector {
-	return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "ws", Name: "writes_total",
-		Help: "Writes to WebSockets, made or tried. Fewer than the frames that were sent: what waits for a client leaves together."},
-		func() float64 { return float64(t.Writes()) })
+// writesMetric is the figure of what a transport writes.
+func writesMetric(transport, what string, writes func() int64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "carillon", Subsystem: transport, Name: "writes_total",
+		Help: "Writes to " + what + ", made or tried. Fewer than the frames that were sent: what waits for a client leaves together."},
+		func() float64 { return float64(writes()) })
 }
 
 // quietLog takes what net/http has to say about clients that misbehave.

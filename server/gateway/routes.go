@@ -11,10 +11,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"carillon/server/auth"
+	"carillon/server/transport"
 )
 
-// server returns an HTTP server with deadlines on everything that a stranger could draw out. WebSockets leave it at the
-// upgrade, so its deadlines do not concern them.
+// server returns an HTTP server with deadlines on everything that a stranger could draw out. Connections that carry sessions
+// leave it when they begin, so its deadlines do not concern them.
 func (g *Gateway) server(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
@@ -30,6 +31,7 @@ func (g *Gateway) server(h http.Handler) *http.Server {
 func (g *Gateway) publicRoutes() http.Handler {
 	r := chi.NewRouter()
 	r.Handle("/connect", g.ws)
+	r.Handle("/connect/sse", g.sse)
 	r.Mount("/v1", g.center.Public())
 	if g.cfg.Dev {
 		r.Get("/", g.serveDevPage)
@@ -82,6 +84,9 @@ type ready struct {
 	Clients int               `json:"clients"`
 	Engine  string            `json:"engine"` // how connections are held
 
+	// What carries sessions here, by the names that sessions and metrics have for it.
+	Transports []transport.Kind `json:"transports"`
+
 	// What an accepted persistent message survives.
 	Durability string `json:"durability"`
 }
@@ -90,6 +95,7 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	a := ready{
 		Status: "ok", Checks: map[string]string{"store": "ok", "room": "ok"}, Version: g.cfg.Version,
 		Clients: g.room.Count(), Engine: string(g.Engine()), Durability: g.saver.Durability().String(),
+		Transports: []transport.Kind{transport.WebSocket, transport.SSE},
 	}
 	status := http.StatusOK
 	fail := func(check string, err error) {

@@ -313,6 +313,10 @@ func (r *Room) jitter(d time.Duration) time.Duration {
 	return time.Duration(r.rand.Int64N(int64(d)))
 }
 
+// Grace returns how long the room keeps a client that should have been heard: transports have the kernel wait no longer for
+// one that confirms nothing.
+func (r *Room) Grace() time.Duration { return r.cfg.Grace }
+
 // Count returns how many connections the room holds, those that have not said who they are included.
 func (r *Room) Count() int {
 	r.mu.Lock()
