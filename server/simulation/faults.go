@@ -153,6 +153,9 @@ func (w *world) heal() {
 	w.healed = true
 	w.weather = weather{}
 	w.unbound()
+	for _, r := range w.rooms {
+		r.unregistered.Store(false) // before any room starts, which would ask at once
+	}
 	if w.back != nil && w.back.db != nil {
 		w.back.disk.stall(false)
 		settle()
@@ -165,7 +168,6 @@ func (w *world) heal() {
 	}
 	w.reviveCenter()
 	for _, r := range w.rooms {
-		r.unregistered.Store(false)
 		w.reviveRoom(r)
 	}
 	for _, d := range w.devices {

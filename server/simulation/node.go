@@ -218,7 +218,7 @@ func (w *world) startCenter() error {
 		return err
 	}
 	c, err := center.New(center.Config{
-		Saver: k, Register: w.back.reg, Rooms: notifier{w}, Catalog: w.catalog, Keys: keys, IDs: &turnstile{ids: ids},
+		Saver: k, Register: w.back.reg, Rooms: notifier{w, k}, Catalog: w.catalog, Keys: keys, IDs: &turnstile{ids: ids, link: k},
 		Secret: "a secret that nobody asks for here", Rand: seeded{w.sched.lane(name + "/random")}, Clock: w.back.clock,
 	})
 	if err != nil {
@@ -362,10 +362,16 @@ func (w *world) evict(id push.RoomID, o register.Order) {
 }
 
 // notifier is push.Rooms over a network that delays, reorders and loses notifications.
-type notifier struct{ w *world }
+type notifier struct {
+	w    *world
+	link *link // of the process whose it is: a dead one notifies nobody
+}
 
 func (n notifier) Deliver(id push.RoomID, d *push.Delivery) {
 	w := n.w
+	if n.link.killed.Load() {
+		return
+	}
 	// The lane is named by what is delivered, whichever publisher is first.
 	what := d.Recall
 	if d.Message != nil {

@@ -38,9 +38,10 @@ type event struct {
 // nothing about the order of goroutines, decides what it draws. A lane is used by one goroutine at a time.
 type lane struct {
 	*rand.Rand
-	s   *schedule
-	id  uint64
-	seq uint64 // guarded by schedule.mu
+	s    *schedule
+	name string
+	id   uint64
+	seq  uint64 // guarded by schedule.mu
 }
 
 func newSchedule(seed uint64) *schedule { return &schedule{began: time.Now(), seed: seed} }
@@ -52,8 +53,11 @@ func (s *schedule) lane(name string) *lane {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name))
 	id := h.Sum64()
-	return &lane{Rand: rand.New(rand.NewPCG(s.seed, id)), s: s, id: id}
+	return &lane{Rand: rand.New(rand.NewPCG(s.seed, id)), s: s, id: id, name: name}
 }
+
+// sub is a lane of the same owner.
+func (l *lane) sub(name string) *lane { return l.s.lane(l.name + "/" + name) }
 
 // after has f happen once d has passed. f runs on the driver's goroutine and must not wait for anything but locks.
 func (l *lane) after(d time.Duration, f func()) *event {

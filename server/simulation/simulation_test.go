@@ -19,13 +19,14 @@ var (
 	seedFlag  = flag.Uint64("seed", 0, "simulate this seed alone, and print its events and its history")
 	seedsFlag = flag.Uint64("seeds", 20, "how many seeds to simulate")
 	firstFlag = flag.Uint64("first-seed", 1, "the first of them")
+	procsFlag = flag.Int("processors", 1, "processors of a world: two of them show what depends on the order within a step")
 )
 
 // TestMain gives a world one processor and no garbage collection while it lives: then a goroutine runs until it blocks, and
 // what two of them do in one step has an order too.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	runtime.GOMAXPROCS(1)
+	runtime.GOMAXPROCS(*procsFlag)
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(1 << 30)
 	os.Exit(m.Run())

@@ -152,34 +152,40 @@ func (k *link) Changes(ctx context.Context, room push.RoomID, qs []saver.ChangeQ
 }
 
 // turnstile lets publishers take ids one at a time, each in an event of its own: those who had to wait for the same block
-// to be reserved would otherwise take theirs in any order.
+// to be reserved, or for the same flush before they came here, would otherwise take theirs in any order.
 type turnstile struct {
-	ids center.IDs
+	ids  center.IDs
+	link *link // the process's
 
+	// Guarded by mu.
 	mu      sync.Mutex
-	busy    bool     // guarded by mu
-	waiting []waiter // guarded by mu
-}
-
-type waiter struct {
-	lane *lane
-	turn chan struct{}
+	busy    bool
+	waiting []chan struct{} // in the order in which they came
 }
 
 // Next takes an id.
 func (t *turnstile) Next(ctx context.Context) (push.MsgID, error) {
-	t.mu.Lock()
-	if t.busy {
-		w := waiter{laneOf(ctx), make(chan struct{})}
-		t.waiting = append(t.waiting, w)
-		t.mu.Unlock()
-		<-w.turn
-	} else {
-		t.busy = true
-		t.mu.Unlock()
-	}
+	turn := make(chan struct{})
+	laneOf(ctx).after(time.Microsecond, func() { t.come(turn) })
+	<-turn
 	defer t.pass()
-	return t.ids.Next(ctx)
+	id, err := t.ids.Next(ctx)
+	if t.link.killed.Load() {
+		return 0, errDead // whether what it waited for came about in its last moment
+	}
+	return id, err
+}
+
+// come takes the turn, or a place in the queue for it. Driver.
+func (t *turnstile) come(turn chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.busy {
+		t.waiting = append(t.waiting, turn)
+		return
+	}
+	t.busy = true
+	close(turn)
 }
 
 // pass gives the turn to the next.
@@ -190,7 +196,6 @@ func (t *turnstile) pass() {
 		t.busy = false
 		return
 	}
-	w := t.waiting[0]
+	close(t.waiting[0])
 	t.waiting = t.waiting[1:]
-	w.lane.after(time.Microsecond, func() { close(w.turn) })
 }

@@ -325,7 +325,7 @@ func (w *world) rest() {
 // noteLive notes how many live sessions each device of a user has.
 func (w *world) noteLive(p *product, u string) {
 	count := make(map[push.DeviceID]int)
-	live, _ := notifier{w}.Sessions(context.Background(), p.id, push.UserID(u))
+	live, _ := notifier{w: w}.Sessions(context.Background(), p.id, push.UserID(u))
 	for _, s := range live {
 		count[s.Device]++
 	}
