@@ -243,7 +243,9 @@ func (c *crowd) connectOne(i int) {
 	if err != nil {
 		panic(err)
 	}
-	s.sess, err = c.g.room.Accept(s, transport.Meta{Kind: transport.WebSocket, UserAgent: strings.Clone("crowd")})
+	s.sess, err = c.g.room.Accept(s, transport.Meta{
+		Kind: transport.WebSocket, Capabilities: transport.Capabilities{Duplex: true, Close: true}, UserAgent: strings.Clone("crowd"),
+	})
 	if err != nil {
 		c.ended.Add(1) // the test is over
 		s.gone = true

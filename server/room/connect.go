@@ -182,7 +182,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 	w := &wire.Welcome{
 		Version: min(version, wire.Version), Session: s.epoch, Cursor: s.cursorLocked(),
 		Own: startFrames[o.Starts[push.Own].How], Common: startFrames[o.Starts[push.Common].How],
-		HeartbeatMillis: uint32(r.cfg.Heartbeat.Milliseconds()), GraceMillis: uint32(r.cfg.Grace.Milliseconds()),
+		HeartbeatMillis: uint32(s.heartbeat().Milliseconds()), GraceMillis: s.graceMillis(),
 		FrameBytes: uint32(r.cfg.FrameBytes), FramesPerSecond: uint32(r.cfg.FramesPerSecond), Time: o.Now,
 	}
 	w.Expires = s.expires

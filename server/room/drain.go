@@ -2,14 +2,45 @@ package room
 
 import (
 	"context"
+	"time"
 
 	"carillon/server/push"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
-// Drain refuses new connections, says goodbye to every client, with a spread over which they come back, and waits until
-// all are gone or ctx ends. The room goes on serving those that are left; the end of Run cuts them.
-func (r *Room) Drain(ctx context.Context) error {
+// Goodbye is what a room that goes away tells its clients.
+type Goodbye struct {
+	Spread    time.Duration             // each is told another delay below it: 5 s
+	Addresses map[transport.Kind]string // where to come back, by transport; none: where they were
+}
+
+// goawaySpread is over how long clients come back that are sent away one by one.
+const goawaySpread = 5 * time.Second
+
+// goaway is the last frame to a client that is to come back later.
+func (r *Room) goaway(code wire.CloseCode, kind transport.Kind) *wire.Goaway {
+	g := Goodbye{Spread: goawaySpread}
+	if code == wire.CloseGoingAway {
+		g = *r.goodbye.Load()
+	}
+	delay := r.jitter(g.Spread)
+	return &wire.Goaway{
+		Code: code, Reason: code.String(), DelayMillis: uint32(delay.Milliseconds()), Address: g.Addresses[kind],
+	}
+}
+
+// Drain refuses new connections, says goodbye to every client as Config.Goodbye has it, and waits until all are gone or ctx
+// ends. The room goes on serving those that are left; the end of Run cuts them.
+func (r *Room) Drain(ctx context.Context) error { return r.DrainTo(ctx, r.cfg.Goodbye) }
+
+// DrainTo is Drain with another goodbye. Where it names no spread or no addresses, those of the configuration count.
+func (r *Room) DrainTo(ctx context.Context, g Goodbye) error {
+	def(&g.Spread, r.cfg.Goodbye.Spread)
+	if g.Addresses == nil {
+		g.Addresses = r.cfg.Goodbye.Addresses
+	}
+	r.goodbye.Store(&g)
 	r.refuseNew()
 	now := r.now()
 	for _, s := range r.snapshot() {

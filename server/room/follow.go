@@ -2,7 +2,6 @@ package room
 
 import (
 	"slices"
-	"time"
 
 	"carillon/server/clock"
 	"carillon/server/push"
@@ -48,9 +47,6 @@ const maxHeld = 32
 
 // maxPassed is how many entries may be passed over before the client is told where it stands.
 const maxPassed = 1000
-
-// goawaySpread is over how long clients that are sent away come back.
-const goawaySpread = 5 * time.Second
 
 func (f *follow) dropHeld() {
 	if f.hold != nil {

@@ -59,8 +59,11 @@ type Config struct {
 	Metrics *Metrics // NewMetrics(nil)
 
 	ConnectTimeout  time.Duration // from accept to the connect frame: 5 s
-	Heartbeat       time.Duration // interval named in welcome: 30 s
+	Heartbeat       time.Duration // interval named in welcome, less up to a tenth: 30 s
+	Heartbeats      Heartbeats    // where it is another; polls are held for 55 s
 	Grace           time.Duration // added to it before a silent client is given up: 10 s
+	Linger          time.Duration // between two polls, before their session is given up: 15 s
+	Goodbye         Goodbye       // to those who are there when the room drains
 	WriteDeadline   time.Duration // a client that took nothing for so long is cut: 10 s
 	CloseTimeout    time.Duration // patience with a peer after the closing frame: 5 s
 	HoldFor         time.Duration // a message out of turn waits so long for the one before it: 50 ms
@@ -94,6 +97,8 @@ func (c Config) withDefaults() Config {
 	def(&c.ConnectTimeout, 5*time.Second)
 	def(&c.Heartbeat, 30*time.Second)
 	def(&c.Grace, 10*time.Second)
+	def(&c.Linger, 15*time.Second)
+	def(&c.Goodbye.Spread, goawaySpread)
 	def(&c.WriteDeadline, 10*time.Second)
 	def(&c.CloseTimeout, 5*time.Second)
 	def(&c.HoldFor, 50*time.Millisecond)
@@ -129,6 +134,7 @@ type Room struct {
 	m     *Metrics
 	seed  maphash.Seed
 	began time.Time
+	beats *beats
 	wheel *wheel
 	book  *book
 	tails *tails
@@ -140,9 +146,10 @@ type Room struct {
 	workers  []*fanout
 	acks     ackBook
 
-	renewed atomic.Int64 // nanoseconds from began to the last good renewal, on the monotonic clock
-	zombie  atomic.Bool  // a Take was refused since
-	missed  atomic.Bool  // the lease was lost: what was appended meanwhile is in no log of this room
+	goodbye atomic.Pointer[Goodbye] // the one in force
+	renewed atomic.Int64            // nanoseconds from began to the last good renewal, on the monotonic clock
+	zombie  atomic.Bool             // a Take was refused since
+	missed  atomic.Bool             // the lease was lost: what was appended meanwhile is in no log of this room
 
 	unlisted bool // owned by leaseLoop: the lease was lost, and not every session is in the register again
 
@@ -162,8 +169,12 @@ func New(cfg Config) (*Room, error) {
 		return nil, errors.New("room: an id and a boot id are needed")
 	case cfg.Saver == nil || cfg.Register == nil || cfg.Tokens == nil || cfg.Policy == nil:
 		return nil, errors.New("room: a saver, a register, a token verifier and a policy are needed")
-	case cfg.Heartbeat < time.Second || cfg.QueueMessages < 1 || cfg.QueueBytes < 1 || cfg.FramesPerSecond < 1:
+	case cfg.Heartbeat < leastHeartbeat || cfg.QueueMessages < 1 || cfg.QueueBytes < 1 || cfg.FramesPerSecond < 1:
 		return nil, errors.New("room: the heartbeat is at least a second, and limits are above zero")
+	}
+	beats, err := cfg.Heartbeats.compile(cfg.Heartbeat)
+	if err != nil {
+		return nil, err
 	}
 	r := &Room{
 		cfg:      cfg,
@@ -171,6 +182,7 @@ func New(cfg Config) (*Room, error) {
 		m:        cfg.Metrics,
 		seed:     maphash.MakeSeed(),
 		began:    cfg.Clock.Now(),
+		beats:    beats,
 		book:     newBook(),
 		joined:   make(chan struct{}),
 		openings: newMailbox[opening](),
@@ -179,6 +191,7 @@ func New(cfg Config) (*Room, error) {
 		emptied:  make(chan struct{}),
 		rand:     cfg.Rand,
 	}
+	r.goodbye.Store(&r.cfg.Goodbye)
 	r.tails = newTails(cfg.TailEntries)
 	r.wheel = newWheel(cfg.Clock.Now(), wheelTick, (*session).tick)
 	for i := range cfg.Deliverers {
@@ -247,7 +260,7 @@ func (r *Room) wheelLoop(ctx context.Context) {
 
 // Accept makes the session of a connection. See transport.Acceptor.
 func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session, error) {
-	s := &session{room: r, conn: c, kind: numberOf(meta.Kind), bookIndex: -1}
+	s := &session{room: r, conn: c, kind: numberOf(meta.Kind), manner: mannerOf(meta.Capabilities), bookIndex: -1}
 	now := r.now()
 	s.heard, s.progress = now, now
 	s.deadline = now.add(r.cfg.ConnectTimeout)

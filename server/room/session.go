@@ -39,9 +39,10 @@ const (
 // it is idle. A test of package gateway holds the sum.
 type session struct {
 	// Static after construction.
-	room *Room
-	conn transport.Conn
-	kind kindNumber
+	room   *Room
+	conn   transport.Conn
+	kind   kindNumber
+	manner manner
 
 	noted [2]bool    // in room.acks; guarded by room.acks.mu
 	index int32      // in room.sessions; guarded by room.mu
@@ -50,6 +51,10 @@ type session struct {
 	// Guarded by the bookShard's mu.
 	nextOfUser *session
 	bookIndex  int32
+
+	// Guarded by mu, and here because there is room.
+	gave bool   // the last poll was answered with something
+	held uint16 // the poll that waits is held for so many milliseconds since heard; 0: none waits
 
 	// Set once, under mu, before the session enters the book; static after that.
 	names     string // user and device, one behind the other, perhaps the token id, and the class
@@ -77,7 +82,7 @@ type session struct {
 	since    push.MilliTime
 	expires  push.MilliTime // of the token; zero: never
 	deadline moment         // of greeting, opening_ and ending; while open, when the wheel looks next
-	heard    moment         // last sign of life
+	heard    moment         // last sign of life; of polls: the last one came, or was over
 	progress moment         // last time it took, or was first asked to
 	budget   bucket         // frames the client may still send
 
@@ -138,7 +143,7 @@ func (b *bucket) spend(now moment, rate int) bool {
 func (s *session) Receive(f wire.Frame) {
 	now := s.room.now()
 	s.mu.Lock()
-	s.heard = now
+	s.hearLocked(now)
 	if s.state == closed {
 		s.mu.Unlock()
 		return
@@ -147,7 +152,8 @@ func (s *session) Receive(f wire.Frame) {
 		s.endAndUnlock(now, wire.CloseFlood, "more frames a second than welcome allowed")
 		return
 	}
-	if s.state == greeting {
+	switch s.state {
+	case greeting:
 		c, ok := f.(*wire.Connect)
 		if !ok {
 			s.endAndUnlock(now, wire.CloseProtocol, "the first frame is connect")
@@ -156,12 +162,22 @@ func (s *session) Receive(f wire.Frame) {
 		s.state, s.deadline = opening_, now.add(openTimeout)
 		s.mu.Unlock()
 		s.room.openings.put(opening{s: s, connect: c})
-		return
-	}
-	if s.state == opening_ {
+	case opening_:
 		s.endAndUnlock(now, wire.CloseProtocol, "a client waits for welcome before it sends more")
-		return
+	default:
+		s.handleAndUnlock(now, f)
 	}
+}
+
+// hearLocked notes a sign of life. A session of polls counts from them alone.
+func (s *session) hearLocked(now moment) {
+	if s.manner != polls {
+		s.heard = now
+	}
+}
+
+// handleAndUnlock does what a frame asks for that came after welcome, in whatever way.
+func (s *session) handleAndUnlock(now moment, f wire.Frame) {
 	switch f := f.(type) {
 	case *wire.Ack:
 		s.ackLocked(f)
@@ -205,7 +221,7 @@ func (s *session) pongLocked() {
 func (s *session) Alive() {
 	now := s.room.now()
 	s.mu.Lock()
-	s.heard = now
+	s.hearLocked(now)
 	s.mu.Unlock()
 }
 
@@ -218,7 +234,7 @@ func (s *session) Refuse(err error) {
 	}
 	s.room.m.refused(code)
 	s.mu.Lock()
-	s.heard = now
+	s.hearLocked(now)
 	if s.state >= ending {
 		s.mu.Unlock()
 		return
@@ -252,7 +268,7 @@ func (s *session) Take(b *transport.Batch) bool {
 		s.woken = asleep // the next good renewal wakes it again
 		return false
 	}
-	s.progress = now
+	s.progress, s.gave = now, true
 	s.queue.take(b)
 	s.woken = taken // a rest goes with the bulk share, so what is urgent asks again
 	s.watchLocked(now)
@@ -333,19 +349,16 @@ func (s *session) endByAndUnlock(now moment, code wire.CloseCode, detail string,
 		s.mu.Unlock()
 		return
 	}
-	patience := s.room.cfg.CloseTimeout
 	switch {
 	case code == wire.CloseKicked || code == wire.CloseRevoked:
 		// Nothing more is for it. What waited stays in its slots, so a cursor that stands behind it would pass over it.
 		s.queue.drop()
-		patience = min(patience, kickedTimeout)
 	case s.state == open:
 		s.queue.push(wire.Out{Frame: &wire.Cursor{Cursor: s.cursorLocked(), Reason: wire.CursorGoodbye}})
 	}
 	switch {
 	case code == wire.CloseGoingAway || code == wire.CloseOverloaded || code == wire.CloseInternal:
-		delay := s.room.jitter(goawaySpread)
-		s.queue.push(wire.Out{Frame: &wire.Goaway{Code: code, Reason: code.String(), DelayMillis: uint32(delay.Milliseconds())}})
+		s.queue.push(wire.Out{Frame: s.room.goaway(code, s.kind.name())})
 	case code.Duty() != wire.ComeBack:
 		k := &wire.Kick{Code: code, Reason: code.String(), Detail: detail}
 		if by.Device != "" {
@@ -354,7 +367,7 @@ func (s *session) endByAndUnlock(now moment, code wire.CloseCode, detail string,
 		s.queue.push(wire.Out{Frame: k})
 	}
 	s.state, s.code = ending, code
-	s.deadline = now.add(patience)
+	s.deadline = now.add(s.patienceLocked(code))
 	s.room.wheel.arm(s, s.deadline)
 	s.mu.Unlock()
 	s.conn.Close(code)
@@ -372,7 +385,7 @@ func (s *session) cut(code wire.CloseCode) {
 
 // tick judges the session's deadlines and arms the wheel for the next one. It runs on the wheel.
 func (s *session) tick(at time.Time) {
-	cfg, now, wall := &s.room.cfg, s.room.moment(at), push.Milli(at)
+	now, wall := s.room.moment(at), push.Milli(at)
 	s.mu.Lock()
 	switch s.state {
 	case closed:
@@ -382,31 +395,38 @@ func (s *session) tick(at time.Time) {
 		s.tickDeadline(now)
 		return
 	}
-	// A transport that has a million others to write to is no slow client: see forBulk.
-	if s.woken > forBulk && now >= s.progress.add(cfg.WriteDeadline) && !s.room.zombie.Load() {
+	if at, counts := s.slowAtLocked(); counts && now >= at && !s.room.zombie.Load() {
 		s.mu.Unlock()
 		s.cut(wire.CloseSlow)
 		return
 	}
-	silence := s.heard.add(cfg.Heartbeat + cfg.Grace)
-	if now >= silence {
+	due := now >= s.dueLocked()
+	switch {
+	case due && s.manner == duplex:
 		s.endAndUnlock(now, wire.CloseSilent, "")
-		return
-	}
-	if s.expires != 0 && wall >= s.expires {
+	case due && s.manner == polls && s.held == 0:
+		s.mu.Unlock()
+		s.cut(wire.CloseLost)
+	case s.expires != 0 && wall >= s.expires:
 		s.endAndUnlock(now, wire.CloseTokenExpired, "the token of this session ran out")
-		return
+	case due && s.queue.empty():
+		s.queue.push(wire.Out{Frame: ping})
+		s.lookLocked(now, wall)
+		s.wakeAndUnlock(now, transport.Direct)
+	default:
+		s.lookLocked(now, wall)
+		s.mu.Unlock()
 	}
-	s.lookLocked(now, wall)
-	s.mu.Unlock()
 }
 
-// lookLocked arms the wheel of an open session for the next moment at which it may have to end.
+// lookLocked arms the wheel of an open session for the next moment at which it may have to do something or to end.
 func (s *session) lookLocked(now moment, wall push.MilliTime) {
-	cfg := &s.room.cfg
-	next := s.heard.add(cfg.Heartbeat + cfg.Grace)
-	if s.woken > forBulk {
-		next = min(next, s.progress.add(cfg.WriteDeadline))
+	next := s.dueLocked()
+	if next <= now { // something is on its way already
+		next = now.add(s.heartbeat())
+	}
+	if at, counts := s.slowAtLocked(); counts {
+		next = min(next, at)
 	}
 	if s.expires != 0 {
 		next = min(next, now.add(s.expires.Time().Sub(wall.Time())))
@@ -415,12 +435,15 @@ func (s *session) lookLocked(now moment, wall push.MilliTime) {
 	s.room.wheel.arm(s, next)
 }
 
-// watchLocked has the wheel look at an open session once the client should have taken what is on its way to it. A session
-// that is watched already is left alone: the wheel is not armed at every message, and not at all while nothing is sent.
-func (s *session) watchLocked(now moment) {
-	if next := now.add(s.room.cfg.WriteDeadline); s.state == open && s.deadline > next {
-		s.deadline = next
-		s.room.wheel.arm(s, next)
+// watchLocked has the wheel look at an open session once the client should have taken what is on its way to it.
+func (s *session) watchLocked(now moment) { s.soonerLocked(now.add(s.room.cfg.WriteDeadline)) }
+
+// soonerLocked has the wheel look at an open session at a moment, if it would not before. One that is watched already is left
+// alone: the wheel is not armed at every message, and not at all while nothing is sent.
+func (s *session) soonerLocked(at moment) {
+	if s.state == open && s.deadline > at {
+		s.deadline = at
+		s.room.wheel.arm(s, at)
 	}
 }
 

@@ -74,16 +74,18 @@ func inWorld(t *testing.T, rooms []push.RoomID, tune func(*world, *Config), f fu
 		for i, id := range rooms {
 			w.start(id, push.BootID(i+1), tune)
 		}
+		defer func() { // also when f fails: with rooms that run, virtual time has no end
+			for _, stop := range slices.Backward(w.stop) {
+				stop()
+			}
+			if err := w.reg.Close(); err != nil {
+				t.Error(err)
+			}
+			if err := mem.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
 		f(w)
-		for _, stop := range slices.Backward(w.stop) {
-			stop()
-		}
-		if err := w.reg.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := mem.Close(); err != nil {
-			t.Error(err)
-		}
 	})
 }
 
@@ -339,13 +341,17 @@ func (w *world) recall(id push.MsgID) {
 
 // device is a client: a transport and a peer in one. It keeps what it was sent, and its cursor as a real client would.
 type device struct {
-	w     *world
-	sess  transport.Session
-	room  *Room
-	wakes chan struct{}
+	w        *world
+	kind     transport.Kind
+	sess     transport.Session
+	room     *Room
+	wakes    chan struct{}
+	answered chan struct{} // of polls: holds a token after an answer
 
 	mu     sync.Mutex
 	frozen bool
+	dark   bool // the peer is gone and has not said so: what is written arrives nowhere
+	waits  bool // a poll does
 	code   wire.CloseCode
 	closed wire.CloseCode
 	cut    bool
@@ -365,10 +371,37 @@ func (w *world) connect(room push.RoomID, token, cursor string) *device {
 	return d
 }
 
+// capabilities are those of the transports that devices play.
+var capabilities = map[transport.Kind]transport.Capabilities{
+	transport.WebSocket: {Encoding: wire.JSON, Duplex: true, Close: true},
+	transport.TCP:       {Encoding: wire.Binary, Duplex: true},
+	transport.SSE:       {Encoding: wire.JSON},
+	transport.LongPoll:  {Encoding: wire.JSON, Polls: true},
+}
+
 func (w *world) dial(room push.RoomID) *device {
 	w.t.Helper()
-	d := &device{w: w, room: w.rooms[room], wakes: make(chan struct{}, 1), done: make(chan struct{})}
-	s, err := d.room.Accept(d, transport.Meta{Kind: transport.WebSocket, Capabilities: transport.Capabilities{Duplex: true, Close: true}})
+	return w.dialOver(transport.WebSocket, room)
+}
+
+// connectOver is connect over another transport. What polls is left to poll by itself.
+func (w *world) connectOver(kind transport.Kind, room push.RoomID, token, cursor string) *device {
+	w.t.Helper()
+	d := w.dialOver(kind, room)
+	d.send(&wire.Connect{Version: wire.Version, Token: token, Cursor: cursor})
+	if kind == transport.LongPoll {
+		go d.keepPolling()
+	}
+	synctest.Wait()
+	return d
+}
+
+func (w *world) dialOver(kind transport.Kind, room push.RoomID) *device {
+	w.t.Helper()
+	d := &device{
+		w: w, kind: kind, room: w.rooms[room], wakes: make(chan struct{}, 1), answered: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+	s, err := d.room.Accept(d, transport.Meta{Kind: kind, Capabilities: capabilities[kind]})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -410,19 +443,21 @@ func (d *device) pump() {
 	defer close(d.done)
 	b := &transport.Batch{MaxOuts: 16, MaxSize: 64 << 10}
 	for range d.wakes {
-		d.mu.Lock()
-		frozen := d.frozen
-		d.mu.Unlock()
-		for !frozen {
+		gave := false
+		for d.writable() {
 			b.Reset()
 			if !d.sess.Take(b) {
 				break
 			}
+			gave = true
 			d.note(b)
 		}
 		d.mu.Lock()
-		over := d.cut || d.code != 0 && !frozen
+		over := d.cut || d.code != 0 && !d.frozen && (d.kind != transport.LongPoll || d.waits)
 		code := d.code
+		if gave {
+			d.waits = false
+		}
 		d.mu.Unlock()
 		if over {
 			d.sess.Closed(code)
@@ -431,13 +466,92 @@ func (d *device) pump() {
 			d.mu.Unlock()
 			return
 		}
+		if gave && d.kind == transport.LongPoll {
+			d.sess.(transport.PollSession).PollOver()
+			d.answered <- struct{}{}
+		}
 	}
+}
+
+// writable reports whether the transport may take something.
+func (d *device) writable() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.frozen && (d.kind != transport.LongPoll || d.waits)
+}
+
+// poll has a poll arrive, which acknowledges what the device has.
+func (d *device) poll(wait time.Duration) {
+	d.mu.Lock()
+	cursor := d.cursor
+	d.waits = true
+	d.mu.Unlock()
+	d.sess.(transport.PollSession).Poll(cursor, wait)
+	d.signal()
+}
+
+// keepPolling polls again and again, a moment after each answer, as long as the device lives.
+func (d *device) keepPolling() {
+	for {
+		d.poll(time.Minute)
+		select {
+		case <-d.answered:
+		case <-d.done:
+			return
+		}
+		d.mu.Lock()
+		dark := d.dark
+		d.mu.Unlock()
+		if dark {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-d.done:
+			return
+		}
+	}
+}
+
+// answer waits until a poll is answered.
+func (d *device) answer() {
+	d.w.t.Helper()
+	d.await(d.answered, "no answer comes")
+}
+
+// gone waits until the connection is.
+func (d *device) gone() {
+	d.w.t.Helper()
+	d.await(d.done, "the session does not end")
+}
+
+func (d *device) await(c <-chan struct{}, what string) {
+	d.w.t.Helper()
+	select {
+	case <-c:
+	case <-time.After(time.Hour):
+		d.w.t.Fatalf("%s: %s", d.kind, what)
+	}
+}
+
+// goDark has the peer vanish without a word. Writes succeed, since the kernel takes them. Where the session hears nothing of
+// its client, the kernel tells in the end that nobody acknowledged them.
+func (d *device) goDark() {
+	d.mu.Lock()
+	d.dark = true
+	d.mu.Unlock()
 }
 
 func (d *device) note(b *transport.Batch) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.writes++
+	if d.dark {
+		if d.kind == transport.SSE { // as TCP_USER_TIMEOUT has it
+			time.AfterFunc(d.room.cfg.Grace, func() { d.Cut(wire.CloseLost) })
+		}
+		return
+	}
 	for i := range b.Outs {
 		f, err := wire.DecodeServer(wire.JSON, wire.AppendOut(nil, wire.JSON, &b.Outs[i]))
 		if err != nil {
