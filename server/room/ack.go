@@ -104,8 +104,10 @@ func (r *Room) ackLoop(ctx context.Context) {
 		r.leaveAll(ctx, gone)
 		if ownDue || commonDue {
 			r.writeAcks(ctx, r.acks.collect(commonDue))
+			r.writeLooseAcks(ctx)
 		}
 		if r.leavings.isClosed() {
+			r.writeLooseAcks(ctx)
 			return
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/wire"
 )
@@ -18,7 +19,8 @@ const (
 	dropInboxFull dropReason = "inbox_full" // a notification; what is persistent comes with the next sweep
 )
 
-// Metrics are a room's counters. Labels come from fixed sets, never from what a client sent.
+// Metrics are a room's counters. Labels come from fixed sets, never from what a client sent. Products are such a set: there
+// are as many as operators made.
 type Metrics struct {
 	sessions   *prometheus.GaugeVec
 	connects   *prometheus.HistogramVec
@@ -33,6 +35,7 @@ type Metrics struct {
 	repairs    *prometheus.CounterVec
 	failures   *prometheus.CounterVec
 	lostBodies prometheus.Counter
+	posts      *prometheus.CounterVec
 	events     *prometheus.CounterVec
 }
 
@@ -61,11 +64,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		repairs:    counter("repairs_total", "Slots read because a notification was late, lost or did not fit.", "cause"),
 		failures:   counter("store_failures_total", "Calls to store or register that failed.", "call"),
 		lostBodies: one("lost_bodies_total", "Entries found without their body. Anything but zero is a fault."),
-		events:     counter("events_total", "Events that clients reported.", "event"),
+		posts:      counter("posts_total", "Frames that clients sent beside their session, by who took them.", "to"),
+		events:     counter("events_total", "Events that clients reported.", "product", "event"),
 	}
 	if reg != nil {
 		reg.MustRegister(m.sessions, m.connects, m.accepts, m.closes, m.refusals, m.frames, m.batches, m.drops, m.gaps, m.reads,
-			m.repairs, m.failures, m.lostBodies, m.events)
+			m.repairs, m.failures, m.lostBodies, m.posts, m.events)
 	}
 	return m
 }
@@ -109,10 +113,9 @@ func (m *Metrics) outOfTurn()             { m.repairs.WithLabelValues("out_of_tu
 func (m *Metrics) lagged()                { m.repairs.WithLabelValues("queue_full").Inc() }
 func (m *Metrics) failed(call string)     { m.failures.WithLabelValues(call).Inc() }
 func (m *Metrics) lost()                  { m.lostBodies.Inc() }
-func (m *Metrics) event(e wire.EventKind) {
-	name := "displayed"
-	if e == wire.Clicked {
-		name = "clicked"
-	}
-	m.events.WithLabelValues(name).Inc()
+
+func (m *Metrics) posted(to string, n int) { m.posts.WithLabelValues(to).Add(float64(n)) }
+
+func (m *Metrics) event(p push.ProductID, e wire.EventKind) {
+	m.events.WithLabelValues(string(p), e.String()).Inc()
 }

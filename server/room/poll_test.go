@@ -182,3 +182,20 @@ func TestPoll_AClientThatIsKickedBetweenTwoHearsOfItAtItsNext(t *testing.T) {
 		}
 	})
 }
+
+// What a client sends beside its polls says nothing of them.
+func TestPoll_FramesBesideItDoNotProlongTheSession(t *testing.T) {
+	inPolls(t, func(w *world, d *device) {
+		began := time.Now()
+		for range 3 {
+			time.Sleep(7 * time.Second)
+			if err := d.room.Post(w.ctx, "alice/phone/android", []wire.Frame{&wire.Ping{}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.gone()
+		if took := time.Since(began); took > 21*time.Second || d.closedWith() != wire.CloseLost {
+			t.Errorf("gone after %v with %v, want lost after the linger of 15 s", took, d.closedWith())
+		}
+	})
+}

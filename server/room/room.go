@@ -50,6 +50,9 @@ type Config struct {
 	Tokens   Tokens
 	// Policy returns the policy of a product. It is asked at every connect, so it answers from memory.
 	Policy func(ctx context.Context, p push.ProductID) (Policy, error)
+	// Events is told what clients report of messages, one call for each, by several goroutines at once. It must not block. It
+	// may be nil: they are counted all the same.
+	Events func(Event)
 	// Evict gives an order to another room at once. It may be nil or fail: the order comes with that room's next renewal too.
 	Evict func(room push.RoomID, o register.Order)
 
@@ -74,6 +77,7 @@ type Config struct {
 	QueueBytes      int           // 256 KiB a session
 	FrameBytes      int           // largest client frame, told in welcome: 16 KiB
 	FramesPerSecond int           // of a client: 20
+	Posts           int           // frames beside sessions, calls of Post in progress at once: 256
 	Openers         int           // connects in progress at once: 256, so that many share a flush of the store
 	Readers         int           // slot reads in progress at once: 4
 	ReadBatch       int           // slots in one of them: 16
@@ -109,6 +113,7 @@ func (c Config) withDefaults() Config {
 	def(&c.QueueBytes, 256<<10)
 	def(&c.FrameBytes, 16<<10)
 	def(&c.FramesPerSecond, 20)
+	def(&c.Posts, 256)
 	def(&c.Openers, 256)
 	def(&c.Readers, 4)
 	def(&c.ReadBatch, 16)
@@ -145,6 +150,8 @@ type Room struct {
 	leavings *mailbox[leaving] // sessions that ended
 	workers  []*fanout
 	acks     ackBook
+	loose    looseAcks
+	posting  chan struct{} // holds a token for each call of Post; never closed
 
 	goodbye atomic.Pointer[Goodbye] // the one in force
 	renewed atomic.Int64            // nanoseconds from began to the last good renewal, on the monotonic clock
@@ -183,6 +190,7 @@ func New(cfg Config) (*Room, error) {
 		seed:     maphash.MakeSeed(),
 		began:    cfg.Clock.Now(),
 		beats:    beats,
+		posting:  make(chan struct{}, cfg.Posts),
 		book:     newBook(),
 		joined:   make(chan struct{}),
 		openings: newMailbox[opening](),

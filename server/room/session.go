@@ -187,7 +187,8 @@ func (s *session) handleAndUnlock(now moment, f wire.Frame) {
 		}
 	case *wire.Pong:
 	case *wire.Event:
-		s.room.m.event(f.Event)
+		s.eventAndUnlock(f)
+		return
 	case *wire.Refresh:
 		switch {
 		case s.state != open:
