@@ -266,6 +266,9 @@ func asError(err error) *push.Error {
 
 // refresh takes a new token for a live session: it has to speak for the same device.
 func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
+	// As long as a connect has: the session's deadline does not watch over a refresh, and another waits for this one.
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
 	id, err := r.cfg.Tokens.Verify(ctx, f.Token)
 	if err == nil && (register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}) != s.key() {
 		err = push.Errorf(push.KindUnauthenticated, "token_refused", "the new token speaks for another device")

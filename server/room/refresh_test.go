@@ -2,6 +2,8 @@ package room
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"carillon/server/wire"
 )
@@ -29,4 +31,28 @@ func TestSession_OneRefreshWaitsAtATime(t *testing.T) {
 	if n := len(st.room.openings.poll(openings[:0])); n != 1 {
 		t.Errorf("%d refreshes wait after the first was judged, want 1", n)
 	}
+}
+
+func TestSession_ARefreshThatIsNotJudgedInTimeMakesRoomForAnother(t *testing.T) {
+	var wait chan struct{}
+	tune := func(_ *world, c *Config) {
+		wait = make(chan struct{}, 1)
+		wait <- struct{}{} // for the connect
+		c.Tokens, c.Heartbeat = slowTokens{wait: wait}, time.Hour
+	}
+	inWorld(t, oneRoom, tune, func(w *world) {
+		d := w.connect("r1", "alice/phone/android", "")
+		d.send(&wire.Refresh{Token: "alice/phone/android/2h"})
+		time.Sleep(openTimeout + time.Second)
+		synctest.Wait()
+		if es := framesOf[*wire.Error](d); len(es) != 1 || es[0].Code != "try_again" {
+			t.Errorf("got errors %+v, want try_again", es)
+		}
+		wait <- struct{}{}
+		d.send(&wire.Refresh{Token: "alice/phone/android/2h"})
+		synctest.Wait()
+		if fs := framesOf[*wire.Refresh](d); len(fs) != 1 {
+			t.Errorf("%d tokens were confirmed, want the second", len(fs))
+		}
+	})
 }
