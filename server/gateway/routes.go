@@ -12,6 +12,7 @@ import (
 
 	"carillon/server/auth"
 	"carillon/server/transport"
+	"carillon/server/transport/web"
 )
 
 // server returns an HTTP server with deadlines on everything that a stranger could draw out. Connections that carry sessions
@@ -32,6 +33,7 @@ func (g *Gateway) publicRoutes() http.Handler {
 	r := chi.NewRouter()
 	r.Handle("/connect", g.ws)
 	r.Handle("/connect/sse", g.sse)
+	r.Handle("/connect/frames", web.NewFrames(g.room, g.cfg.Room.FrameBytes))
 	r.Mount("/v1", g.center.Public())
 	if g.cfg.Dev {
 		r.Get("/", g.serveDevPage)
