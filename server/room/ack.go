@@ -75,7 +75,10 @@ func (b *ackBook) takeLocked(k push.SlotKind) []*session {
 }
 
 // leaving is a session that ended.
-type leaving struct{ s *session }
+type leaving struct {
+	s     *session
+	again bool // all but the register was told before
+}
 
 const maxAcks = 512 // acknowledgements in one call
 
@@ -102,6 +105,9 @@ func (r *Room) ackLoop(ctx context.Context) {
 		ownDue = took(own.C) || ownDue
 		commonDue = took(common.C) || commonDue
 		r.leaveAll(ctx, gone)
+		if ownDue {
+			r.removeStrays(ctx)
+		}
 		if ownDue || commonDue {
 			r.writeAcks(ctx, r.acks.collect(commonDue))
 			r.writeLooseAcks(ctx)
@@ -212,6 +218,7 @@ func (s *session) ackDeferred() {
 func (r *Room) leave(ctx context.Context, gone []leaving) {
 	now := push.Milli(r.cfg.Clock.Now())
 	acks := make([]saver.Ack, 0, len(gone))
+	var err error // of the register
 	for _, l := range gone {
 		l.s.mu.Lock()
 		epoch, since := l.s.epoch, l.s.since
@@ -219,12 +226,18 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 		if epoch == 0 {
 			continue // not registered yet; comes again once it is
 		}
-		rctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		if _, err := r.cfg.Register.Remove(rctx, l.s.key(), epoch, r.cfg.Boot); err != nil {
-			r.m.failed("remove")
-			r.log.Warn("leaving the register failed; the lease will end it", "err", err)
+		out := stray{l.s.key(), epoch}
+		if err == nil { // otherwise the others are not made to wait for the same
+			if err = r.remove(ctx, out); err != nil {
+				r.log.Warn("leaving the register failed; trying again", "err", err)
+			}
 		}
-		cancel()
+		if err != nil {
+			r.strays = append(r.strays, out)
+		}
+		if l.again {
+			continue
+		}
 		a, _ := l.s.takeAck()
 		a.Seen, a.Online = true, max(0, now.Time().Sub(since.Time()))
 		acks = append(acks, a)

@@ -138,7 +138,18 @@ func (r *Room) insertAnew(ctx context.Context, s *session, rec register.Session)
 	for _, old := range ins.Replaced {
 		r.evict(old.Room, register.Order{Key: old.Key, Epoch: old.Epoch, By: ins.Session})
 	}
+	s.leaveIfClosed()
 	return nil
+}
+
+// leaveIfClosed has a session leave the register that ended while it was put there: what its end took out was not in yet.
+func (s *session) leaveIfClosed() {
+	s.mu.Lock()
+	gone := s.state == closed
+	s.mu.Unlock()
+	if gone {
+		s.room.leavings.put(leaving{s: s, again: true})
+	}
 }
 
 // record is the session as the register knows it; false while it has no epoch or once it ends.

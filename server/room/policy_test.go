@@ -1,6 +1,7 @@
 package room
 
 import (
+	"context"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -149,6 +150,70 @@ func TestRoom_ClassOfADeviceReachesRegisterListsAndFilters(t *testing.T) {
 		synctest.Wait()
 		phone.want(id)
 		desk.want()
+	})
+}
+
+// forgetful is a register that cannot be told of ends while it is off.
+type forgetful struct {
+	register.Register
+	off *atomic.Bool
+}
+
+func (f forgetful) Remove(ctx context.Context, k register.Key, e push.SessionEpoch, b push.BootID) (bool, error) {
+	if f.off.Load() {
+		return false, &push.Error{Kind: push.KindUnavailable, Code: "register_unavailable"}
+	}
+	return f.Register.Remove(ctx, k, e, b)
+}
+
+func TestRoom_PlaceOfASessionWhoseEndCouldNotBeToldIsFreeOnceItCan(t *testing.T) {
+	var off atomic.Bool
+	tune := func(w *world, c *Config) { c.Register = forgetful{w.reg, &off} }
+	inWorld(t, oneRoom, tune, func(w *world) {
+		w.bound(push.SessionRule{Scope: push.PerAccount, Max: 1, OnExcess: push.RejectNew})
+		off.Store(true)
+		for _, user := range []string{"alice", "bob", "cathy"} {
+			w.connect("r1", user+"/phone/android", "").leave()
+		}
+		w.connect("r1", "alice/web/web", "").wantKick(wire.ClosePolicy, "", "", "at most 1")
+		off.Store(false)
+		w.settle()
+		w.wantOpen(w.connect("r1", "alice/web/web", ""), w.connect("r1", "bob/web/web", ""))
+	})
+}
+
+// breaking breaks a connection while its session is being put back into the register.
+type breaking struct {
+	flaky
+	do func()
+}
+
+func (b breaking) Insert(ctx context.Context, s register.Session, l []push.SessionLimit) (register.Inserted, error) {
+	if s.Epoch != 0 {
+		b.do()
+	}
+	return b.flaky.Insert(ctx, s, l)
+}
+
+func TestRoom_SessionThatEndsWhileItIsPutBackHoldsNoPlace(t *testing.T) {
+	var off atomic.Bool
+	var phone *device
+	tune := func(w *world, c *Config) {
+		c.Heartbeat = time.Minute
+		c.Register = breaking{flaky{w.reg, off.Load}, func() {
+			phone.Cut(wire.CloseLost)
+			<-phone.done
+			time.Sleep(time.Second) // its end was told to the register, which has nothing to take out yet
+		}}
+	}
+	inWorld(t, oneRoom, tune, func(w *world) {
+		w.bound(push.SessionRule{Scope: push.PerAccount, Max: 1, OnExcess: push.RejectNew})
+		phone = w.connect("r1", "alice/phone/android", "")
+		off.Store(true)
+		time.Sleep(register.LeaseTTL + time.Second)
+		off.Store(false)
+		time.Sleep(4 * time.Second)
+		w.wantOpen(w.connect("r1", "alice/web/web", ""))
 	})
 }
 

@@ -158,7 +158,8 @@ type Room struct {
 	zombie  atomic.Bool             // a Take was refused since
 	missed  atomic.Bool             // the lease was lost: what was appended meanwhile is in no log of this room
 
-	unlisted bool // owned by leaseLoop: the lease was lost, and not every session is in the register again
+	unlisted bool    // owned by leaseLoop: the lease was lost, and not every session is in the register again
+	strays   []stray // owned by ackLoop
 
 	// Guarded by mu.
 	mu       sync.Mutex

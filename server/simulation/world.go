@@ -322,12 +322,25 @@ func (w *world) rest() {
 	}
 }
 
-// noteLive notes how many live sessions each device of a user has.
+// noteLive notes how many live sessions each device of a user has, and looks whether the register has one that nobody holds:
+// such a session would be in the way of others for as long as its room lives.
 func (w *world) noteLive(p *product, u string) {
 	count := make(map[push.DeviceID]int)
 	live, _ := notifier{w: w}.Sessions(context.Background(), p.id, push.UserID(u))
+	held := make(map[push.SessionEpoch]bool)
 	for _, s := range live {
 		count[s.Device]++
+		held[s.Epoch] = true
+	}
+	registered, err := w.back.reg.Lookup(context.Background(), p.id, []push.UserID{push.UserID(u)})
+	if err != nil {
+		w.fault("looking up %s at rest: %v", u, err)
+		return
+	}
+	for _, s := range registered[0] {
+		if !held[s.Epoch] {
+			w.fault("the register has a session of %s/%s/%s in %s that nobody holds", p.id, u, s.Device, s.Room)
+		}
 	}
 	for _, d := range w.devices {
 		if d.p == p && d.id.User == u {
