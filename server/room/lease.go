@@ -82,14 +82,20 @@ func (r *Room) renew(ctx context.Context) {
 	for _, o := range orders {
 		r.Evict(o)
 	}
+	var out []outcast
 	if r.unlisted { // also after an attempt that took the lease and failed at one of the sessions
-		if err := r.rejoin(ctx); err != nil {
+		if out, err = r.rejoin(ctx); err != nil {
 			r.log.Warn("joining again failed", "err", err)
 			return
 		}
 		r.unlisted = false
 	}
 	r.noteRenewed()
+	for _, o := range out { // not before the room may write, or they would not be told why
+		now := r.now()
+		o.s.mu.Lock()
+		o.s.endAndUnlock(now, o.code, o.detail)
+	}
 	if r.zombie.Swap(false) {
 		now := r.now()
 		for _, s := range r.snapshot() { // those whose Take was refused
@@ -99,39 +105,44 @@ func (r *Room) renew(ctx context.Context) {
 	}
 }
 
-// rejoin takes the lease anew and inserts every session again, under the epoch it has.
-func (r *Room) rejoin(ctx context.Context) error {
+// outcast is a session that could not be put back into the register.
+type outcast struct {
+	s      *session
+	code   wire.CloseCode
+	detail string
+}
+
+// rejoin takes the lease anew and inserts every session again, under the epoch it has. It returns those for which others that
+// came meanwhile left no place.
+func (r *Room) rejoin(ctx context.Context) (out []outcast, err error) {
 	if err := r.cfg.Register.Join(ctx, r.self()); err != nil {
-		return err
+		return nil, err
 	}
 	for _, s := range r.snapshot() {
 		rec, ok := s.record()
 		if !ok {
 			continue
 		}
-		if err := r.insertAnew(ctx, s, rec); err != nil {
-			return err
+		err := r.insertAnew(ctx, s, rec)
+		if e := asError(err); e != nil && e.Kind == push.KindConflict && e.Code != "lease_lost" {
+			code, detail := closeFor(err)
+			out = append(out, outcast{s, code, detail})
+		} else if err != nil {
+			return nil, err
 		}
 	}
 	// Publishers found none of these sessions while there was no lease. From here on they do; what came before, heads tell.
 	r.missed.Store(!planted.Is(planted.LeaseForgotten))
-	return nil
+	return out, nil
 }
 
-// insertAnew puts one session back, or ends it if others came meanwhile that leave it no place.
+// insertAnew puts one session back.
 func (r *Room) insertAnew(ctx context.Context, s *session, rec register.Session) error {
 	policy, err := r.cfg.Policy(ctx, rec.Product)
 	if err != nil {
 		return err
 	}
 	ins, err := r.cfg.Register.Insert(ctx, rec, policy.Sessions.LimitsOf(rec.Platform))
-	if e := asError(err); e != nil && e.Kind == push.KindConflict && e.Code != "lease_lost" {
-		code, detail := closeFor(err)
-		now := r.now()
-		s.mu.Lock()
-		s.endAndUnlock(now, code, detail)
-		return nil
-	}
 	if err != nil {
 		return err
 	}
