@@ -19,6 +19,7 @@ import (
 	"carillon/server/auth"
 	"carillon/server/client"
 	"carillon/server/push"
+	"carillon/server/transport/ws"
 	"carillon/server/wire"
 )
 
@@ -39,7 +40,7 @@ func (n *node) sse(token, query string, headers ...string) *stream {
 	n.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	n.t.Cleanup(stop)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, urlOf(n.PublicAddr())+"/connect/sse?"+query, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.PublicURL()+"/connect/sse?"+query, nil)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func (n *node) sse(token, query string, headers ...string) *stream {
 		req.Header.Set(headers[i], headers[i+1])
 	}
 	s := &stream{t: n.t, events: make(chan sseEvent, 1000), stop: stop}
-	if s.resp, err = http.DefaultClient.Do(req); err != nil {
+	if s.resp, err = n.http.Do(req); err != nil {
 		n.t.Fatal(err)
 	}
 	if s.resp.StatusCode == http.StatusOK {
@@ -310,7 +311,7 @@ func TestSSE_PlainCurl(t *testing.T) {
 	id := n.publish("alice", "for curl")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "curl", "-sSN", urlOf(n.PublicAddr())+"/connect/sse", "-H", "Authorization: Bearer "+n.token("alice", "browser"))
+	cmd := exec.CommandContext(ctx, "curl", "-sSN", n.PublicURL()+"/connect/sse", "-H", "Authorization: Bearer "+n.token("alice", "browser"))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -369,4 +370,37 @@ func TestSSE_IsCountedBesideTheOthers(t *testing.T) {
 	if err := json.NewDecoder(resp.Body).Decode(&ready); err != nil || !slices.Contains(ready.Transports, "sse") {
 		t.Errorf("/readyz names %v (%v)", ready.Transports, err)
 	}
+}
+
+// The answer leaves by itself and not through net/http, and still has what the edge of the node sets: pages may read it.
+func TestSSE_PagesOfAdmittedOriginsReadTheStream(t *testing.T) {
+	n := startWith(t, vfs.NewMem(), func(c *Config) { c.Origins = []string{"https://app.example"} })
+	n.setUp()
+	for name, c := range map[string]struct {
+		token  string
+		status int
+	}{"a stream": {n.token("alice", "browser"), 200}, "a refusal of the room": {"a.b.c", 401}} {
+		s := n.sse(c.token, "", "Origin", "https://app.example")
+		h := s.resp.Header
+		if s.resp.StatusCode != c.status || h.Get("Access-Control-Allow-Origin") != "https://app.example" || h.Get("Vary") != "Origin" {
+			t.Errorf("%s: got %d with %v", name, s.resp.StatusCode, h)
+		}
+		if got := h.Values("X-Content-Type-Options"); len(got) != 1 {
+			t.Errorf("%s: X-Content-Type-Options stands %d times", name, len(got))
+		}
+		if c.status == 200 {
+			s.leave()
+		} else {
+			s.resp.Body.Close()
+		}
+	}
+}
+
+func TestSSE_OverTLSWhateverTheEngine(t *testing.T) {
+	n, _, _, _ := secured(t, ws.Engine(*engine))
+	n.setUp()
+	s := n.sse(n.token("alice", "phone"), "")
+	s.caughtUp()
+	s.wantMessage(n.publish("alice", "over TLS"))
+	s.leave()
 }
