@@ -14,6 +14,7 @@ type Config struct {
 	Admin      Admin
 	TLS        TLS
 	Proxy      Proxy
+	Outbound   Outbound
 	Secret     Secret // of the administration; from SecretFile if that is set
 	SecretFile string
 	Log        Log
@@ -58,6 +59,11 @@ const (
 type Proxy struct {
 	Trusted []netip.Prefix
 	Header  ProxyHeader
+}
+
+// Outbound says where requests may go that products cause.
+type Outbound struct {
+	Allow []netip.Prefix // beside the public addresses
 }
 
 // LogFormat is the form of log lines.

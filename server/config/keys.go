@@ -79,7 +79,9 @@ var table = []key{
 	list("tls.cert", "files with certificates for clients, in PEM, each the server's own first and then its chain; without any "+
 		"there is no TLS", func(c *Config) *[]string { return &c.TLS.Cert }),
 	list("tls.key", "files with their private keys, in the same order", func(c *Config) *[]string { return &c.TLS.Key }),
-	trustedProxies(),
+	networks("proxy.trusted",
+		"proxies that may say whom they speak for: networks like 10.0.0.0/8, or addresses; nobody else is believed",
+		func(c *Config) *[]netip.Prefix { return &c.Proxy.Trusted }),
 	{
 		name: "proxy.header", standard: string(ProxyXForwardedFor),
 		doc: "how trusted proxies tell the client's address: x-forwarded-for, forwarded (RFC 7239), or proxy-v2 (the PROXY " +
@@ -94,6 +96,9 @@ var table = []key{
 		},
 		get: func(c *Config) string { return string(c.Proxy.Header) },
 	},
+	networks("outbound.allow", "private networks where products may publish the keys of their device tokens (jwks_url): networks "+
+		"like 10.0.0.0/8, or addresses; public addresses may be reached anyway",
+		func(c *Config) *[]netip.Prefix { return &c.Outbound.Allow }),
 	{
 		name: "secret", secret: true,
 		doc: "secret of the administration, at least 32 bytes; needed without --dev",
@@ -215,13 +220,12 @@ func list(name, doc string, field func(*Config) *[]string) key {
 	}
 }
 
-// trustedProxies is a list of networks; an address is the network of that one.
-func trustedProxies() key {
+// networks is a list of networks; an address is the network of that one.
+func networks(name, doc string, field func(*Config) *[]netip.Prefix) key {
 	return key{
-		name: "proxy.trusted", list: true,
-		doc: "proxies that may say whom they speak for: networks like 10.0.0.0/8, or addresses; nobody else is believed",
+		name: name, list: true, doc: doc,
 		set: func(c *Config, s string) error {
-			c.Proxy.Trusted = nil
+			var all []netip.Prefix
 			for _, part := range splitList(s) {
 				p, err := netip.ParsePrefix(part)
 				if a, e := netip.ParseAddr(part); e == nil {
@@ -230,13 +234,14 @@ func trustedProxies() key {
 				if err != nil {
 					return errors.New("write networks and addresses, as in 10.0.0.0/8,192.0.2.7")
 				}
-				c.Proxy.Trusted = append(c.Proxy.Trusted, p)
+				all = append(all, p)
 			}
+			*field(c) = all
 			return nil
 		},
 		get: func(c *Config) string {
-			parts := make([]string, len(c.Proxy.Trusted))
-			for i, p := range c.Proxy.Trusted {
+			parts := make([]string, len(*field(c)))
+			for i, p := range *field(c) {
 				parts[i] = p.String()
 			}
 			return strings.Join(parts, ",")

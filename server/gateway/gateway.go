@@ -6,9 +6,10 @@
 // The command line turns its configuration into a [Config] and calls New, Run and Close; tests do the same, many nodes in
 // one process if they like, since clock, randomness, file system and network are arguments.
 //
-//	public listener   /connect     -> transport/ws -> room -> saver, register
-//	                  /connect/sse -> transport/sse -> room
-//	                  /v1          -> center -> saver, then push.Rooms -> room
+//	public listener   /connect        -> transport/ws -> room -> saver, register
+//	                  /connect/sse    -> transport/sse -> room
+//	                  /connect/ticket -> auth
+//	                  /v1             -> center -> saver, then push.Rooms -> room
 //	admin listener    /admin/v1 -> center, /livez, /readyz, /metrics, /debug/pprof, /debug/free
 //
 // # Shutdown
@@ -27,6 +28,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +71,8 @@ type Config struct {
 
 	Certificates []certificate.Pair // of the public listener; without any it is for a proxy, or for this machine
 	Proxies      forwarded.Config   // who may say that it speaks for somebody else; nobody
+
+	OutboundAllow []netip.Prefix // private networks where products may publish keys; in development this machine too
 
 	Engine ws.Engine // how connections are held; the best that the system has
 
@@ -116,6 +120,8 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Dev {
 		c.Origins = append([]string{"localhost:*", "127.0.0.1:*", "[[]::1]:*"}, c.Origins...)
+		c.OutboundAllow = append([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+			c.OutboundAllow...)
 		return c, nil
 	}
 	if err := auth.CheckSecret(c.Secret); err != nil {
@@ -137,6 +143,8 @@ type Gateway struct {
 	db      *embedded.DB
 	saver   *saverpebble.Store
 	cache   *catalog.Cache
+	tokens  *auth.Verifier
+	tickets *auth.Tickets
 	room    *room.Room
 	ws      *ws.Transport
 	sse     *sse.Transport
@@ -246,17 +254,17 @@ func (g *Gateway) limits(p push.ProductID) push.Limits {
 
 func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	cfg := &g.cfg
-	tokens, err := auth.NewVerifier(auth.Config{Keys: g.cache, Clock: cfg.Clock})
-	if err != nil {
+	if err := g.openTokens(); err != nil {
 		return err
 	}
 	var boot [8]byte
 	if _, err := io.ReadFull(cfg.Rand, boot[:]); err != nil {
 		return fmt.Errorf("gateway: boot id: %w", err)
 	}
+	var err error
 	rc := cfg.Room
 	rc.ID, rc.Boot = "room", push.BootID(binary.BigEndian.Uint64(boot[:])|1)
-	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.saver, reg, tokens, g.policy
+	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.saver, reg, g.tokens, g.policy
 	rc.Clock, rc.Log, rc.Metrics = cfg.Clock, cfg.Log, room.NewMetrics(g.metrics)
 	if g.room, err = room.New(rc); err != nil {
 		return err

@@ -34,6 +34,7 @@ func (g *Gateway) publicRoutes() http.Handler {
 	r.Handle("/connect", g.ws)
 	r.Handle("/connect/sse", g.sse)
 	r.Handle("/connect/frames", web.NewFrames(g.room, g.cfg.Room.FrameBytes))
+	r.HandleFunc("/connect/ticket", g.serveTicket)
 	r.Mount("/v1", g.center.Public())
 	if g.cfg.Dev {
 		r.Get("/", g.serveDevPage)

@@ -107,6 +107,7 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen,
 		PublicHosts: c.Public.Hosts, AdminHosts: c.Admin.Hosts, Origins: c.Public.Origins,
 		Certificates: certificates(c.TLS), Proxies: forwarded.Config{Trusted: c.Proxy.Trusted, Source: forwarded.Source(c.Proxy.Header)},
+		OutboundAllow:   c.Outbound.Allow,
 		ShutdownTimeout: c.Shutdown.Timeout, CacheBytes: c.Store.CacheBytes, Version: version(),
 		Log: newLog(c.Log, a), Engine: engine(c.Transport.Engine),
 		Room: room.Config{
