@@ -10,6 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -495,5 +498,45 @@ func TestGateway_KeysRotateWhileClientsConnect(t *testing.T) {
 		if c == 0 {
 			t.Errorf("client %d never connected", i)
 		}
+	}
+}
+
+// The recipe of docs/anonymous-visitors.md, run as it stands there.
+func TestDocs_RecipeForVisitorsMakesATokenThatHolds(t *testing.T) {
+	page, err := os.ReadFile("../../docs/anonymous-visitors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(page), "<!-- test: visitor-token -->\n```sh\n")
+	script, _, end := strings.Cut(rest, "\n```\n")
+	if !ok || !end {
+		t.Fatal("the page has no script")
+	}
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	status, a := n.admin("POST", "/admin/v1/products/shop/device-keys", map[string]any{"id": "visitors", "alg": "HS256"})
+	if status != 201 {
+		t.Fatalf("making the key: %d %v", status, a)
+	}
+	file := filepath.Join(t.TempDir(), "visitor-token")
+	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := exec.CommandContext(t.Context(), "bash", "-eu", file, "shop", "visitor-3f1c2d", "browser")
+	run.Stdin = strings.NewReader(a["secret_base64"].(string) + "\n") // as key create --out writes it
+	run.Stderr = os.Stderr
+	token, err := run.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := n.tokens.Verify(t.Context(), strings.TrimSpace(string(token)))
+	if err != nil || id.User != "visitor-3f1c2d" || id.Device != "browser" || id.Platform != push.PlatformWeb {
+		t.Fatalf("got %+v, %v", id, err)
+	}
+	if left := time.Until(id.Expires); left > 20*time.Minute {
+		t.Errorf("it is good for %v, the page says a quarter of an hour", left)
+	}
+	if code := n.raw(strings.TrimSpace(string(token))).outcome(); code != 0 {
+		t.Errorf("connecting with it: %v", code)
 	}
 }
