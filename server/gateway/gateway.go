@@ -278,7 +278,7 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	}
 	g.metrics.MustRegister(writesMetric("ws", "WebSockets", g.ws.Writes))
 	g.sse, err = sse.New(sse.Config{
-		Acceptor: g.room, Grace: g.room.Grace(), Remote: g.edge.proxies.Remote, Engine: sse.Engine(cfg.Engine),
+		Acceptor: g.room, Tickets: g.tickets, Grace: g.room.Grace(), Remote: g.edge.proxies.Remote, Engine: sse.Engine(cfg.Engine),
 		Now: cfg.Clock.Now, Log: cfg.Log,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -292,6 +293,61 @@ func TestGateway_TicketStandsForItsTokenOnce(t *testing.T) {
 	}
 	if logs := n.logs.String(); strings.Contains(logs, a["ticket"].(string)) || strings.Contains(logs, token) {
 		t.Error("the log holds the ticket or the token")
+	}
+}
+
+// stream opens an event stream with a ticket in its address, as a browser does, and returns status, code and first event.
+func (n *node) stream(ticket string) (status int, code, event string) {
+	n.t.Helper()
+	req, err := http.NewRequestWithContext(n.t.Context(), http.MethodGet, urlOf(n.PublicAddr())+"/connect/sse?ticket="+ticket, nil)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var p struct{ Code string }
+		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
+			n.t.Fatal(err)
+		}
+		return resp.StatusCode, p.Code, ""
+	}
+	line, err := bufio.NewReader(resp.Body).ReadString('\n')
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return resp.StatusCode, "", strings.TrimSpace(line)
+}
+
+func TestGateway_TicketOpensAnEventStreamOnceAndIsJudgedAnew(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	token := n.mint(n.sign, claims())
+	get := func() string {
+		t.Helper()
+		status, a := n.ticket("POST", token)
+		if status != 200 {
+			t.Fatalf("no ticket: %d %v", status, a)
+		}
+		return a["ticket"].(string)
+	}
+	ticket := get()
+	if status, code, event := n.stream(ticket); status != 200 || event != "event: welcome" {
+		t.Fatalf("got %d %s %q, want a stream that begins with welcome", status, code, event)
+	}
+	if status, code, _ := n.stream(ticket); status != 401 || code != "ticket_refused" {
+		t.Errorf("the second time: %d %s, want it refused", status, code)
+	}
+	if status, code, _ := n.stream(strings.Repeat("A", 43)); status != 401 || code != "ticket_refused" {
+		t.Errorf("a made-up ticket: %d %s, want it refused", status, code)
+	}
+	ticket = get()
+	n.revoke(map[string]any{})
+	if status, code, _ := n.stream(ticket); status != 403 || code != "revoked" {
+		t.Errorf("a ticket of a token that was revoked meanwhile: %d %s, want revoked", status, code)
 	}
 }
 
