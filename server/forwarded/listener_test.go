@@ -245,14 +245,22 @@ func (m *memory) Close() error {
 
 func (m *memory) Addr() net.Addr { return &net.TCPAddr{} }
 
+// remembered runs a listener of a trusted proxy in memory, on virtual time. The returned function makes a connection of it.
+func remembered(t *testing.T) (l net.Listener, dial func() net.Conn) {
+	m := &memory{conns: make(chan net.Conn), done: make(chan struct{})}
+	return trusting(t, ProxyV2).Listen(m, quiet), func() net.Conn {
+		client, server := net.Pipe()
+		m.conns <- server
+		return client
+	}
+}
+
 func TestListener_AProxyHasFiveSecondsForItsHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &memory{conns: make(chan net.Conn), done: make(chan struct{})}
-		l := trusting(t, ProxyV2).Listen(m, quiet)
-		client, server := net.Pipe()
+		l, dial := remembered(t)
 		var waiting sync.WaitGroup
 		waiting.Go(func() { l.Accept() })
-		m.conns <- server
+		client := dial()
 		if _, err := client.Write([]byte(signature)); err != nil { // and then nothing
 			t.Fatal(err)
 		}
@@ -266,5 +274,46 @@ func TestListener_AProxyHasFiveSecondsForItsHeader(t *testing.T) {
 		l.Close()
 		waiting.Wait()
 		client.Close()
+	})
+}
+
+func TestListener_AConnectionWithItsHeaderHasAllTheTimeInTheWorld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, dial := remembered(t)
+		defer l.Close()
+		accepted := make(chan net.Conn, 1)
+		go func() {
+			c, _ := l.Accept()
+			accepted <- c
+		}()
+		client := dial()
+		defer client.Close()
+		if _, err := client.Write(from("203.0.113.7:4711", "192.0.2.1:443")); err != nil {
+			t.Fatal(err)
+		}
+		server := <-accepted
+		defer server.Close()
+		go func() {
+			time.Sleep(time.Hour)
+			client.Write([]byte("hello"))
+		}()
+		wantRead(t, server, "hello")
+	})
+}
+
+func TestListener_CloseEndsConnectionsWithoutTheirHeaderAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, dial := remembered(t)
+		var waiting sync.WaitGroup
+		waiting.Go(func() { l.Accept() })
+		client := dial()
+		defer client.Close()
+		synctest.Wait()
+		began := time.Now()
+		l.Close()
+		if got := time.Since(began); got != 0 { // virtual time: nothing was waited for
+			t.Errorf("Close took %v", got)
+		}
+		waiting.Wait()
 	})
 }
