@@ -24,6 +24,7 @@ import (
 
 	"carillon/server/certificate"
 	"carillon/server/client"
+	"carillon/server/clock"
 	"carillon/server/transport/ws"
 )
 
@@ -87,13 +88,16 @@ func (a *authority) write(p certificate.Pair) int64 {
 }
 
 // secured runs a node with a certificate, and counts the connections that its clients open.
-func secured(t *testing.T, engine ws.Engine) (n *node, a *authority, p certificate.Pair, dials *atomic.Int64) {
+func secured(t *testing.T, change func(*Config)) (n *node, a *authority, p certificate.Pair, dials *atomic.Int64) {
 	t.Helper()
 	a, dials = newAuthority(t), new(atomic.Int64)
 	dir := t.TempDir()
 	p = certificate.Pair{Cert: filepath.Join(dir, "server.pem"), Key: filepath.Join(dir, "server.key")}
 	a.write(p)
-	n = startWith(t, vfs.NewMem(), func(c *Config) { c.Certificates, c.Engine = []certificate.Pair{p}, engine })
+	n = startWith(t, vfs.NewMem(), func(c *Config) {
+		c.Certificates = []certificate.Pair{p}
+		change(c)
+	})
 	transport := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: a.pool},
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -121,7 +125,7 @@ func (a *authority) presented(n *node) int64 {
 }
 
 func TestGateway_CertificatesAreRenewedUnderOpenWebSockets(t *testing.T) {
-	n, a, p, dials := secured(t, ws.EngineGoroutine)
+	n, a, p, dials := secured(t, func(c *Config) { c.Engine = ws.EngineGoroutine })
 	n.setUp()
 	var phones []*watcher
 	for i := range 10 {
@@ -181,7 +185,7 @@ func TestGateway_CertificatesAreRenewedUnderOpenWebSockets(t *testing.T) {
 
 // Under TLS connections cannot be parked; a node that parks others serves these all the same.
 func TestGateway_ServesClientsOverTLSWhateverTheEngine(t *testing.T) {
-	n, _, _, _ := secured(t, ws.Engine(*engine))
+	n, _, _, _ := secured(t, func(*Config) {})
 	n.setUp()
 	phone := n.watch("alice", "phone", &client.Memory{})
 	phone.want(t, n.publish("alice", "over TLS"))
@@ -194,4 +198,21 @@ func TestGateway_ServesClientsOverTLSWhateverTheEngine(t *testing.T) {
 	if resp.StatusCode != http.StatusBadRequest {
 		t.Errorf("a request in the clear: got %d, want 400", resp.StatusCode)
 	}
+}
+
+// hurried is a clock whose tickers do not make a test wait.
+type hurried struct{ clock.Clock }
+
+func (h hurried) NewTicker(d time.Duration) *time.Ticker {
+	return h.Clock.NewTicker(min(d, 20*time.Millisecond))
+}
+
+func TestGateway_FindsNewCertificatesByItself(t *testing.T) {
+	n, a, p, _ := secured(t, func(c *Config) { c.Clock = hurried{clock.System} })
+	next := a.write(p)
+	got := int64(0)
+	eventually(t, networkPatience, func() bool {
+		got = a.presented(n)
+		return got == next
+	}, func() string { return fmt.Sprintf("certificate %d is presented, want %d", got, next) })
 }
