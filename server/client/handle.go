@@ -13,6 +13,9 @@ import (
 
 // handle takes one frame of the server. An error ends the connection.
 func (s *session) handle(ctx context.Context, f wire.Frame) error {
+	if _, ok := f.(endOfBatch); ok {
+		return s.endBatch(ctx)
+	}
 	if err := s.mayCome(f); err != nil {
 		return err
 	}
@@ -59,6 +62,9 @@ func (s *session) handle(ctx context.Context, f wire.Frame) error {
 	case *wire.Error:
 		s.refused = f
 	}
+	if s.batches != nil {
+		return nil // the batch is acknowledged as a whole
+	}
 	return s.requestAck(ctx)
 }
 
@@ -86,7 +92,7 @@ func (s *session) welcome(f *wire.Welcome) error {
 	}
 	s.welcomed, c.renew, c.dirty = true, false, true
 	heartbeat := time.Duration(f.HeartbeatMillis) * time.Millisecond
-	if heartbeat > 0 {
+	if heartbeat > 0 && s.batches == nil {
 		patience := heartbeat + time.Duration(f.GraceMillis)*time.Millisecond
 		s.patience.Store(int64(patience))
 		s.watch.Reset(patience)

@@ -31,9 +31,10 @@ var (
 // does not look like a dead client.
 type session struct {
 	// Static after construction.
-	c    *Client
-	conn Conn
-	url  string
+	c       *Client
+	conn    Conn
+	batches batched // conn, if it reads in batches
+	url     string
 
 	frames   chan wire.Frame // closed by read, after which readErr is set
 	pong     chan struct{}   // the server asked for a sign of life; room for one
@@ -95,6 +96,7 @@ func (c *Client) connectOnce(ctx context.Context) error {
 		frames: make(chan wire.Frame, framesAhead), pong: make(chan struct{}, 1), silent: make(chan struct{}, 1),
 		interval: make(chan time.Duration, 1), ackDue: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	s.batches, _ = conn.(batched)
 	left := max(c.cfg.ConnectTimeout-c.cfg.Clock.Now().Sub(began), 0)
 	return s.run(ctx, token, left)
 }
@@ -318,26 +320,39 @@ func (s *session) requestAck(ctx context.Context) error {
 
 // ack writes an acknowledgement of everything handled, after that is safe in the storage.
 func (s *session) ack(ctx context.Context) error {
-	c := s.c
-	if s.lost != nil || !c.progress.owesAck() {
+	if s.lost != nil || !s.c.progress.owesAck() {
 		return nil
 	}
-	if err := c.save(ctx); err != nil {
+	if err := s.flush(ctx); err != nil {
 		return err
 	}
-	if err := c.cfg.Storage.Flush(ctx); err != nil {
-		return fatalError{err}
-	}
-	cursor := c.progress.string()
-	c.lastAck = c.cfg.Clock.Now()
+	cursor := s.c.progress.string()
+	s.c.lastAck = s.c.cfg.Clock.Now()
 	if err := s.write(&wire.Ack{Cursor: cursor}); err != nil {
 		return err
 	}
-	c.progress.noteAck()
-	if c.cfg.Acked != nil {
-		c.cfg.Acked(cursor)
+	s.noteAck(cursor)
+	return nil
+}
+
+// flush makes everything that was handled safe.
+func (s *session) flush(ctx context.Context) error {
+	if err := s.c.save(ctx); err != nil {
+		return err
+	}
+	if err := s.c.cfg.Storage.Flush(ctx); err != nil {
+		return fatalError{err}
 	}
 	return nil
+}
+
+// noteAck notes that the cursor, as it stands, was acknowledged.
+func (s *session) noteAck(cursor string) {
+	s.c.lastAck = s.c.cfg.Clock.Now()
+	s.c.progress.noteAck()
+	if s.c.cfg.Acked != nil {
+		s.c.cfg.Acked(cursor)
+	}
 }
 
 // save stores the progress if it changed.
