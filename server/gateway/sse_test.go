@@ -397,7 +397,7 @@ func TestSSE_PagesOfAdmittedOriginsReadTheStream(t *testing.T) {
 }
 
 func TestSSE_OverTLSWhateverTheEngine(t *testing.T) {
-	n, _, _, _ := secured(t, ws.Engine(*engine))
+	n, _, _, _ := secured(t, func(c *Config) { c.Engine = ws.Engine(*engine) })
 	n.setUp()
 	s := n.sse(n.token("alice", "phone"), "")
 	s.caughtUp()
