@@ -60,7 +60,7 @@ var layers = []struct {
 	{"auth", []string{"catalog", "push", "clock"}, "credentials are judged by the catalog's keys"},
 	{"outbound", nil, "requests to addresses that others named, whatever they are for"},
 	{"jwks", []string{"catalog", "push", "clock"}, "keys that products publish, in the catalog's words"},
-	{"room", []string{"transport", "wire", "register", "saver", "auth", "push", "clock"},
+	{"room", []string{"transport", "wire", "register", "saver", "auth", "push", "clock", "admission"},
 		"a room never imports an adapter, a transport's package, or center: they meet in gateway"},
 	{"center", []string{"register", "saver", "catalog", "idgenerator", "auth", "push", "clock", "center"},
 		"center never imports an adapter, a transport, or the room: they meet in gateway"},
@@ -71,7 +71,7 @@ var layers = []struct {
 	{"bench/swarm", []string{"bench/sample", "bench/child", "auth", "catalog", "wire", "push"}, "clients know the wire alone"},
 	{"gateway", []string{""}, "gateway is the only package that knows all"},
 	{"simulation", []string{""}, "a simulated gateway puts together what gateway does"},
-	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport/ws", "bench", "heap", "certificate", "forwarded"}, "subcommands and flags, nothing else"},
+	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport/ws", "bench", "heap", "admission", "certificate", "forwarded"}, "subcommands and flags, nothing else"},
 }
 
 // contracts are imported without what lies below them: room may import saver, but not saver/pebble.

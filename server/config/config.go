@@ -89,6 +89,14 @@ type Limits struct {
 	QueueMessages   int           // waiting for one client
 	QueueBytes      int           // waiting for one client
 	WriteDeadline   time.Duration // a client that takes nothing for so long is cut as slow
+
+	// Of connections, before anybody knows whose they are; 0: none.
+	Connects            int // a second
+	ConnectBurst        int // at once
+	Sessions            int // at a time
+	AddressConnects     int // a second, of one address
+	AddressSessions     int // at a time, of one address
+	SessionsHeapPercent int // of the memory limit that may be live before no more are taken
 }
 
 // Heartbeat is what the server asks of clients.

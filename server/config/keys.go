@@ -144,6 +144,18 @@ var table = []key{
 		func(c *Config) *int { return &c.Limits.QueueBytes }),
 	duration("limits.write_deadline", "10s", "a client that takes nothing for so long is cut as slow",
 		100*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Limits.WriteDeadline }),
+	number("limits.connects_per_second", "5000", "connections that the node takes a second; the others are told when to come back; 0: no limit",
+		0, 1_000_000, func(c *Config) *int { return &c.Limits.Connects }),
+	number("limits.connect_burst", "10000", "how many of them at once", 1, 10_000_000,
+		func(c *Config) *int { return &c.Limits.ConnectBurst }),
+	number("limits.sessions", "0", "connections that the node holds at a time; 0: no limit", 0, math.MaxInt32,
+		func(c *Config) *int { return &c.Limits.Sessions }),
+	number("limits.connects_per_address", "0", "connections of one address a second, ten times as many at once; an IPv6 network "+
+		"of 64 bits counts as one; 0: no limit", 0, 1_000_000, func(c *Config) *int { return &c.Limits.AddressConnects }),
+	number("limits.sessions_per_address", "0", "connections of one address at a time; 0: no limit", 0, math.MaxInt32,
+		func(c *Config) *int { return &c.Limits.AddressSessions }),
+	number("limits.sessions_heap_percent", "80", "percent of the memory limit that may be live before no more connections are taken; "+
+		"0: no limit", 0, 100, func(c *Config) *int { return &c.Limits.SessionsHeapPercent }),
 	duration("heartbeat.interval", "30s", "a client sends something at least that often", time.Second, time.Hour,
 		func(c *Config) *time.Duration { return &c.Heartbeat.Interval }),
 	duration("heartbeat.grace", "10s", "how much longer a silent client is kept", time.Second, time.Hour,

@@ -37,6 +37,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"carillon/server/admission"
 	"carillon/server/auth"
 	"carillon/server/catalog"
 	catalogpebble "carillon/server/catalog/pebble"
@@ -78,6 +79,8 @@ type Config struct {
 
 	ShutdownTimeout time.Duration // 20 s
 	CacheBytes      int64         // of the store; its own default if 0
+
+	Admission admission.Config // which connections are taken; its limits, the rest is filled in here
 
 	Room    room.Config   // its limits and intervals; the rest is filled in here
 	Center  center.Limits // of requests
@@ -266,6 +269,11 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	rc.ID, rc.Boot = "room", push.BootID(binary.BigEndian.Uint64(boot[:])|1)
 	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.saver, reg, g.tokens, g.policy
 	rc.Clock, rc.Log, rc.Metrics = cfg.Clock, cfg.Log, room.NewMetrics(g.metrics)
+	ac := cfg.Admission
+	ac.Clock, ac.Metrics = cfg.Clock, admission.NewMetrics(g.metrics)
+	if rc.Gate, err = admission.New(ac); err != nil {
+		return err
+	}
 	if g.room, err = room.New(rc); err != nil {
 		return err
 	}

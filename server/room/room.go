@@ -6,12 +6,14 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"carillon/server/admission"
 	"carillon/server/auth"
 	"carillon/server/clock"
 	"carillon/server/push"
@@ -39,6 +41,15 @@ type Policy struct {
 	Sessions   *push.SessionPolicy // may be nil
 }
 
+// Gate says which connections a node takes. *admission.Gate is one.
+type Gate interface {
+	// Admit asks for a place for a connection from that address, which may be invalid. An error is a *push.Error whose
+	// After says when to come back. It does not block.
+	Admit(from netip.Addr) (admission.Address, error)
+	// Leave gives a place back.
+	Leave(admission.Address)
+}
+
 // Config is what a room is given. Fields without a default named are required.
 type Config struct {
 	ID   push.RoomID
@@ -48,6 +59,8 @@ type Config struct {
 	Saver    saver.Store
 	Register register.Register
 	Tokens   Tokens
+	// Gate is asked for each connection before anything is done for it; nil lets everybody in.
+	Gate Gate
 	// Policy returns the policy of a product. It is asked at every connect, so it answers from memory.
 	Policy func(ctx context.Context, p push.ProductID) (Policy, error)
 	// Events is told what clients report of messages, one call for each, by several goroutines at once. It must not block. It
@@ -164,8 +177,9 @@ type Room struct {
 	// Guarded by mu.
 	mu       sync.Mutex
 	draining bool
-	sessions []*session    // every one between Accept and Closed, each at its index
-	emptied  chan struct{} // closed when draining and the last session is gone
+	sessions []*session          // every one between Accept and Closed, each at its index
+	places   []admission.Address // of each of them, where there is a gate
+	emptied  chan struct{}       // closed when draining and the last session is gone
 	rand     *rand.Rand
 }
 
@@ -269,6 +283,13 @@ func (r *Room) wheelLoop(ctx context.Context) {
 
 // Accept makes the session of a connection. See transport.Acceptor.
 func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session, error) {
+	var place admission.Address
+	if r.cfg.Gate != nil {
+		var err error
+		if place, err = r.cfg.Gate.Admit(meta.Remote.Addr()); err != nil {
+			return nil, err
+		}
+	}
 	s := &session{room: r, conn: c, kind: numberOf(meta.Kind), manner: mannerOf(meta.Capabilities), bookIndex: -1}
 	now := r.now()
 	s.heard, s.progress = now, now
@@ -276,10 +297,16 @@ func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session,
 	r.mu.Lock()
 	if r.draining {
 		r.mu.Unlock()
+		if r.cfg.Gate != nil {
+			r.cfg.Gate.Leave(place)
+		}
 		return nil, &push.Error{Kind: push.KindUnavailable, Code: "draining", Detail: "this node is going away", After: time.Second}
 	}
 	s.index = int32(len(r.sessions))
 	r.sessions = append(r.sessions, s)
+	if r.cfg.Gate != nil {
+		r.places = append(r.places, place)
+	}
 	r.mu.Unlock()
 	s.mu.Lock()
 	r.wheel.arm(s, s.deadline)
@@ -294,6 +321,11 @@ func (r *Room) forget(s *session) {
 	defer r.mu.Unlock()
 	last := len(r.sessions) - 1
 	moved := r.sessions[last]
+	if r.cfg.Gate != nil {
+		r.cfg.Gate.Leave(r.places[s.index])
+		r.places[s.index] = r.places[last]
+		r.places = r.places[:last]
+	}
 	r.sessions[s.index], moved.index = moved, s.index
 	r.sessions[last] = nil
 	r.sessions = r.sessions[:last]

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 
+	"carillon/server/admission"
 	"carillon/server/certificate"
 	"carillon/server/config"
 	"carillon/server/forwarded"
@@ -44,6 +45,7 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 	mem := heap.Apply(heap.Config{LimitBytes: l.Memory.LimitBytes, GCPercent: l.Memory.GCPercent})
 	cfg.Log.Info("memory", "limit_bytes", mem.LimitBytes, "limit_from", mem.LimitFrom,
 		"gc_percent", mem.GCPercent, "gc_percent_from", mem.PercentFrom)
+	cfg.Admission.HeapBytes = mem.LimitBytes / 100 * int64(l.Limits.SessionsHeapPercent)
 	g, err := gateway.New(cfg)
 	if err != nil {
 		return err
@@ -109,7 +111,7 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 		Certificates: certificates(c.TLS), Proxies: forwarded.Config{Trusted: c.Proxy.Trusted, Source: forwarded.Source(c.Proxy.Header)},
 		OutboundAllow:   c.Outbound.Allow,
 		ShutdownTimeout: c.Shutdown.Timeout, CacheBytes: c.Store.CacheBytes, Version: version(),
-		Log: newLog(c.Log, a), Engine: engine(c.Transport.Engine),
+		Log: newLog(c.Log, a), Engine: engine(c.Transport.Engine), Admission: admissionOf(c.Limits),
 		Room: room.Config{
 			ConnectTimeout: c.Limits.ConnectTimeout, FrameBytes: c.Limits.FrameBytes,
 			FramesPerSecond: c.Limits.FramesPerSecond, QueueMessages: c.Limits.QueueMessages,
@@ -117,6 +119,21 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 			Heartbeat: c.Heartbeat.Interval, Grace: c.Heartbeat.Grace,
 		},
 	}
+}
+
+// addressBurst is how many seconds' worth of connections an address may make at once: behind one live many, who all come
+// back together when its network does.
+const addressBurst = 10
+
+func admissionOf(c config.Limits) admission.Config {
+	a := admission.Config{
+		Rate: c.Connects, Sessions: c.Sessions, PerAddress: c.AddressSessions,
+		AddressRate: c.AddressConnects, AddressBurst: addressBurst * c.AddressConnects,
+	}
+	if a.Rate > 0 {
+		a.Burst = c.ConnectBurst
+	}
+	return a
 }
 
 // certificates puts files together that stand at the same place; the configuration has seen that there are as many of both.

@@ -24,7 +24,8 @@ const maxUserAgent = 256
 
 // ServeHTTP makes a connection of a request, or answers why not, as application/problem+json: 405 for a method other
 // than GET, 426 without an upgrade, 400 for an upgrade that is not RFC 6455's, 403 for a page that is not admitted, 503
-// with Retry-After when the Acceptor takes no more. It returns as soon as the connection stands.
+// with Retry-After when the Acceptor takes no more, 429 when it takes no more of this client. It returns as soon as the
+// connection stands.
 func (t *Transport) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
@@ -75,16 +76,19 @@ func (t *Transport) refuse(u *upgrade, err error) {
 const badHandshake = "the upgrade is not that of RFC 6455, version 13"
 
 func (t *Transport) refuseFull(w http.ResponseWriter, err error) {
-	code, detail, after := "unavailable", "", time.Duration(0)
+	status, code, detail, after := http.StatusServiceUnavailable, "unavailable", "", time.Duration(0)
 	if e, ok := errors.AsType[*push.Error](err); ok {
 		code, detail, after = e.Code, e.Detail, e.After
+		if e.Kind == push.KindLimited {
+			status = http.StatusTooManyRequests
+		}
 	}
 	for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept"} {
 		w.Header().Del(name)
 	}
 	seconds := max(1, (after+time.Second-1)/time.Second)
 	w.Header().Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
-	t.problem(w, http.StatusServiceUnavailable, code, detail)
+	t.problem(w, status, code, detail)
 }
 
 // problem is an error as RFC 9457 writes it.
