@@ -19,6 +19,7 @@ import (
 	"carillon/server/auth"
 	"carillon/server/client"
 	"carillon/server/push"
+	"carillon/server/room"
 	"carillon/server/transport/ws"
 	"carillon/server/wire"
 )
@@ -31,6 +32,7 @@ type stream struct {
 	t      *testing.T
 	resp   *http.Response
 	events chan sseEvent // closed at the end of the stream
+	pings  chan struct{} // comments; those that nobody waits for are dropped
 	last   string        // the last id
 	stop   context.CancelFunc
 }
@@ -50,7 +52,7 @@ func (n *node) sse(token, query string, headers ...string) *stream {
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	s := &stream{t: n.t, events: make(chan sseEvent, 1000), stop: stop}
+	s := &stream{t: n.t, events: make(chan sseEvent, 1000), pings: make(chan struct{}, 1), stop: stop}
 	if s.resp, err = n.http.Do(req); err != nil {
 		n.t.Fatal(err)
 	}
@@ -69,6 +71,11 @@ func (s *stream) read() {
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), ": ")
 		switch name {
+		case ":":
+			select {
+			case s.pings <- struct{}{}:
+			default:
+			}
 		case "event":
 			e.name = value
 		case "id":
@@ -321,7 +328,7 @@ func TestSSE_PlainCurl(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("this test needs curl: %v", err)
 	}
-	s := &stream{t: t, resp: &http.Response{Body: out}, events: make(chan sseEvent, 100)}
+	s := &stream{t: t, resp: &http.Response{Body: out}, events: make(chan sseEvent, 100), pings: make(chan struct{}, 1)}
 	go s.read()
 	s.want("welcome")
 	s.wantMessage(id)
@@ -331,6 +338,24 @@ func TestSSE_PlainCurl(t *testing.T) {
 	if err := cmd.Wait(); err != nil || complaints.Len() > 0 {
 		t.Errorf("curl ended with %v: %s", err, complaints.Bytes())
 	}
+}
+
+// The client cannot be heard, and is not taken for silent: the server keeps the line warm, longer than any other client may
+// say nothing.
+func TestSSE_IsKeptWarmByTheServer(t *testing.T) {
+	n := startRoom(t, vfs.NewMem(), room.Config{Heartbeat: time.Second, Grace: 500 * time.Millisecond})
+	n.setUp()
+	s := n.sse(n.token("alice", "phone"), "")
+	s.caughtUp()
+	for range 3 {
+		select {
+		case <-s.pings:
+		case <-time.After(networkPatience):
+			t.Fatal("no ping came")
+		}
+	}
+	s.wantMessage(n.publish("alice", "still there"))
+	s.leave()
 }
 
 func TestSSE_IsCountedBesideTheOthers(t *testing.T) {
