@@ -25,6 +25,7 @@ func TestClient_CodeDecidesWhetherItComesBack(t *testing.T) {
 		{"token expired", nil, wire.CloseTokenExpired, true, true},
 		{"kicked for its token", &wire.Kick{Code: wire.CloseTokenRefused}, wire.CloseTokenRefused, true, true},
 		{"replaced", &wire.Kick{Code: wire.CloseReplaced, By: "laptop"}, wire.CloseReplaced, false, false},
+		{"turned away by the session policy", &wire.Kick{Code: wire.ClosePolicy, Detail: "at most 1"}, wire.ClosePolicy, false, false},
 		{"an unknown code that says stay away", nil, 4277, false, false},
 	}
 	for _, c := range cases {
