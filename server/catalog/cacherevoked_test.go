@@ -73,7 +73,7 @@ func TestCache_RevocationJudgesWhenATokenWasIssued(t *testing.T) {
 				t.Errorf("issued %d, revoked %d: refused %v, want %v", issued, r.At, got, want)
 			}
 		}
-		time.Sleep(r.Until.Time().Sub(time.Now()) - time.Millisecond)
+		time.Sleep(time.Until(r.Until.Time()) - time.Millisecond)
 		if !refused(t, c, "", 0) {
 			t.Error("it ended too early")
 		}
