@@ -121,6 +121,10 @@ func TestCatalog_PowerLossKeepsWhatWasAnswered(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		revoked, err := cat.Revoke(ctx, catalog.Revocation{Product: p, RevocationTarget: catalog.RevocationTarget{User: "alice"}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		version, err := cat.Version(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -133,6 +137,9 @@ func TestCatalog_PowerLossKeepsWhatWasAnswered(t *testing.T) {
 		k, err := after.DeviceKey(ctx, p, "k")
 		if err != nil || k.Revoked == 0 {
 			t.Fatalf("after power loss: got key %+v, %v, want it revoked", k, err)
+		}
+		if rs, err := after.RevocationChanges(ctx, 0, 0); err != nil || len(rs) != i+1 || rs[i] != revoked {
+			t.Fatalf("after power loss: got revocations %+v, %v, want %d and the last %+v", rs, err, i+1, revoked)
 		}
 		if got, err := after.Version(ctx); err != nil || got != version {
 			t.Fatalf("after power loss: got version %d, %v, want %d", got, err, version)
