@@ -21,13 +21,14 @@ const SecretMark = "dev-"
 // File is what the file holds.
 type File struct {
 	Warning  string `json:"warning"`
-	Public   string `json:"public"`  // URL of the public listener, as in http://127.0.0.1:8080
-	Admin    string `json:"admin"`   // URL of the admin listener
-	Secret   string `json:"secret"`  // of the administration
-	Product  string `json:"product"` // the product that was made
-	KeyID    string `json:"key_id"`  // of the device key, HS256
-	Key      []byte `json:"key"`     // its 32 bytes, in JSON as base64
-	APIKey   string `json:"api_key"` // with every scope
+	Public   string `json:"public"`        // URL of the public listener, as in http://127.0.0.1:8080
+	Admin    string `json:"admin"`         // URL of the admin listener
+	TCP      string `json:"tcp,omitempty"` // that of the listener for raw TCP, as in tcp://127.0.0.1:8082; empty: there is none
+	Secret   string `json:"secret"`        // of the administration
+	Product  string `json:"product"`       // the product that was made
+	KeyID    string `json:"key_id"`        // of the device key, HS256
+	Key      []byte `json:"key"`           // its 32 bytes, in JSON as base64
+	APIKey   string `json:"api_key"`       // with every scope
 	APIKeyID string `json:"api_key_id"`
 }
 

@@ -9,13 +9,19 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -193,6 +199,89 @@ func TestListen_PrintsOnceAcknowledgesAndGoesOnWhereItEnded(t *testing.T) {
 	cancel()
 	if code := <-done; code != exitOK || out.Len() != 0 {
 		t.Errorf("code %d, printed %q", code, out.String())
+	}
+}
+
+// serveTCP welcomes one device over raw TCP, sends it the message, and reads on until it leaves.
+func serveTCP(t *testing.T, message string) (url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := wire.DecodeServer(wire.JSON, []byte(message))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		nc, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		for _, f := range []wire.Frame{&wire.Welcome{Version: 1, Session: 1, Cursor: cursor0, HeartbeatMillis: 30000, GraceMillis: 10000}, m} {
+			b := wire.Append(make([]byte, 4), wire.Binary, f)
+			binary.BigEndian.PutUint32(b, uint32(len(b)-4))
+			_, _ = nc.Write(b)
+		}
+		_, _ = io.Copy(io.Discard, nc)
+	})
+	t.Cleanup(func() { l.Close(); serving.Wait() })
+	return "tcp://" + l.Addr().String()
+}
+
+// serveHTTP does so over an event stream and over polls.
+func serveHTTP(t *testing.T, message string) (url string) {
+	t.Helper()
+	welcome := wire.Append(nil, wire.JSON, &wire.Welcome{Version: 1, Session: 1, Cursor: cursor0, HeartbeatMillis: 30000, GraceMillis: 10000})
+	var polls atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/connect/sse":
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = fmt.Fprintf(w, "data: %s\n\ndata: %s\n\n", welcome, message)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		case "/connect/poll":
+			if polls.Add(1) == 1 {
+				_, _ = fmt.Fprintf(w, `{"session":"1","frames":[%s,%s]}`, welcome, message)
+				return
+			}
+			<-r.Context().Done()
+		case "/connect/frames":
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			t.Errorf("asked for %s", r.URL.Path)
+		}
+	}))
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		srv.Close()
+	})
+	return srv.URL
+}
+
+func TestListen_ConnectsOverEachTransport(t *testing.T) {
+	for transport, serve := range map[string]func(*testing.T, string) string{"sse": serveHTTP, "poll": serveHTTP, "tcp": serveTCP} {
+		state := filepath.Join(t.TempDir(), "state.json")
+		r := carillon(t, []string{"CARILLON_TOKEN=the-token"}, "", "listen", "--url", serve(t, hello), "--state", state,
+			"--transport", transport, "--count", "1")
+		if r.code != exitOK || !strings.HasSuffix(r.out, `{"text":"hello"}`+"\n") {
+			t.Errorf("%s: code %d, printed %q (%s)", transport, r.code, r.out, r.errOut)
+		}
+	}
+}
+
+func TestListen_AddressAndTransportBelongTogether(t *testing.T) {
+	for _, args := range []string{
+		"--transport tcp --url http://127.0.0.1:1", "--transport ws --url tcp://127.0.0.1:1",
+		"--transport tcp --user alice --device phone --data " + devData(t, "http://127.0.0.1:1", ""),
+	} {
+		r := carillon(t, nil, "", append([]string{"listen"}, strings.Fields(args)...)...)
+		if r.code != exitUsage || !strings.Contains(r.errOut, "tcp") {
+			t.Errorf("%s: code %d: %s", args, r.code, r.errOut)
+		}
 	}
 }
 

@@ -17,8 +17,8 @@ import (
 
 type listenCmd struct {
 	dataFlag
-	URL       string `name:"url" placeholder:"URL" help:"Public address of the gateway (CARILLON_URL)."`
-	Transport string `default:"ws" enum:"ws" help:"How to connect: ${enum}."`
+	URL       string `name:"url" placeholder:"URL" help:"Public address of the gateway (CARILLON_URL); for tcp that of its TCP listener, tcp://HOST:PORT, or tcps:// under TLS."`
+	Transport string `default:"ws" enum:"ws,sse,poll,tcp" help:"How to connect: ${enum}."`
 	User      string `short:"u" help:"With a development server: the user to be."`
 	Device    string `short:"d" help:"With a development server: the device to be."`
 	Platform  string `default:"desktop" enum:"other,web,android,ios,desktop,tablet,tv" help:"With a development server: what the device is: ${enum}."`
@@ -31,7 +31,8 @@ type listenCmd struct {
 // Help is shown under --help.
 func (listenCmd) Help() string {
 	return `Prints each message once, acknowledges it after that, and goes on where it ended when it is started again.
-It comes back by itself when the connection breaks, unless the server tells it to stay away.
+It comes back by itself when the connection breaks, unless the server tells it to stay away. Where it ended holds for every
+transport: ws is a WebSocket, sse an event stream, poll asks again and again, tcp is raw TCP with binary frames.
 
 Messages go to standard output, everything else to standard error.
 
@@ -49,11 +50,14 @@ func (c *listenCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	if c.Transport != "tcp" {
+		d.url += "/connect"
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p := &printer{a: a, json: c.JSON, left: c.Count, enough: cancel}
 	cl, err := client.New(client.Config{
-		URLs: []string{d.url + "/connect"}, Tokens: d.tokens, Storage: &client.File{Path: d.state},
+		URLs: []string{d.url}, Dialer: dialers[c.Transport], Tokens: d.tokens, Storage: &client.File{Path: d.state},
 		Name: "carillon-cli", Callbacks: p.callbacks(),
 	})
 	if err != nil {
@@ -61,6 +65,9 @@ func (c *listenCmd) Run(ctx context.Context, a *app) error {
 	}
 	return cl.Run(ctx)
 }
+
+// dialers are the transports by their names.
+var dialers = map[string]client.Dialer{"ws": &client.WebSocket{}, "sse": &client.SSE{}, "poll": &client.LongPoll{}, "tcp": &client.TCP{}}
 
 // device is what listen is: where to, as whom, and where it remembers.
 type device struct {
@@ -71,6 +78,9 @@ type device struct {
 
 func (c *listenCmd) device(a *app) (device, error) {
 	d := device{url: strings.TrimRight(first(c.URL, a.env(envURL)), "/"), state: c.State}
+	if isTCP := strings.HasPrefix(d.url, "tcp"); d.url != "" && isTCP != (c.Transport == "tcp") {
+		return d, usagef("--transport %s does not go to %s: tcp has a listener of its own, tcp://HOST:PORT or tcps://HOST:PORT", c.Transport, d.url)
+	}
 	file := first(c.TokenFile, a.env(envTokenFile))
 	token := a.env(envToken)
 	if file == "" && token == "" || c.User != "" || c.Device != "" {
@@ -99,7 +109,13 @@ func (c *listenCmd) devDevice(a *app, d device) (device, error) {
 		return d, usagef("%s is not there: start \"carillon serve --dev\", name its directory with --data, or give "+
 			"--token-file", filepath.Join(c.dir(a), "dev.json"))
 	}
-	d.url = first(d.url, file.Public)
+	standard := file.Public
+	if c.Transport == "tcp" {
+		standard = file.TCP
+	}
+	if d.url = first(d.url, standard); d.url == "" {
+		return d, usagef("the development server has no listener for %s; name one with --url", c.Transport)
+	}
 	d.tokens = c.devTokens(a)
 	if d.state == "" {
 		name := url.PathEscape(c.User) + "," + url.PathEscape(c.Device) + ".json"
