@@ -24,6 +24,7 @@ import (
 	"carillon/server/dev"
 	"carillon/server/push"
 	"carillon/server/room"
+	"carillon/server/transport"
 	"carillon/server/transport/ws"
 	"carillon/server/wire"
 )
@@ -225,12 +226,32 @@ func (n *node) watch(user, device string, store client.Storage) *watcher {
 // watchWith runs a device with a token of its own.
 func (n *node) watchWith(token string, store client.Storage) *watcher {
 	n.t.Helper()
+	return n.watchOver(transport.WebSocket, token, store)
+}
+
+// address returns how a client reaches the node over a transport.
+func (n *node) address(over transport.Kind) (url string, dialer client.Dialer) {
+	n.t.Helper()
+	url = n.PublicURL() + "/connect"
+	switch over {
+	case transport.WebSocket:
+		return url, &client.WebSocket{Client: n.http}
+	case transport.SSE:
+		return url, &client.SSE{Client: n.http}
+	}
+	n.t.Fatalf("no client connects over %s", over)
+	return "", nil
+}
+
+func (n *node) watchOver(over transport.Kind, token string, store client.Storage) *watcher {
+	n.t.Helper()
+	url, dialer := n.address(over)
 	w := &watcher{
 		got: make(chan *wire.Message, 100), recall: make(chan *wire.Recall, 10), kicked: make(chan *wire.Kick, 1),
 		caught: make(chan struct{}, 100), done: make(chan error, 1),
 	}
 	c, err := client.New(client.Config{
-		URLs: []string{"ws" + strings.TrimPrefix(n.PublicURL(), "http") + "/connect"}, Dialer: &client.WebSocket{Client: n.http},
+		URLs: []string{url}, Dialer: dialer,
 		Tokens: client.StaticToken(token), Storage: store, AckEvery: 10 * time.Millisecond,
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error { w.got <- m; return nil },
