@@ -20,6 +20,7 @@ type Config struct {
 	Log        Log
 	Limits     Limits
 	Heartbeat  Heartbeat
+	Drain      Drain
 	Shutdown   Shutdown
 	Store      Store
 	Transport  Transport
@@ -101,8 +102,16 @@ type Limits struct {
 
 // Heartbeat is what the server asks of clients.
 type Heartbeat struct {
-	Interval time.Duration // a client sends something at least that often
-	Grace    time.Duration // beyond it, before a client counts as gone
+	Interval  time.Duration // a client sends something at least that often
+	Intervals []Interval    // where it is another
+	Grace     time.Duration // beyond it, before a client counts as gone
+	Linger    time.Duration // between two polls, before their session counts as gone
+}
+
+// Drain says how clients are sent away.
+type Drain struct {
+	Spread  time.Duration // over which they come back
+	Address string        // where they come back, https://host; empty: where they were
 }
 
 // Shutdown says how a server stops.

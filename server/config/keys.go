@@ -158,8 +158,39 @@ var table = []key{
 		"0: no limit", 0, 100, func(c *Config) *int { return &c.Limits.SessionsHeapPercent }),
 	duration("heartbeat.interval", "30s", "a client sends something at least that often", time.Second, time.Hour,
 		func(c *Config) *time.Duration { return &c.Heartbeat.Interval }),
+	{
+		name: "heartbeat.intervals", list: true,
+		doc: "where it is another: by transport (ws, sse, poll, tcp, or *) and platform, the most specific one counts, as in " +
+			"tcp=2m,tcp/android=4m; polls are held for 55s",
+		set: func(c *Config, s string) (err error) { c.Heartbeat.Intervals, err = parseIntervals(s); return err },
+		get: func(c *Config) string {
+			all := make([]string, len(c.Heartbeat.Intervals))
+			for i, v := range c.Heartbeat.Intervals {
+				all[i] = v.String()
+			}
+			return strings.Join(all, ",")
+		},
+	},
 	duration("heartbeat.grace", "10s", "how much longer a silent client is kept", time.Second, time.Hour,
 		func(c *Config) *time.Duration { return &c.Heartbeat.Grace }),
+	duration("heartbeat.linger", "15s", "how long a session of long-polls is kept between two polls", time.Second, time.Hour,
+		func(c *Config) *time.Duration { return &c.Heartbeat.Linger }),
+	duration("drain.spread", "5s", "over how long clients come back that are sent away by a server that drains or stops",
+		100*time.Millisecond, time.Hour, func(c *Config) *time.Duration { return &c.Drain.Spread }),
+	{
+		name: "drain.address",
+		doc:  "where they come back: https://host of another server; without it where they were",
+		set: func(c *Config, s string) error {
+			if s != "" {
+				if err := parseOrigin(s); err != nil {
+					return err
+				}
+			}
+			c.Drain.Address = s
+			return nil
+		},
+		get: func(c *Config) string { return c.Drain.Address },
+	},
 	duration("shutdown.timeout", "20s", "time for goodbyes and requests under way when the server stops",
 		time.Millisecond, time.Hour, func(c *Config) *time.Duration { return &c.Shutdown.Timeout }),
 	{

@@ -78,6 +78,7 @@ type Config struct {
 	Engine ws.Engine // how connections are held; the best that the system has
 
 	ShutdownTimeout time.Duration // 20 s
+	DrainAddress    string        // https://host of a server that takes the clients of one that drains; empty: none
 	CacheBytes      int64         // of the store; its own default if 0
 
 	Admission admission.Config // which connections are taken; its limits, the rest is filled in here
@@ -268,6 +269,9 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	rc := cfg.Room
 	rc.ID, rc.Boot = "room", push.BootID(binary.BigEndian.Uint64(boot[:])|1)
 	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.saver, reg, g.tokens, g.policy
+	if rc.Goodbye.Addresses == nil {
+		rc.Goodbye.Addresses = addressesAt(cfg.DrainAddress)
+	}
 	rc.Clock, rc.Log, rc.Metrics = cfg.Clock, cfg.Log, room.NewMetrics(g.metrics)
 	ac := cfg.Admission
 	ac.Clock, ac.Metrics = cfg.Clock, admission.NewMetrics(g.metrics)

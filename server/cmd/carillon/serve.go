@@ -17,6 +17,7 @@ import (
 	"carillon/server/gateway"
 	"carillon/server/heap"
 	"carillon/server/room"
+	"carillon/server/transport"
 	"carillon/server/transport/ws"
 )
 
@@ -116,8 +117,10 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 			ConnectTimeout: c.Limits.ConnectTimeout, FrameBytes: c.Limits.FrameBytes,
 			FramesPerSecond: c.Limits.FramesPerSecond, QueueMessages: c.Limits.QueueMessages,
 			QueueBytes: c.Limits.QueueBytes, WriteDeadline: c.Limits.WriteDeadline,
-			Heartbeat: c.Heartbeat.Interval, Grace: c.Heartbeat.Grace,
+			Heartbeat: c.Heartbeat.Interval, Heartbeats: heartbeats(c.Heartbeat.Intervals),
+			Grace: c.Heartbeat.Grace, Linger: c.Heartbeat.Linger, Goodbye: room.Goodbye{Spread: c.Drain.Spread},
 		},
+		DrainAddress: c.Drain.Address,
 	}
 }
 
@@ -134,6 +137,14 @@ func admissionOf(c config.Limits) admission.Config {
 		a.Burst = c.ConnectBurst
 	}
 	return a
+}
+
+func heartbeats(is []config.Interval) room.Heartbeats {
+	h := make(room.Heartbeats, len(is))
+	for _, i := range is {
+		h[room.HeartbeatOf{Transport: transport.Kind(i.Transport), Platform: i.Platform}] = i.Every
+	}
+	return h
 }
 
 // certificates puts files together that stand at the same place; the configuration has seen that there are as many of both.
