@@ -22,7 +22,7 @@ const goawaySpread = 5 * time.Second
 func (r *Room) goaway(code wire.CloseCode, kind transport.Kind) *wire.Goaway {
 	g := Goodbye{Spread: goawaySpread}
 	if code == wire.CloseGoingAway {
-		g = *r.goodbye.Load()
+		g = r.cfg.Goodbye
 	}
 	delay := r.jitter(g.Spread)
 	return &wire.Goaway{
@@ -32,15 +32,7 @@ func (r *Room) goaway(code wire.CloseCode, kind transport.Kind) *wire.Goaway {
 
 // Drain refuses new connections, says goodbye to every client as Config.Goodbye has it, and waits until all are gone or ctx
 // ends. The room goes on serving those that are left; the end of Run cuts them.
-func (r *Room) Drain(ctx context.Context) error { return r.DrainTo(ctx, r.cfg.Goodbye) }
-
-// DrainTo is Drain with another goodbye. Where it names no spread or no addresses, those of the configuration count.
-func (r *Room) DrainTo(ctx context.Context, g Goodbye) error {
-	def(&g.Spread, r.cfg.Goodbye.Spread)
-	if g.Addresses == nil {
-		g.Addresses = r.cfg.Goodbye.Addresses
-	}
-	r.goodbye.Store(&g)
+func (r *Room) Drain(ctx context.Context) error {
 	r.refuseNew()
 	now := r.now()
 	for _, s := range r.snapshot() {
