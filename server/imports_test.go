@@ -41,6 +41,7 @@ var layers = []struct {
 	{"transport/sse", []string{"transport", "wire", "push"}, "a transport never imports a sibling or the room"},
 	{"transport/web", []string{"transport", "wire", "auth", "push"},
 		"what transports over HTTP share reads credentials as all do, and knows none of the transports"},
+	{"transport/tcp", []string{"transport", "wire", "push"}, "a transport never imports a sibling or the room"},
 	{"register", []string{"push"}, "a contract"},
 	{"register/registertest", []string{"register", "push", "clock"}, "a suite knows the contract alone"},
 	{"register/memory", []string{"register", "push", "clock"}, "an adapter imports its contract, never a sibling"},
