@@ -86,7 +86,7 @@ copy_tree() {
 
 at=0
 copy_tree || fail 'the tree cannot be copied'
-export CARILLON_PUBLIC_LISTEN=127.0.0.1:0 CARILLON_ADMIN_LISTEN=127.0.0.1:0
+export CARILLON_PUBLIC_LISTEN=127.0.0.1:0 CARILLON_ADMIN_LISTEN=127.0.0.1:0 CARILLON_TCP_LISTEN=127.0.0.1:0
 # There is no .git in the copy; there may be one of another project above it.
 export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
 

@@ -58,7 +58,7 @@ func startServer(ctx context.Context, cfg Config, heartbeat time.Duration) (s *s
 	s.flags = cfg.ServerFlags
 	args := []string{"serve", "--dev", "--data=" + s.data}
 	for _, d := range [][2]string{
-		{"--public-listen", "127.0.0.1:0"}, {"--admin-listen", "127.0.0.1:0"}, {"--log-level", "warn"},
+		{"--public-listen", "127.0.0.1:0"}, {"--admin-listen", "127.0.0.1:0"}, {"--tcp-listen", "127.0.0.1:0"}, {"--log-level", "warn"},
 		{"--heartbeat-interval", heartbeat.String()}, {"--shutdown-timeout", "10s"},
 	} {
 		if !slices.ContainsFunc(cfg.ServerFlags, func(f string) bool { return f == d[0] || strings.HasPrefix(f, d[0]+"=") }) {

@@ -12,6 +12,7 @@ type Config struct {
 	Dev        bool   // development: keys are made up, and said aloud
 	Public     Public
 	Admin      Admin
+	TCP        TCP
 	TLS        TLS
 	Proxy      Proxy
 	Outbound   Outbound
@@ -65,6 +66,11 @@ type Proxy struct {
 // Outbound says where requests may go that products cause.
 type Outbound struct {
 	Allow []netip.Prefix // beside the public addresses
+}
+
+// TCP is the listener for clients over raw TCP.
+type TCP struct {
+	Listen string // host:port; empty: none
 }
 
 // LogFormat is the form of log lines.

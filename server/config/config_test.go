@@ -37,6 +37,7 @@ limits:
   queue_messages: 10
   frame_bytes: 8192
   write_deadline: 3s
+tcp: {listen: off}
 log:
 `)
 	l, err := Load(Sources{
@@ -56,6 +57,7 @@ log:
 	want.Public.Origins = []string{"*.example.com", "https://example.org"}
 	want.TLS = TLS{Cert: []string{"a.pem", "b.pem"}, Key: []string{"a.key", "b.key"}}
 	want.Proxy.Trusted = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::1/128")}
+	want.TCP.Listen = ""
 	want.Limits.QueueMessages = 10
 	want.Limits.FrameBytes = 5000
 	want.Limits.WriteDeadline = 5 * time.Second
@@ -97,6 +99,8 @@ func TestLoad_SaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"not an address", "", "", "public.listen=8080", "write host:port"},
 		{"port out of range", "", "", "public.listen=:65536", "write host:port"},
 		{"same addresses", "", "", "admin.listen=127.0.0.1:8080", "the same address"},
+		{"raw TCP where another listens", "", "", "tcp.listen=127.0.0.1:8080", "another listener"},
+		{"raw TCP on no address", "", "", "tcp.listen=on", "or off"},
 		{"key without certificate", "", "", "tls.key=a.key", "0 certificates and 1 keys"},
 		{"not a network", "", "", "proxy.trusted=10.0.0.0/33", "write networks and addresses"},
 		{"not a header", "", "", "proxy.header=x-real-ip", "write x-forwarded-for, forwarded or proxy-v2"},

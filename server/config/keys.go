@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -96,6 +97,7 @@ var table = []key{
 		},
 		get: func(c *Config) string { return string(c.Proxy.Header) },
 	},
+	tcpListen(),
 	networks("outbound.allow", "private networks where products may publish the keys of their device tokens (jwks_url): networks "+
 		"like 10.0.0.0/8, or addresses; public addresses may be reached anyway",
 		func(c *Config) *[]netip.Prefix { return &c.Outbound.Allow }),
@@ -302,6 +304,25 @@ func address(name, standard, doc string, field func(*Config) *string) key {
 		}
 		return set(c, s)
 	}
+	return k
+}
+
+// tcpListen is an address that may be off.
+func tcpListen() key {
+	k := address("tcp.listen", "127.0.0.1:8082", "address for clients over raw TCP; off: none",
+		func(c *Config) *string { return &c.TCP.Listen })
+	set, get := k.set, k.get
+	k.set = func(c *Config, s string) error {
+		if s == "off" {
+			c.TCP.Listen = ""
+			return nil
+		}
+		if err := set(c, s); err != nil {
+			return errors.New("write host:port, as in 127.0.0.1:8082 or :8082, or off")
+		}
+		return nil
+	}
+	k.get = func(c *Config) string { return cmp.Or(get(c), "off") }
 	return k
 }
 

@@ -200,6 +200,9 @@ func (l *Loaded) loadSecret(read func(string) ([]byte, error)) error {
 	return nil
 }
 
+// sameAddress reports whether two listeners would meet. Port 0 is another one each time.
+func sameAddress(a, b string) bool { return a != "" && a == b && !strings.HasSuffix(a, ":0") }
+
 // check says what is wrong between keys.
 func (l *Loaded) check() error {
 	var errs []error
@@ -208,9 +211,12 @@ func (l *Loaded) check() error {
 			"file that only the server can read and name that with --secret-file, or set CARILLON_SECRET. "+
 			"For development use --dev"))
 	}
-	if l.Public.Listen == l.Admin.Listen && !strings.HasSuffix(l.Public.Listen, ":0") {
+	if sameAddress(l.Public.Listen, l.Admin.Listen) {
 		errs = append(errs, errors.New("public.listen and admin.listen: they are the same address; the administration "+
 			"has one of its own"))
+	}
+	if sameAddress(l.TCP.Listen, l.Public.Listen) || sameAddress(l.TCP.Listen, l.Admin.Listen) {
+		errs = append(errs, errors.New("tcp.listen: it is the address of another listener; raw TCP has one of its own, or is off"))
 	}
 	if len(l.TLS.Cert) != len(l.TLS.Key) {
 		errs = append(errs, fmt.Errorf("tls.cert and tls.key: %d certificates and %d keys; each certificate has its key, in the same "+

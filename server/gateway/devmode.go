@@ -39,7 +39,7 @@ func (g *Gateway) setUpDev(ctx context.Context) error {
 		return err
 	}
 	f.Warning = "Development only. Whoever reads this file can do everything with this gateway."
-	f.Public, f.Admin, f.Product = g.PublicURL(), urlOf(g.admin.Addr()), string(devProduct)
+	f.Public, f.Admin, f.TCP, f.Product = g.PublicURL(), urlOf(g.admin.Addr()), g.TCPURL(), string(devProduct)
 	if _, err := g.cache.CreateProduct(ctx, catalog.Product{ID: devProduct, Name: "Development"}); err != nil && push.KindOf(err) != push.KindConflict {
 		return err
 	}

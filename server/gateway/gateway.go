@@ -10,6 +10,7 @@
 //	                  /connect/sse    -> transport/sse -> room
 //	                  /connect/ticket -> auth
 //	                  /v1             -> center -> saver, then push.Rooms -> room
+//	TCP listener      transport/tcp   -> room
 //	admin listener    /admin/v1 -> center, /livez, /readyz, /metrics, /debug/pprof, /debug/free
 //
 // # Shutdown
@@ -55,6 +56,7 @@ import (
 	"carillon/server/room"
 	saverpebble "carillon/server/saver/pebble"
 	"carillon/server/transport/sse"
+	"carillon/server/transport/tcp"
 	"carillon/server/transport/ws"
 )
 
@@ -66,11 +68,12 @@ type Config struct {
 
 	PublicListen string   // 127.0.0.1:8080
 	AdminListen  string   // 127.0.0.1:8081
+	TCPListen    string   // for clients over raw TCP; none if empty
 	PublicHosts  []string // names under which the public listener answers, see origin.NewHosts; all
 	AdminHosts   []string // the same beside localhost and addresses, see origin.NewPrivateHosts; that of AdminListen
 	Origins      []string // pages that may connect, see origin.New
 
-	Certificates []certificate.Pair // of the public listener; without any it is for a proxy, or for this machine
+	Certificates []certificate.Pair // of the listeners for clients; without any they are for a proxy, or for this machine
 	Proxies      forwarded.Config   // who may say that it speaks for somebody else; nobody
 
 	OutboundAllow []netip.Prefix // private networks where products may publish keys; in development this machine too
@@ -152,11 +155,13 @@ type Gateway struct {
 	room    *room.Room
 	ws      *ws.Transport
 	sse     *sse.Transport
+	tcp     *tcp.Transport
 	center  *center.Center
 	metrics *prometheus.Registry
 
 	edge                  *edge // between the network and the handlers
 	public, admin         net.Listener
+	raw                   net.Listener // of raw TCP; nil: there is none
 	publicHTTP, adminHTTP *http.Server
 	leaving               atomic.Bool // draining or stopping
 }
@@ -235,6 +240,14 @@ func (g *Gateway) listen() error {
 		return config.ListenError("admin.listen", g.cfg.AdminListen, err)
 	}
 	g.onClose(ignoreClosed(g.admin.Close))
+	if g.cfg.TCPListen == "" {
+		return nil
+	}
+	if g.raw, err = g.cfg.Listen("tcp", g.cfg.TCPListen); err != nil {
+		return config.ListenError("tcp.listen", g.cfg.TCPListen, err)
+	}
+	g.raw = g.edge.listen(g.raw)
+	g.onClose(ignoreClosed(g.raw.Close))
 	return nil
 }
 
@@ -297,6 +310,14 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 		return err
 	}
 	g.metrics.MustRegister(writesMetric("sse", "event streams", g.sse.Writes))
+	if g.raw == nil {
+		return nil
+	}
+	g.tcp, err = tcp.New(tcp.Config{Acceptor: g.room, FrameBytes: rc.FrameBytes, Engine: cfg.Engine, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	g.metrics.MustRegister(writesMetric("tcp", "raw TCP connections", g.tcp.Writes))
 	return nil
 }
 
@@ -338,6 +359,25 @@ func (g *Gateway) PublicAddr() net.Addr { return g.public.Addr() }
 // AdminAddr: see PublicAddr.
 func (g *Gateway) AdminAddr() net.Addr { return g.admin.Addr() }
 
+// TCPAddr returns where the node listens for clients over raw TCP, nil if it does not.
+func (g *Gateway) TCPAddr() net.Addr {
+	if g.raw == nil {
+		return nil
+	}
+	return g.raw.Addr()
+}
+
+// TCPURL returns that address as a URL for people on this machine: tcps under TLS; empty if there is none.
+func (g *Gateway) TCPURL() string {
+	switch {
+	case g.raw == nil:
+		return ""
+	case g.edge.certs != nil:
+		return "tcps://" + hostOf(g.raw.Addr())
+	}
+	return "tcp://" + hostOf(g.raw.Addr())
+}
+
 // PublicURL returns the address of the public listener as a URL for people on this machine.
 func (g *Gateway) PublicURL() string { return g.edge.scheme() + "://" + hostOf(g.public.Addr()) }
 
@@ -364,7 +404,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	var parts sync.WaitGroup
 	part := func(name string, run func() error) {
 		parts.Go(func() {
-			if err := run(); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, http.ErrServerClosed) {
+			if err := run(); err != nil && !isEnd(err) {
 				fail(fmt.Errorf("gateway: %s: %w", name, err))
 			}
 		})
@@ -378,6 +418,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	part("public listener", func() error { return g.publicHTTP.Serve(g.public) })
 	part("admin listener", func() error { return g.adminHTTP.Serve(g.admin) })
+	if g.tcp != nil {
+		part("TCP listener", func() error { return g.tcp.Serve(g.raw) })
+	}
 
 	<-ctx.Done()
 	err := context.Cause(ctx)
@@ -386,6 +429,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	g.log.Info("stopping", "clients", g.room.Count(), "within", g.cfg.ShutdownTimeout)
 	return errors.Join(err, g.stop(ctx, halt, &parts))
+}
+
+// isEnd reports whether a part ended because it was told to.
+func isEnd(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) || errors.Is(err, tcp.ErrClosed)
 }
 
 // stop lets clients and requests go, and cuts them when the time is over.
@@ -418,6 +466,9 @@ func (g *Gateway) closeTransports(ctx context.Context) error {
 	}
 	if g.sse != nil {
 		errs = append(errs, g.sse.Close(ctx))
+	}
+	if g.tcp != nil {
+		errs = append(errs, g.tcp.Close(ctx)) // its listener too, which has refused everybody since the room drains
 	}
 	return errors.Join(errs...)
 }

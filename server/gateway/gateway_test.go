@@ -79,7 +79,7 @@ func startWith(t *testing.T, fs vfs.FS, change func(*Config)) *node {
 	t.Helper()
 	logs := &safeBuffer{}
 	cfg := Config{
-		Data: "data", FS: fs, Secret: secret, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
+		Data: "data", FS: fs, Secret: secret, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", TCPListen: "127.0.0.1:0", ShutdownTimeout: 10 * time.Second,
 		Log:    slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Engine: ws.Engine(*engine),
 	}
@@ -568,9 +568,17 @@ func TestGateway_StartsOnlyWithWhatItNeeds(t *testing.T) {
 
 func TestGateway_PortInUseNamesTheFlag(t *testing.T) {
 	n := start(t, vfs.NewMem())
-	_, err := New(Config{Data: "data", FS: vfs.NewMem(), Secret: secret, PublicListen: n.PublicAddr().String(), AdminListen: "127.0.0.1:0"})
-	if err == nil || !strings.Contains(err.Error(), "--public-listen") {
-		t.Errorf("the error is %v, want one that names --public-listen", err)
+	taken, free := n.PublicAddr().String(), "127.0.0.1:0"
+	for flag, cfg := range map[string]Config{
+		"--public-listen": {PublicListen: taken, AdminListen: free},
+		"--admin-listen":  {PublicListen: free, AdminListen: taken},
+		"--tcp-listen":    {PublicListen: free, AdminListen: free, TCPListen: taken},
+	} {
+		cfg.Data, cfg.FS, cfg.Secret = "data", vfs.NewMem(), secret
+		_, err := New(cfg)
+		if err == nil || !strings.Contains(err.Error(), flag) {
+			t.Errorf("the error is %v, want one that names %s", err, flag)
+		}
 	}
 }
 

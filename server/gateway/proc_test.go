@@ -88,7 +88,7 @@ func newProc(t *testing.T, binary func() (string, error)) *proc {
 // start starts the server and waits until it is ready; false if it died before (of an armed failpoint).
 func (p *proc) start(failpoint string) bool {
 	p.t.Helper()
-	cmd := exec.Command(p.bin, "serve", "--dev", "--data", p.data, "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+	cmd := exec.Command(p.bin, "serve", "--dev", "--data", p.data, "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--tcp-listen", "127.0.0.1:0",
 		"--transport-engine", p.engine)
 	cmd.Env = append(os.Environ(), "CARILLON_FAILPOINT="+failpoint)
 	log := &bytes.Buffer{}

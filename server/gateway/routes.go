@@ -100,6 +100,9 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 		Clients: g.room.Count(), Engine: string(g.Engine()), Durability: g.saver.Durability().String(),
 		Transports: []transport.Kind{transport.WebSocket, transport.SSE},
 	}
+	if g.tcp != nil {
+		a.Transports = append(a.Transports, transport.TCP)
+	}
 	status := http.StatusOK
 	fail := func(check string, err error) {
 		a.Status, a.Checks[check] = "failing", err.Error()

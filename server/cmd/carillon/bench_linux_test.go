@@ -233,7 +233,7 @@ func serving(t *testing.T, data string) *child.Process {
 		t.Fatal(err)
 	}
 	srv, err := child.Start([]string{exe, "serve", "--dev", "--data=" + data, "--public-listen=127.0.0.1:0",
-		"--admin-listen=127.0.0.1:0", "--log-level=warn"}, asCarillon())
+		"--admin-listen=127.0.0.1:0", "--tcp-listen=127.0.0.1:0", "--log-level=warn"}, asCarillon())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"os"
@@ -71,8 +72,8 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 	if len(cfg.Certificates) > 0 {
 		defer reloadOnHangup(g)()
 	}
-	cfg.Log.Info("serving", "public", g.PublicAddr().String(), "admin", g.AdminAddr().String(), "data", l.Data,
-		"engine", string(g.Engine()), "version", cfg.Version)
+	cfg.Log.Info("serving", "public", g.PublicAddr().String(), "admin", g.AdminAddr().String(), "tcp", cmp.Or(g.TCPURL(), "off"),
+		"data", l.Data, "engine", string(g.Engine()), "version", cfg.Version)
 	return g.Run(ctx)
 }
 
@@ -107,7 +108,7 @@ const pidFile = "dev.pid"
 func gatewayConfig(c config.Config, a *app) gateway.Config {
 	return gateway.Config{
 		Data: c.Data, Dev: c.Dev, Secret: c.Secret.Reveal(),
-		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen,
+		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen, TCPListen: c.TCP.Listen,
 		PublicHosts: c.Public.Hosts, AdminHosts: c.Admin.Hosts, Origins: c.Public.Origins,
 		Certificates: certificates(c.TLS), Proxies: forwarded.Config{Trusted: c.Proxy.Trusted, Source: forwarded.Source(c.Proxy.Header)},
 		OutboundAllow:   c.Outbound.Allow,

@@ -54,7 +54,7 @@ func hangable(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"serve", "--dev", "--data", t.TempDir(), "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"}, args...)
+	args = append([]string{"serve", "--dev", "--data", t.TempDir(), "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--tcp-listen", "127.0.0.1:0"}, args...)
 	cmd := exec.Command(self, args...)
 	cmd.Env = append(os.Environ(), beCarillon+"=1")
 	out, err := cmd.StderrPipe()
