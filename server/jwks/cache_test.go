@@ -451,3 +451,32 @@ func TestCache_WhoeverLeavesIsCountedOut(t *testing.T) {
 		}
 	})
 }
+
+// When a set's time has just run out and many come at once, a few wait for the next one and the others go by the last; when it
+// ran out long ago, the others are told to come back.
+func TestCache_ManyAtOnceGoByTheLastSetForAMomentAlone(t *testing.T) {
+	for idle, others := range map[time.Duration]string{10*time.Minute + 5*time.Second: "found", time.Hour: "later"} {
+		inTown(t, nil, func(w *town, s *site) {
+			s.publish(t, "a")
+			w.want("a", "found")
+			s.set(func(s *site) { s.takes = 500 * time.Millisecond })
+			time.Sleep(idle)
+			began := time.Now()
+			var all sync.WaitGroup
+			var mu sync.Mutex
+			got := map[string]int{}
+			for range 100 {
+				all.Go(func() {
+					v := fmt.Sprint(w.verdict("a"), " after ", time.Since(began))
+					mu.Lock()
+					defer mu.Unlock()
+					got[v]++
+				})
+			}
+			all.Wait()
+			if got["found after 500ms"] != 8 || got[others+" after 0s"] != 92 {
+				t.Errorf("idle for %v: %v, want 8 that waited and 92 %s at once", idle, got, others)
+			}
+		})
+	}
+}

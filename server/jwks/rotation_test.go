@@ -43,7 +43,7 @@ func TestRotation_RefusesNoTokenThatHoldsAndTakesNoneOfARetiredKey(t *testing.T)
 		var all sync.WaitGroup
 		for user := range 4 {
 			all.Go(func() {
-				time.Sleep(time.Duration(user) * 1200 * time.Millisecond)
+				time.Sleep(time.Duration(user) * 2500 * time.Millisecond)
 				for at := time.Since(began); at < over; at = time.Since(began) {
 					for _, id := range []catalog.KeyID{"first", "second"} {
 						if id == "second" && at <= published {
@@ -73,7 +73,7 @@ func TestRotation_RefusesNoTokenThatHoldsAndTakesNoneOfARetiredKey(t *testing.T)
 						outcomes[string(id)+" "+outcome]++
 						mu.Unlock()
 					}
-					time.Sleep(5 * time.Second)
+					time.Sleep(10 * time.Second)
 				}
 			})
 		}
@@ -82,7 +82,7 @@ func TestRotation_RefusesNoTokenThatHoldsAndTakesNoneOfARetiredKey(t *testing.T)
 		time.Sleep(retired - published)
 		s.publish(w.t, "second")
 		all.Wait()
-		if outcomes["first taken"] < 1000 || outcomes["first refused"] < 100 || outcomes["second taken"] < 1000 {
+		if outcomes["first taken"] < 500 || outcomes["first refused"] < 50 || outcomes["second taken"] < 500 {
 			t.Errorf("outcomes %v: the test shows little", outcomes)
 		}
 		if outcomes["second later"] > 4*4 {
