@@ -9,6 +9,10 @@
 // an acknowledgement goes to the server, at most once a second. When the connection ends, the close code says what to
 // do: come back with backoff, come back with another token, or stay away.
 //
+// There is a dialer for each transport, [WebSocket], [SSE], [LongPoll] and [TCP], and a device may come back over another
+// one: its cursor holds everywhere. What is odd about one stays in its file; only that a long-poll reads in batches, each of
+// which is acknowledged by the next request, is known to the client (batch.go).
+//
 // # Invariants
 //
 //   - Messages are handled one at a time, in the order of the wire. So the position of the last one handled is the
