@@ -238,6 +238,12 @@ func (n *node) address(over transport.Kind) (url string, dialer client.Dialer) {
 		return url, &client.WebSocket{Client: n.http}
 	case transport.SSE:
 		return url, &client.SSE{Client: n.http}
+	case transport.TCP:
+		d := &client.TCP{}
+		if h, ok := n.http.Transport.(*http.Transport); ok {
+			d.TLS = h.TLSClientConfig
+		}
+		return n.TCPURL(), d
 	}
 	n.t.Fatalf("no client connects over %s", over)
 	return "", nil

@@ -58,8 +58,12 @@ func (n *node) carryOver(d client.Dialer, p *proxytest.Proxy, user, device strin
 		defer h.mu.Unlock()
 		f()
 	}
+	url := "ws://" + p.Addr() + "/connect"
+	if isTCP(d) {
+		url = "tcp://" + p.Addr()
+	}
 	c, err := client.New(client.Config{
-		URLs: []string{"ws://" + p.Addr() + "/connect"}, Dialer: d, Tokens: client.StaticToken(n.token(user, device)), Storage: store,
+		URLs: []string{url}, Dialer: d, Tokens: client.StaticToken(n.token(user, device)), Storage: store,
 		Backoff: client.Backoff{Base: 5 * time.Millisecond, Max: 50 * time.Millisecond}, AckEvery: 100 * time.Millisecond,
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error {
@@ -130,7 +134,7 @@ func (h *handset) wants(ids []string) {
 	}
 }
 
-// closes returns how many connections the room counts as ended for a reason.
+// closes returns how many connections, over any transport, the room counts as ended for a reason.
 func (n *node) closes(reason string) int {
 	n.t.Helper()
 	resp, err := http.Get(urlOf(n.AdminAddr()) + "/metrics")
@@ -142,13 +146,14 @@ func (n *node) closes(reason string) int {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	m := regexp.MustCompile(`carillon_room_closes_total\{reason="` + reason + `",transport="ws"\} (\d+)`).FindSubmatch(b)
-	if m == nil {
-		return 0
-	}
-	count, err := strconv.Atoi(string(m[1]))
-	if err != nil {
-		n.t.Fatal(err)
+	count := 0
+	line := regexp.MustCompile(`carillon_room_closes_total\{reason="` + reason + `",transport="\w+"\} (\d+)`)
+	for _, m := range line.FindAllSubmatch(b, -1) {
+		c, err := strconv.Atoi(string(m[1]))
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		count += c
 	}
 	return count
 }
@@ -180,19 +185,39 @@ func (n *node) await(l *proxytest.Link, ok func(proxytest.Counts) bool) {
 	}
 }
 
+func isTCP(d client.Dialer) bool {
+	_, ok := d.(*client.TCP)
+	return ok
+}
+
 // networked returns a node with short deadlines, and a network in front of it.
 func networked(t *testing.T, heartbeat time.Duration) (*node, *proxytest.Proxy) {
+	t.Helper()
+	return networkedFor(t, &client.WebSocket{}, heartbeat)
+}
+
+// networkedFor is networked for clients with that dialer.
+func networkedFor(t *testing.T, d client.Dialer, heartbeat time.Duration) (*node, *proxytest.Proxy) {
 	t.Helper()
 	n := startRoom(t, vfs.NewMem(), room.Config{
 		Heartbeat: heartbeat, Grace: 500 * time.Millisecond, WriteDeadline: time.Second, CloseTimeout: time.Second,
 	})
 	n.setUp()
-	return n, proxytest.Start(t, n.PublicAddr().String(), proxytest.Config{Seed: 1})
+	addr := n.PublicAddr()
+	if isTCP(d) {
+		addr = n.TCPAddr()
+	}
+	return n, proxytest.Start(t, addr.String(), proxytest.Config{Seed: 1})
 }
 
 func TestNetwork_HalfOpenClientIsGivenUpAndLosesNothing(t *testing.T) {
-	n, p := networked(t, time.Second)
-	phone := n.carry(p, "alice", "phone", &client.Memory{})
+	t.Run("ws", func(t *testing.T) { halfOpen(t, &client.WebSocket{}) })
+	t.Run("tcp", func(t *testing.T) { halfOpen(t, &client.TCP{}) })
+}
+
+func halfOpen(t *testing.T, d client.Dialer) {
+	n, p := networkedFor(t, d, time.Second)
+	phone := n.carryOver(d, p, "alice", "phone", &client.Memory{})
 	phone.waitCaughtUp()
 	ids := []string{n.publish("alice", "before")}
 	phone.wants(ids)
@@ -228,11 +253,12 @@ func TestNetwork_CutsInsideFramesLoseNothingAndRepeatNothing(t *testing.T) {
 		t.Cleanup(requests.CloseIdleConnections)
 		cutsInsideFrames(t, &client.SSE{Client: &http.Client{Transport: requests}})
 	})
+	t.Run("tcp", func(t *testing.T) { cutsInsideFrames(t, &client.TCP{}) })
 }
 
 func cutsInsideFrames(t *testing.T, d client.Dialer) {
 	const cuts = 60
-	n, p := networked(t, 30*time.Second)
+	n, p := networkedFor(t, d, 30*time.Second)
 	rnd := rand.New(rand.NewPCG(6455, 1)) // guarded by mu
 	calm := false                         // guarded by mu
 	var mu sync.Mutex
@@ -274,9 +300,14 @@ func cutsInsideFrames(t *testing.T, d client.Dialer) {
 }
 
 func TestNetwork_OneByteAtATime(t *testing.T) {
-	n, p := networked(t, 30*time.Second)
+	t.Run("ws", func(t *testing.T) { oneByteAtATime(t, &client.WebSocket{}) })
+	t.Run("tcp", func(t *testing.T) { oneByteAtATime(t, &client.TCP{}) })
+}
+
+func oneByteAtATime(t *testing.T, d client.Dialer) {
+	n, p := networkedFor(t, d, 30*time.Second)
 	p.Each(func(l *proxytest.Link) { l.Limit(proxytest.Up|proxytest.Down, 1) })
-	phone := n.carry(p, "alice", "phone", &client.Memory{})
+	phone := n.carryOver(d, p, "alice", "phone", &client.Memory{})
 	phone.waitCaughtUp()
 	var ids []string
 	for _, size := range []int{0, 1, 50, 125, 126, 1000, 10_000, 3} {

@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"carillon/server/client"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -253,4 +254,22 @@ func TestTCP_ANodeWithoutItsListenerHasNone(t *testing.T) {
 	if err := g.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// Where the node has a certificate raw TCP is under TLS, and a client that speaks in the clear gets nothing.
+func TestTCP_GoesUnderTLSWithTheNodesCertificate(t *testing.T) {
+	n, _, _, _ := secured(t, func(c *Config) { c.TCPListen = "127.0.0.1:0" })
+	n.setUp()
+	if !strings.HasPrefix(n.TCPURL(), "tcps://") {
+		t.Errorf("the address is %s", n.TCPURL())
+	}
+	w := n.watchOver(transport.TCP, n.token("alice", "phone"), &client.Memory{})
+	<-w.caught
+	w.want(t, n.publish("alice", "under TLS"))
+	g := n.dialTCP()
+	g.send(&wire.Connect{Version: 1, Token: n.token("bob", "phone"), Client: "gadget/1"})
+	if f, err := g.read(); err == nil {
+		t.Errorf("in the clear a client gets %+v", f)
+	}
+	w.leave(t)
 }

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"carillon/server/push"
 	"carillon/server/transport"
@@ -293,5 +294,12 @@ func TestNew_RejectsWhatCannotWork(t *testing.T) {
 			tr.Close(t.Context())
 			t.Errorf("New(%+v): got no error", cfg)
 		}
+	}
+}
+
+// An idle connection is one object of this size and a descriptor.
+func TestConn_IsSmall(t *testing.T) {
+	if got, most := unsafe.Sizeof(conn{}), uintptr(176); got > most {
+		t.Errorf("size: got %d bytes, want at most %d", got, most)
 	}
 }
