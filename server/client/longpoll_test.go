@@ -73,7 +73,7 @@ func (w *pollWorld) next() polled {
 func TestLongPoll_NextPollAcknowledgesWhatWasHandledAndStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newPollWorld(t)
-		store := &Memory{}
+		store := &orderedStorage{w: w.world}
 		w.cfg.Storage = store
 		release := make(chan struct{})
 		handle := w.cfg.Message
@@ -114,7 +114,7 @@ func TestLongPoll_NextPollAcknowledgesWhatWasHandledAndStored(t *testing.T) {
 		if state, err := store.Load(t.Context()); err != nil || state.Cursor != p.query["cursor"] {
 			t.Errorf("acknowledged was %s, stored is %s, %v", p.query["cursor"], state.Cursor, err)
 		}
-		equal(t, "events", w.events(), []string{"handle 11", "handle 12", "acked"})
+		equal(t, "events", w.events(), []string{"handle 11", "save", "handle 12", "save", "flush", "acked"})
 		if n := len(w.posted); n != 0 {
 			t.Errorf("%d frames were posted beside", n)
 		}

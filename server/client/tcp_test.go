@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"carillon/server/wire"
@@ -125,6 +126,30 @@ func TestTCP_CloseEndsItsDirectionAndHearsTheServerOut(t *testing.T) {
 	if len(read) != 1 {
 		t.Errorf("%d frames were read after the goodbye, want the server's last", len(read))
 	}
+}
+
+// halves is a pipe whose end can say that nothing more comes, and whose peer ends it at that.
+type halves struct{ net.Conn }
+
+func (h halves) CloseWrite() error { return h.Conn.Close() }
+
+func TestTCP_CloseWaitsNoLongerThanTheServerNeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		d := TCP{DialContext: func(context.Context, string, string) (net.Conn, error) { return halves{near}, nil }}
+		c, err := d.Dial(t.Context(), "tcp://push.example:8082")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go c.Read()
+		synctest.Wait()
+		began := time.Now()
+		c.Close()
+		if got := time.Since(began); got != 0 { // virtual time: exact
+			t.Errorf("Close waited %v for a server that had gone", got)
+		}
+	})
 }
 
 func TestTCP_CloseAndCutEndAReadUnderWayThoughThePeerIsFrozen(t *testing.T) {
