@@ -240,8 +240,8 @@ func (n *node) address(over transport.Kind) (url string, dialer client.Dialer) {
 		return url, &client.SSE{Client: n.http}
 	case transport.TCP:
 		d := &client.TCP{}
-		if h, ok := n.http.Transport.(*http.Transport); ok {
-			d.TLS = h.TLSClientConfig
+		if tr, ok := n.http.Transport.(*http.Transport); ok {
+			d.TLS = tr.TLSClientConfig
 		}
 		return n.TCPURL(), d
 	}

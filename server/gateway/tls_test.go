@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -187,9 +188,14 @@ func TestGateway_CertificatesAreRenewedUnderOpenWebSockets(t *testing.T) {
 func TestGateway_ServesClientsOverTLSWhateverTheEngine(t *testing.T) {
 	n, _, _, _ := secured(t, func(*Config) {})
 	n.setUp()
-	phone := n.watch("alice", "phone", &client.Memory{})
-	phone.want(t, n.publish("alice", "over TLS"))
-	phone.leave(t)
+	for _, over := range overs {
+		if url, _ := n.address(over); !strings.HasPrefix(url, "https:") && !strings.HasPrefix(url, "tcps:") {
+			t.Errorf("%s is reached at %s", over, url)
+		}
+		phone := n.watchOver(over, n.token("alice-"+string(over), "phone"), &client.Memory{})
+		phone.want(t, n.publish("alice-"+string(over), "over TLS"))
+		phone.leave(t)
+	}
 	resp, err := http.Get(urlOf(n.PublicAddr()) + "/v1/messages") // in the clear
 	if err != nil {
 		t.Fatal(err)
