@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -285,6 +286,79 @@ func TestSocket_MuteSilencesAllButTheEnd(t *testing.T) {
 }
 
 // An event that was on its way when its socket closed must not reach the connection that has the place now.
+// watched returns how many descriptors the kernel watches for a loop.
+func watched(t *testing.T, l *loop) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", l.fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(b, []byte("tfd:"))
+}
+
+// A connection that is taken back is Go's again, with what the client has sent meanwhile, and the loop hears nothing of it
+// any more, although the kernel's connection lives on.
+func TestSocket_DetachedIsAConnectionOfGoAgain(t *testing.T) {
+	p := newPoller(t, 1)
+	for _, armed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("armed=%v", armed), func(t *testing.T) {
+			near, far := pair(t)
+			r := newRecorder()
+			adopt(t, p, &r.sock, near)
+			if armed {
+				if err := r.sock.Arm(r); err != nil {
+					t.Fatal(err)
+				}
+				r.sock.Mute()
+			}
+			if _, err := far.Write([]byte("before")); err != nil {
+				t.Fatal(err)
+			}
+			nc, err := r.sock.Detach()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer nc.Close()
+			if got := watched(t, p.loops[0]); got != 1 {
+				t.Errorf("the loop watches %d descriptors, want its bell alone", got)
+			}
+			if nc.RemoteAddr().String() != far.LocalAddr().String() {
+				t.Errorf("the far end is %v, want %v", nc.RemoteAddr(), far.LocalAddr())
+			}
+			if _, err := far.Write([]byte(" and after")); err != nil {
+				t.Fatal(err)
+			}
+			nc.SetReadDeadline(time.Now().Add(patience))
+			b := make([]byte, len("before and after"))
+			if n, err := io.ReadFull(nc, b); err != nil {
+				t.Errorf("read %q and %v", b[:n], err)
+			}
+			if _, err := nc.Write([]byte("answer")); err != nil {
+				t.Error(err)
+			}
+			if n, err := io.ReadFull(far, b[:6]); err != nil || string(b[:n]) != "answer" {
+				t.Errorf("the far end read %q and %v", b[:n], err)
+			}
+			if _, err := r.sock.Detach(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("detached again: got %v, want %v", err, net.ErrClosed)
+			}
+			if _, err := r.sock.Write(b); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("written to: got %v, want %v", err, net.ErrClosed)
+			}
+			// Whatever the loop could hear of it, it would have heard before this.
+			other, far2 := park(t, p)
+			if _, err := far2.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			get(t, other.data, "the other's byte")
+			other.sock.Close(true)
+			if len(r.data) > 0 || len(r.errs) > 0 || len(r.room) > 0 {
+				t.Error("the handler heard of a socket that was taken back")
+			}
+		})
+	}
+}
+
 func TestLoop_EventsOfAClosedSocketReachNobody(t *testing.T) {
 	p := newPoller(t, 1)
 	gate, gateFar := park(t, p)

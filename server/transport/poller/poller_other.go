@@ -54,3 +54,6 @@ func (*Socket) CloseWrite() {}
 
 // Close does nothing.
 func (*Socket) Close(bool) {}
+
+// Detach fails with net.ErrClosed.
+func (*Socket) Detach() (net.Conn, error) { return nil, net.ErrClosed }

@@ -3,6 +3,7 @@ package poller
 import (
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 )
@@ -139,4 +140,28 @@ func (s *Socket) Close(reset bool) {
 	if s.armed {
 		s.loop.leave(s.at)
 	}
+}
+
+// Detach takes the socket away from its poller and returns it as a connection of Go's. The socket is closed then; a handler
+// may still be called once, as after Close. On an error the socket is closed for good.
+func (s *Socket) Detach() (net.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == 0 {
+		return nil, net.ErrClosed
+	}
+	fd := int(s.open - 1)
+	s.open = 0
+	if s.armed {
+		// The connection lives on in another descriptor, so that closing this one does not end what epoll knows of it.
+		_ = syscall.EpollCtl(s.loop.fd, syscall.EPOLL_CTL_DEL, fd, nil)
+		s.loop.leave(s.at)
+	}
+	f := os.NewFile(uintptr(fd), "")
+	nc, err := net.FileConn(f)
+	f.Close()
+	if err != nil {
+		return nil, fmt.Errorf("poller: detach: %w", err)
+	}
+	return nc, nil
 }
