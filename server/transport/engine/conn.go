@@ -5,6 +5,7 @@ import (
 
 	"carillon/server/transport"
 	"carillon/server/transport/poller"
+	"carillon/server/transport/ready"
 	"carillon/server/wire"
 )
 
@@ -24,10 +25,7 @@ type Conn struct {
 	// Guarded by Engine.mu.
 	before, after *Conn
 
-	// Guarded by readyList.mu.
-	prev, next *Conn
-	share      transport.Share
-	listed     bool
+	place ready.Entry[Conn] // in the ready list
 
 	// Owned by the reader.
 	greeted bool // a first frame was read
@@ -197,7 +195,7 @@ func (c *Conn) die(code wire.CloseCode, reset bool) {
 		c.closeSocket(reset)
 	}
 	if bury {
-		c.e.ready.push(c, transport.Direct) // a dead one is not promoted, so this may come after the lock
+		c.e.ready.Push(c, transport.Direct) // a dead one is not promoted, so this may come after the lock
 	}
 }
 
@@ -215,10 +213,10 @@ func (c *Conn) queueLocked(share transport.Share) {
 	case !c.stands || c.dead || c.ending:
 	case c.drain == resting:
 		c.drain, c.asked = queued, share
-		c.e.ready.push(c, share)
+		c.e.ready.Push(c, share)
 	case c.drain == queued && c.asked == transport.Bulk && share == transport.Direct:
 		c.asked = share
-		c.e.ready.promote(c)
+		c.e.ready.Promote(c)
 	}
 }
 

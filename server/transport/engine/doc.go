@@ -29,7 +29,7 @@
 //     socket that can only be written to by waiting (TLS, systems other than Unix) is drained by a goroutine of its own while
 //     there is something to write.
 //   - Connections with something direct to write come before those with a part of a fan-out, which still have their turn
-//     (ready.go).
+//     (package ready).
 //   - While Conn.mu is held only the ready list's lock is taken. No session and no dialect is called under it, and no socket is
 //     written to or closed.
 //   - A connection's last call, Session.Closed, comes from whoever is the last to leave it: its reader, who drains it, or a

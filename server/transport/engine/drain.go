@@ -44,7 +44,7 @@ const yieldEvery = 32
 func (e *Engine) work(writes *atomic.Int64) {
 	d := newDrain(writes)
 	for n := 1; ; n++ {
-		c := e.ready.pop()
+		c := e.ready.Pop()
 		switch {
 		case c == nil:
 			return

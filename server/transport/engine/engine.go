@@ -14,6 +14,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/transport/poller"
+	"carillon/server/transport/ready"
 	"carillon/server/wire"
 )
 
@@ -76,7 +77,7 @@ type Engine struct {
 	// Static after construction.
 	cfg Config
 
-	ready   readyList
+	ready   *ready.List[Conn]
 	parkMu  sync.Mutex                    // held while poller is made or closed
 	poller  atomic.Pointer[poller.Poller] // of parked connections; nil before the first one
 	noFiles sync.Once                     // says that there are no descriptors left
@@ -98,13 +99,16 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, empty: make(chan struct{})}
+	e := &Engine{
+		cfg:   cfg,
+		ready: ready.New(func(c *Conn) *ready.Entry[Conn] { return &c.place }),
+		empty: make(chan struct{}),
+	}
 	if cfg.Form == Epoll {
 		if _, err := e.pollerOf(); err != nil {
 			return nil, fmt.Errorf("%s: engine %s: %w", cfg.Kind, Epoll, err)
 		}
 	}
-	e.ready.init()
 	e.writes = make([]atomic.Int64, cfg.Workers+1)
 	e.drains.New = func() any { return newDrain(&e.writes[cfg.Workers]) }
 	for i := range cfg.Workers {
@@ -175,7 +179,7 @@ func (e *Engine) Close(ctx context.Context) error {
 		}
 		<-e.empty
 	}
-	e.ready.close()
+	e.ready.Close()
 	e.running.Wait()
 	e.parkMu.Lock()
 	if p := e.poller.Swap(nil); p != nil {

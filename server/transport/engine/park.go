@@ -89,6 +89,6 @@ func (c *Conn) writable() {
 	defer c.mu.Unlock()
 	if c.drain == stalled && !c.dead {
 		c.drain, c.asked = queued, transport.Bulk
-		c.e.ready.push(c, transport.Bulk)
+		c.e.ready.Push(c, transport.Bulk)
 	}
 }

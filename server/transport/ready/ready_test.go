@@ -1,4 +1,4 @@
-package engine
+package ready
 
 import (
 	"testing"
@@ -6,24 +6,26 @@ import (
 	"carillon/server/transport"
 )
 
-// list is a ready list with connections by number.
+// conn is a connection as lists see it.
+type conn struct{ entry Entry[conn] }
+
+// list is a list with connections by number.
 type list struct {
-	readyList
-	conns []*Conn
+	*List[conn]
+	conns []*conn
 }
 
 func newList(n int) *list {
-	l := &list{}
-	l.init()
+	l := &list{List: New(func(c *conn) *Entry[conn] { return &c.entry })}
 	for range n {
-		l.conns = append(l.conns, &Conn{})
+		l.conns = append(l.conns, &conn{})
 	}
 	return l
 }
 
 // next pops one and returns its number.
 func (l *list) next() int {
-	c := l.pop()
+	c := l.Pop()
 	for i := range l.conns {
 		if l.conns[i] == c {
 			return i
@@ -32,14 +34,14 @@ func (l *list) next() int {
 	return -1
 }
 
-func TestReady_DirectGoesFirstAndBulkIsNotStarved(t *testing.T) {
+func TestList_DirectGoesFirstAndBulkIsNotStarved(t *testing.T) {
 	const n = 4 * directTurns
 	l := newList(2 * n)
 	for i := range n {
-		l.push(l.conns[i], transport.Bulk)
+		l.Push(l.conns[i], transport.Bulk)
 	}
 	for i := n; i < 2*n; i++ {
-		l.push(l.conns[i], transport.Direct)
+		l.Push(l.conns[i], transport.Direct)
 	}
 	direct, bulk := n, 0
 	for turn := range 2 * n {
@@ -56,15 +58,14 @@ func TestReady_DirectGoesFirstAndBulkIsNotStarved(t *testing.T) {
 	}
 }
 
-func TestReady_PromotedOnesLeaveTheBulk(t *testing.T) {
+func TestList_PromotedOnesLeaveTheBulk(t *testing.T) {
 	l := newList(4)
 	for i := range 4 {
-		l.push(l.conns[i], transport.Bulk)
+		l.Push(l.conns[i], transport.Bulk)
 	}
-	l.promote(l.conns[2]) // from the middle
-	l.promote(l.conns[0]) // the first
-	l.promote(l.conns[0]) // and again
-	l.promote(l.conns[3]) // the last
+	l.Promote(l.conns[2]) // from the middle
+	l.Promote(l.conns[0]) // the first
+	l.Promote(l.conns[3]) // the last
 	for _, want := range []int{2, 0, 3, 1} {
 		if got := l.next(); got != want {
 			t.Fatalf("got connection %d, want %d", got, want)
@@ -78,19 +79,37 @@ func TestReady_PromotedOnesLeaveTheBulk(t *testing.T) {
 }
 
 // A wake may become urgent when a worker has its connection already. What is pushed later is pushed for its own sake.
-func TestReady_PromotingOneThatWasTakenDoesNotConcernItsNextTurn(t *testing.T) {
+func TestList_PromotingOneThatWasTakenDoesNotConcernItsNextTurn(t *testing.T) {
 	l := newList(3)
-	l.push(l.conns[0], transport.Bulk)
+	l.Push(l.conns[0], transport.Bulk)
 	if got := l.next(); got != 0 {
 		t.Fatalf("got connection %d, want 0", got)
 	}
-	l.promote(l.conns[0])
-	l.push(l.conns[1], transport.Bulk)
-	l.push(l.conns[0], transport.Bulk)
-	l.push(l.conns[2], transport.Direct)
+	l.Promote(l.conns[0])
+	l.Push(l.conns[1], transport.Bulk)
+	l.Push(l.conns[0], transport.Bulk)
+	l.Push(l.conns[2], transport.Direct)
 	for _, want := range []int{2, 1, 0} {
 		if got := l.next(); got != want {
 			t.Fatalf("got connection %d, want %d", got, want)
 		}
+	}
+}
+
+func TestList_CloseSendsWorkersHome(t *testing.T) {
+	l := newList(1)
+	done := make(chan *conn)
+	for range 2 {
+		go func() { done <- l.Pop() }()
+	}
+	l.Close()
+	for range 2 {
+		if c := <-done; c != nil {
+			t.Error("a closed list hands out a connection")
+		}
+	}
+	l.Push(l.conns[0], transport.Direct)
+	if c := l.Pop(); c != nil {
+		t.Error("a closed list hands out a connection that was pushed later")
 	}
 }
