@@ -19,13 +19,18 @@ type acceptor struct {
 	sessions chan *Session
 	begin    func(s *Session) // called inside Accept; nil: nothing
 
-	mu  sync.Mutex
-	all []*Session
+	mu sync.Mutex
+	// Guarded by mu.
+	all     []*Session
+	numbers push.SessionEpoch // how many were given
 }
 
 // Accept implements transport.Acceptor.
 func (a *acceptor) Accept(c transport.Conn, m transport.Meta) (transport.Session, error) {
 	s := newSession(a.t, c, m)
+	if m.Capabilities.Polls {
+		s.queue = append(s.queue, wire.Out{Frame: s.welcome(a.number())})
+	}
 	if a.begin != nil {
 		a.begin(s)
 	}
@@ -34,6 +39,14 @@ func (a *acceptor) Accept(c transport.Conn, m transport.Meta) (transport.Session
 	a.mu.Unlock()
 	a.sessions <- s
 	return s, nil
+}
+
+// number returns the number of the next session.
+func (a *acceptor) number() push.SessionEpoch {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.numbers++
+	return a.numbers
 }
 
 // check holds every session to its last promise once the transport is gone.
@@ -68,12 +81,75 @@ type Session struct {
 	biggest  int // most outs that one Take returned
 	closed   []wire.CloseCode
 	taking   bool
-	calling  bool   // Receive, Refuse or Alive runs
-	inTake   func() // called in Take, without mu; nil: nothing
+	calling  bool     // Receive, Refuse or Alive runs
+	polls    int      // calls of Poll
+	polling  bool     // a poll waits
+	pollCall bool     // Poll or PollOver runs
+	acks     []string // cursors of polls
+	inTake   func()   // called in Take, without mu; nil: nothing
 }
 
 func newSession(t testing.TB, c transport.Conn, m transport.Meta) *Session {
 	return &Session{t: t, conn: c, meta: m, changed: make(chan struct{})}
+}
+
+// welcome returns what a session of polls begins with: a poll that follows has to name it, and the cursor behind the answer
+// before.
+func (s *Session) welcome(n push.SessionEpoch) *wire.Welcome {
+	cursor := push.Cursor{{Epoch: 1, Lineage: 1}, {Epoch: 1, Lineage: 1}}
+	return &wire.Welcome{Version: wire.Version, Session: n, Cursor: string(push.AppendCursor(nil, push.CursorOwner(n), cursor))}
+}
+
+// Poll implements transport.PollSession.
+func (s *Session) Poll(cursor string, wait time.Duration) {
+	s.enterPolls("Poll")
+	s.mu.Lock()
+	s.polls++
+	s.polling = true
+	s.acks = append(s.acks, cursor)
+	if wait < 0 {
+		s.t.Errorf("Poll: a wait of %v", wait)
+	}
+	s.mu.Unlock()
+	s.leavePolls()
+}
+
+// PollOver implements transport.PollSession.
+func (s *Session) PollOver() {
+	s.enterPolls("PollOver")
+	s.mu.Lock()
+	if !s.polling {
+		s.t.Error("PollOver, and no poll waits")
+	}
+	if s.taking {
+		s.t.Error("PollOver during Take")
+	}
+	s.polling = false
+	s.mu.Unlock()
+	s.leavePolls()
+}
+
+// enterPolls checks that polls and their ends are reported one at a time, where there are polls, and none after Closed.
+func (s *Session) enterPolls(call string) {
+	s.mu.Lock()
+	switch {
+	case !s.meta.Capabilities.Polls:
+		s.t.Errorf("%s of a transport that does not poll", call)
+	case s.pollCall:
+		s.t.Errorf("%s beside another call of its kind", call)
+	case len(s.closed) > 0:
+		s.t.Errorf("%s after Closed", call)
+	}
+	s.pollCall = true
+	s.mu.Unlock()
+	runtime.Gosched()
+}
+
+func (s *Session) leavePolls() {
+	s.mu.Lock()
+	s.pollCall = false
+	s.noteLocked()
+	s.mu.Unlock()
 }
 
 // Receive implements transport.Session.
@@ -150,6 +226,9 @@ func (s *Session) Take(b *transport.Batch) bool {
 	if b.MaxOuts < 1 || b.MaxSize < 1 {
 		s.t.Errorf("Take: got a batch for %d outs of %d bytes, want at least 1", b.MaxOuts, b.MaxSize)
 	}
+	if s.meta.Capabilities.Polls && !s.polling {
+		s.t.Error("Take, and no poll waits")
+	}
 	s.taking = true
 	s.takes++
 	s.noteLocked()
@@ -181,7 +260,7 @@ func (s *Session) Take(b *transport.Batch) bool {
 // Closed implements transport.Session.
 func (s *Session) Closed(code wire.CloseCode) {
 	s.mu.Lock()
-	if s.calling || s.taking {
+	if s.calling || s.taking || s.pollCall {
 		s.t.Error("Closed beside another call")
 	}
 	s.closed = append(s.closed, code)
@@ -237,6 +316,17 @@ func (s *Session) waitClosed(t *testing.T, want wire.CloseCode) {
 	if got := s.closed[0]; got != want {
 		t.Errorf("Closed: got %v, want %v", got, want)
 	}
+}
+
+// waitLost waits for the end of a session whose client is gone. Of a client that polls nobody can say so but the session,
+// which has seen its poll end and no other come.
+func (s *Session) waitLost(t *testing.T) {
+	t.Helper()
+	if s.meta.Capabilities.Polls {
+		s.wait(t, "PollOver", func() bool { return !s.polling })
+		s.conn.Cut(wire.CloseLost)
+	}
+	s.waitClosed(t, wire.CloseLost)
 }
 
 // waitReceived waits for n frames and returns them.
