@@ -8,6 +8,7 @@
 //
 //	public listener   /connect        -> transport/ws -> room -> saver, register
 //	                  /connect/sse    -> transport/sse -> room
+//	                  /connect/poll   -> transport/longpoll -> room
 //	                  /connect/ticket -> auth
 //	                  /v1             -> center -> saver, then push.Rooms -> room
 //	TCP listener      transport/tcp   -> room
@@ -55,6 +56,7 @@ import (
 	registermemory "carillon/server/register/memory"
 	"carillon/server/room"
 	saverpebble "carillon/server/saver/pebble"
+	"carillon/server/transport/longpoll"
 	"carillon/server/transport/sse"
 	"carillon/server/transport/tcp"
 	"carillon/server/transport/ws"
@@ -156,11 +158,13 @@ type Gateway struct {
 	ws      *ws.Transport
 	sse     *sse.Transport
 	tcp     *tcp.Transport
+	polls   *longpoll.Transport
 	center  *center.Center
 	metrics *prometheus.Registry
 
-	edge                  *edge // between the network and the handlers
-	public, admin         net.Listener
+	edge                  *edge              // between the network and the handlers
+	public                *longpoll.Listener // polls give connections back to it
+	admin                 net.Listener
 	raw                   net.Listener // of raw TCP; nil: there is none
 	publicHTTP, adminHTTP *http.Server
 	leaving               atomic.Bool // draining or stopping
@@ -230,11 +234,12 @@ func (g *Gateway) open() error {
 }
 
 func (g *Gateway) listen() error {
-	var err error
-	if g.public, err = g.cfg.Listen("tcp", g.cfg.PublicListen); err != nil {
+	public, err := g.cfg.Listen("tcp", g.cfg.PublicListen)
+	if err != nil {
 		return config.ListenError("public.listen", g.cfg.PublicListen, err)
 	}
-	g.public = g.edge.listen(g.public, "http/1.1") // the only one whose connections can be taken over
+	// HTTP/1.1 is the only protocol whose connections can be taken over.
+	g.public = longpoll.NewListener(g.edge.listen(public, "http/1.1"), longpoll.ListenerConfig{Idle: idleTimeout})
 	g.onClose(ignoreClosed(g.public.Close))
 	if g.admin, err = g.cfg.Listen("tcp", g.cfg.AdminListen); err != nil {
 		return config.ListenError("admin.listen", g.cfg.AdminListen, err)
@@ -310,6 +315,14 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 		return err
 	}
 	g.metrics.MustRegister(writesMetric("sse", "event streams", g.sse.Writes))
+	g.polls, err = longpoll.New(longpoll.Config{
+		Acceptor: g.room, Tickets: g.tickets, Owner: owner(g.tokens), Remote: g.edge.proxies.Remote, Engine: cfg.Engine,
+		Now: cfg.Clock.Now, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	g.metrics.MustRegister(pollMetrics(g.polls, g.public)...)
 	if g.raw == nil {
 		return nil
 	}
@@ -319,6 +332,23 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	}
 	g.metrics.MustRegister(writesMetric("tcp", "raw TCP connections", g.tcp.Writes))
 	return nil
+}
+
+// ownerTimeout bounds how long a poll with a new token waits to hear whose it is. Where that cannot be said in time the poll
+// begins a session, which is told for itself.
+const ownerTimeout = 5 * time.Second
+
+// owner tells whom a token speaks for, by the name that is in that device's cursors.
+func owner(tokens room.Tokens) func(context.Context, string) (push.CursorOwner, error) {
+	return func(ctx context.Context, token string) (push.CursorOwner, error) {
+		ctx, cancel := context.WithTimeout(ctx, ownerTimeout)
+		defer cancel()
+		id, err := tokens.Verify(ctx, token)
+		if err != nil {
+			return 0, err
+		}
+		return push.OwnerOf(id.Product.ID, id.User, id.Device), nil
+	}
 }
 
 // policy tells the room what it needs to know of a product.
@@ -394,6 +424,7 @@ func (g *Gateway) Dev() dev.File { return g.dev }
 // Run serves until ctx ends or a listener fails, and then stops gracefully. It is called once.
 func (g *Gateway) Run(ctx context.Context) error {
 	g.publicHTTP = g.server(g.edge.guardPublic(g.publicRoutes()))
+	g.publicHTTP.ConnContext = g.public.ConnContext
 	g.adminHTTP = g.server(g.edge.guardAdmin(g.adminRoutes()))
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -469,6 +500,9 @@ func (g *Gateway) closeTransports(ctx context.Context) error {
 	}
 	if g.tcp != nil {
 		errs = append(errs, g.tcp.Close(ctx)) // its listener too, which has refused everybody since the room drains
+	}
+	if g.polls != nil {
+		errs = append(errs, g.polls.Close(ctx))
 	}
 	return errors.Join(errs...)
 }

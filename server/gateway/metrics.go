@@ -8,6 +8,7 @@ import (
 
 	"carillon/server/certificate"
 	"carillon/server/embedded"
+	"carillon/server/transport/longpoll"
 )
 
 // storeMetrics are the figures of the embedded store, read when they are asked for.
@@ -39,6 +40,21 @@ func writesMetric(transport, what string, writes func() int64) prometheus.Collec
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "carillon", Subsystem: transport, Name: "writes_total",
 		Help: "Writes to " + what + ", made or tried. Fewer than the frames that were sent: what waits for a client leaves together."},
 		func() float64 { return float64(writes()) })
+}
+
+// pollMetrics are the figures of long-polls.
+func pollMetrics(t *longpoll.Transport, l *longpoll.Listener) []prometheus.Collector {
+	count := func(name, help string, value func() int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "poll", Name: name, Help: help},
+			func() float64 { return float64(value()) })
+	}
+	return []prometheus.Collector{
+		writesMetric("poll", "polls", t.Writes),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "poll", Name: "parked",
+			Help: "Polls that wait without a goroutine. Others wait in their handlers."}, func() float64 { return float64(t.Waiting()) }),
+		count("returned_total", "Connections that went on serving requests after a parked poll was answered.", l.Returned),
+		count("turned_away_total", "Connections that were closed instead: the node stops, or too many came back at once.", l.TurnedAway),
+	}
 }
 
 // quietLog takes what net/http has to say about clients that misbehave.

@@ -23,16 +23,20 @@ func (g *Gateway) server(h http.Handler) *http.Server {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       60 * time.Second,
 		WriteTimeout:      120 * time.Second,
-		IdleTimeout:       120 * time.Second,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          quietLog(g.log),
 	}
 }
 
+// idleTimeout is how long a connection may be silent between two requests.
+const idleTimeout = 120 * time.Second
+
 func (g *Gateway) publicRoutes() http.Handler {
 	r := chi.NewRouter()
 	r.Handle("/connect", g.ws)
 	r.Handle("/connect/sse", g.sse)
+	r.Handle("/connect/poll", g.polls)
 	r.Handle("/connect/frames", web.NewFrames(g.room, g.cfg.Room.FrameBytes))
 	r.HandleFunc("/connect/ticket", g.serveTicket)
 	r.Mount("/v1", g.center.Public())
@@ -98,7 +102,7 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	a := ready{
 		Status: "ok", Checks: map[string]string{"store": "ok", "room": "ok"}, Version: g.cfg.Version,
 		Clients: g.room.Count(), Engine: string(g.Engine()), Durability: g.saver.Durability().String(),
-		Transports: []transport.Kind{transport.WebSocket, transport.SSE},
+		Transports: []transport.Kind{transport.WebSocket, transport.SSE, transport.LongPoll},
 	}
 	if g.tcp != nil {
 		a.Transports = append(a.Transports, transport.TCP)
