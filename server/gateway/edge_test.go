@@ -198,9 +198,11 @@ func TestGateway_ServesClientsThroughTheProxyProtocol(t *testing.T) {
 	defer proxy.CloseIdleConnections()
 	n.http = &http.Client{Transport: proxy}
 	n.setUp()
-	phone := n.watch("alice", "phone", &client.Memory{})
-	phone.want(t, n.publish("alice", "through the proxy"))
-	phone.leave(t)
+	for _, over := range overs {
+		phone := n.watchOver(over, n.token("alice-"+string(over), "phone"), &client.Memory{})
+		phone.want(t, n.publish("alice-"+string(over), "through the proxy"))
+		phone.leave(t)
+	}
 	if nc, err := net.Dial("tcp", n.PublicAddr().String()); err != nil {
 		t.Error(err)
 	} else {

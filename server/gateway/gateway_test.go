@@ -238,10 +238,12 @@ func (n *node) address(over transport.Kind) (url string, dialer client.Dialer) {
 		return url, &client.WebSocket{Client: n.http}
 	case transport.SSE:
 		return url, &client.SSE{Client: n.http}
+	case transport.LongPoll:
+		return url, &client.LongPoll{Client: n.http}
 	case transport.TCP:
 		d := &client.TCP{}
 		if tr, ok := n.http.Transport.(*http.Transport); ok {
-			d.TLS = tr.TLSClientConfig
+			d.TLS, d.DialContext = tr.TLSClientConfig, tr.DialContext
 		}
 		return n.TCPURL(), d
 	}
