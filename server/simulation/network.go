@@ -41,19 +41,20 @@ type conn struct {
 	result                   chan error
 
 	// Owned by the driver.
-	sess             transport.Session // nil before it is accepted and after Closed
-	lastUp, lastDown time.Duration     // when the last thing of a direction arrives
-	over             bool              // the session was told Closed, or never existed
+	sess     transport.Session // nil before it is accepted and after Closed
+	lastDown time.Duration     // when the last thing to the client arrives
+	over     bool              // the session was told Closed, or never existed
 
 	mu sync.Mutex
 	// Guarded by mu.
 	pumping   bool // a pump is due
 	code      wire.CloseCode
 	closeSent bool
-	flight    int  // bytes on their way to the client
-	full      bool // the server's side would write more
-	dark      bool // nothing passes any more, either way
-	frozen    bool // the client's side does not read
+	lastUp    time.Duration // when the last frame of the client arrives
+	flight    int           // bytes on their way to the client
+	full      bool          // the server's side would write more
+	dark      bool          // nothing passes any more, either way
+	frozen    bool          // the client's side does not read
 	inbox     []item
 	err       error         // the last word to the client's reader
 	gone      bool          // the client's side ended it
@@ -273,7 +274,7 @@ func (c peer) Read() (wire.Frame, error) {
 			continue
 		}
 		if it.frame == nil {
-			c.upstream(c.read, func() { c.finish(it.code) })
+			c.behind(c.read, func() { c.finish(it.code) })
 			return nil, &client.ClosedError{Code: it.code, Reason: it.code.String()}
 		}
 		f, err := wire.DecodeServer(c.meta.Capabilities.Encoding, it.frame)
@@ -317,7 +318,7 @@ func (c peer) Write(_ context.Context, f wire.Frame) error {
 	if lost != nil {
 		return lost
 	}
-	c.upstream(c.up, func() { c.receive(b) })
+	c.upstream(func() { c.receive(b) })
 	return nil
 }
 
@@ -334,20 +335,36 @@ func (c *conn) receive(b []byte) {
 	c.sess.Receive(f)
 }
 
-// upstream has something happen at the server once it has come there, unless the path is dark by then. The order among
-// what different lanes send is by the moment of arrival; within the stream of frames nothing overtakes.
-func (c *conn) upstream(l *lane, f func()) {
+// upstream has a frame arrive at the server, unless the path is dark by then. Nothing overtakes within the stream.
+func (c *conn) upstream(f func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.lastUp = max(c.lastUp, c.w.sched.now()+l.between(leastDelay, mostDelay))
-	l.after(c.lastUp-c.w.sched.now(), func() {
+	c.lastUp = max(c.lastUp, c.w.sched.now()+c.up.between(leastDelay, mostDelay))
+	c.up.after(c.lastUp-c.w.sched.now(), func() { c.unlessDark(f) })
+}
+
+// behind has something happen at the server behind all frames that are on their way when its own time has come. That may be
+// asked for by several goroutines in one step: none of them delays the others.
+func (c *conn) behind(l *lane, f func()) {
+	l.after(l.between(leastDelay, mostDelay), func() {
 		c.mu.Lock()
-		dark := c.dark
+		wait := c.lastUp - c.w.sched.now()
 		c.mu.Unlock()
-		if !dark {
-			f()
+		if wait > 0 {
+			l.after(wait, func() { c.unlessDark(f) })
+			return
 		}
+		c.unlessDark(f)
 	})
+}
+
+func (c *conn) unlessDark(f func()) {
+	c.mu.Lock()
+	dark := c.dark
+	c.mu.Unlock()
+	if !dark {
+		f()
+	}
 }
 
 // Close says goodbye, and does not wait for the answer.
@@ -364,7 +381,7 @@ func (c *conn) shut(code wire.CloseCode) {
 	c.signal()
 	c.mu.Unlock()
 	if !was {
-		c.upstream(c.bye, func() { c.finish(code) })
+		c.behind(c.bye, func() { c.finish(code) })
 	}
 }
 

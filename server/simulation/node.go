@@ -303,6 +303,7 @@ func (w *world) endRoom(r *roomProc) {
 func (w *world) stopRoom(r *roomProc, f func()) {
 	r.running = false
 	r.cancel()
+	settle() // it may be done already
 	var poll func()
 	poll = func() {
 		select {

@@ -21,7 +21,11 @@ type schedule struct {
 
 	mu     sync.Mutex
 	events eventHeap // guarded by mu
-	count  int       // events that happened; owned by the driver
+
+	// Owned by the driver.
+	count       int           // events that happened
+	interrupted int           // of them, those in whose middle another goroutine may have been given the processor
+	wall        time.Duration // the real time when the last was over
 }
 
 // event is something that will happen.
@@ -114,6 +118,7 @@ func (s *schedule) run(until time.Duration) {
 			s.count++
 			e.do()
 			synctest.Wait()
+			s.noteInterruption()
 		case at > s.now():
 			time.Sleep(at - s.now()) // the bubble's own timers, such as deadlines of contexts, have their turn meanwhile
 			synctest.Wait()
@@ -121,6 +126,18 @@ func (s *schedule) run(until time.Duration) {
 			return
 		}
 	}
+}
+
+// turn is how long the runtime lets a goroutine have its processor. One that was off the machine's processor for so long in the middle of a
+// step counts as having had it, and waits behind the others that can run. Nothing can be done about that but know of it.
+const turn = 8 * time.Millisecond
+
+func (s *schedule) noteInterruption() {
+	now := wallClock()
+	if s.wall != 0 && now-s.wall > turn {
+		s.interrupted++
+	}
+	s.wall = now
 }
 
 type eventHeap []*event

@@ -76,10 +76,21 @@ func TestSimulation(t *testing.T) {
 
 func TestSimulation_ASeedIsLivedThroughTheSameWayTwice(t *testing.T) {
 	for seed := *firstFlag; seed < *firstFlag+12; seed++ {
-		one, two := simulate(t, seed, nil), simulate(t, seed, nil)
-		if one.Digest != two.Digest || one.Events != two.Events || one.Records == 0 {
-			t.Errorf("seed %d: digests %s and %s, %d and %d events, %d and %d records",
-				seed, one.Digest, two.Digest, one.Events, two.Events, one.Records, two.Records)
+		const most = 4
+		for n := 1; ; n++ {
+			one, two := simulate(t, seed, nil), simulate(t, seed, nil)
+			if one.Digest == two.Digest && one.Events == two.Events && one.Records > 0 {
+				break
+			}
+			say := t.Logf
+			if n == most || one.Interrupted+two.Interrupted == 0 {
+				say = t.Errorf
+			}
+			say("seed %d: digests %s and %s, %d and %d events, %d and %d records, %d and %d steps interrupted", seed,
+				one.Digest, two.Digest, one.Events, two.Events, one.Records, two.Records, one.Interrupted, two.Interrupted)
+			if t.Failed() {
+				return
+			}
 		}
 	}
 }

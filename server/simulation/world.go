@@ -250,6 +250,8 @@ type Result struct {
 	Violations []history.Violation
 	Records    int
 	Events     int
+	// Interrupted is how many steps took so long by the clock on the wall that the order within them may be another than usual.
+	Interrupted int
 }
 
 // Simulate lives through the world of a seed and judges it. It has to be called inside a testing/synctest bubble. Every
@@ -390,7 +392,8 @@ func (w *world) judge() (Result, error) {
 		}
 	}
 	records := w.log.Records()
-	res := Result{Seed: w.sched.seed, Records: len(records), Events: w.sched.count, Violations: history.Check(run, records)}
+	res := Result{Seed: w.sched.seed, Records: len(records), Events: w.sched.count, Interrupted: w.sched.interrupted,
+		Violations: history.Check(run, records)}
 	for _, f := range w.faults {
 		res.Violations = append(res.Violations, history.Violation{Rule: "world", Detail: f})
 	}
