@@ -17,8 +17,8 @@ type bare struct {
 	session uint64 // owned by its goroutine
 	cursor  string // the same: the last the server named
 	cancel  context.CancelFunc
-	conn    *peer // the driver's, once it stands
-	done    bool  // the driver's
+	conn    end  // the driver's, once it stands
+	done    bool // the driver's
 }
 
 // lie is what a device says about its cursor.
@@ -48,12 +48,12 @@ func (d *device) connect(show lie, lasts time.Duration) {
 	d.lane.after(lasts, b.cut)
 	go func() {
 		defer ended.after(0, func() { b.done = true; cancel() })
-		c, err := w.dial(ctx, b.lane, name, r, d.blocked.Load)
+		c, err := w.dial(ctx, d.caller(b.lane, name, nil), r)
 		if err != nil {
 			return
 		}
 		started.after(0, func() {
-			b.conn = &c
+			b.conn = c
 			if b.done {
 				c.Cut()
 			}
@@ -88,7 +88,7 @@ func (b *bare) ping() {
 	b.d.lane.after(3*time.Second, b.ping)
 }
 
-func (b *bare) handle(c peer, f wire.Frame) {
+func (b *bare) handle(c end, f wire.Frame) {
 	d := b.d
 	switch f := f.(type) {
 	case *wire.Welcome:

@@ -53,8 +53,9 @@ type life struct {
 	dead   atomic.Bool
 
 	mu      sync.Mutex
-	conn    *conn  // guarded by mu; the last it dialed
+	conn    end    // guarded by mu; the last it dialed
 	dials   int    // guarded by mu
+	acked   string // guarded by mu; the cursor that it acknowledged last
 	session uint64 // owned by the client's goroutine
 }
 
@@ -124,17 +125,30 @@ func (v *life) Dial(ctx context.Context, url string) (client.Conn, error) {
 	if r == nil {
 		return nil, errRefused
 	}
-	c, err := v.d.w.dial(ctx, v.lane, name, r, v.d.blocked.Load)
+	c, err := v.d.w.dial(ctx, v.d.caller(v.lane, name, v.lastAck), r)
 	if err != nil {
 		return nil, err
 	}
 	v.mu.Lock()
-	v.conn = c.conn
+	v.conn = c
 	v.mu.Unlock()
 	return c, nil
 }
 
-func (v *life) lastConn() *conn {
+func (d *device) caller(l *lane, name string, acked func() string) caller {
+	return caller{
+		lane: l, name: name, token: d.token, blocked: d.blocked.Load, acked: acked,
+		late: func(since time.Duration) { d.w.note(history.Record{Kind: history.Stall, Device: d.id, Since: since}) },
+	}
+}
+
+func (v *life) lastAck() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.acked
+}
+
+func (v *life) lastConn() end {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.conn
@@ -299,6 +313,9 @@ func (v *life) callbacks() client.Callbacks {
 			}
 		},
 		Acked: func(cursor string) {
+			v.mu.Lock()
+			v.acked = cursor
+			v.mu.Unlock()
 			_, c, err := push.ParseCursor(cursor)
 			if v.dead.Load() || err != nil {
 				return

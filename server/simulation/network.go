@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"carillon/server/client"
+	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/wire"
 )
@@ -21,29 +22,67 @@ const (
 
 var (
 	errCut     = errors.New("simulation: the connection broke")
+	errEnded   = errors.New("simulation: the server ended the connection")
 	errRefused = errors.New("simulation: connection refused")
 )
 
-// conn is one connection: transport.Conn to the room's session, client.Conn to the device. Each direction is an ordered
-// stream of encoded frames, each of which takes its own time. All that the session is told, it is told on the driver's
+// end is a device's end of a connection, of whatever transport.
+type end interface {
+	client.Conn
+	darken(server, device time.Duration)
+	freeze(on bool)
+}
+
+// served is a connection as the room has it that accepted it.
+type served interface {
+	transport.Conn
+	darken(server, device time.Duration)
+	finish(code wire.CloseCode)
+	events() *lane // the driver's
+}
+
+// kinds are the transports there are, as they stand in the real ones' packages.
+var kinds = []transport.Meta{
+	{Kind: transport.WebSocket, Capabilities: transport.Capabilities{Encoding: wire.JSON, Duplex: true, Close: true}},
+	{Kind: transport.TCP, Capabilities: transport.Capabilities{Encoding: wire.Binary, Duplex: true}},
+	{Kind: transport.SSE, Capabilities: transport.Capabilities{Encoding: wire.JSON}},
+	{Kind: transport.LongPoll, Capabilities: transport.Capabilities{Encoding: wire.JSON, Polls: true}},
+}
+
+// caller is who connects: what a connection needs to know of it.
+type caller struct {
+	lane    *lane
+	name    string // of the connection
+	token   string
+	blocked func() bool
+	// late notes that since then the device took nothing, for reasons of its own. Driver.
+	late func(since time.Duration)
+	// acked is the cursor that its process acknowledged last, over whatever connection; nil: it acknowledges nothing by itself.
+	acked func() string
+}
+
+// conn is one connection but those of long-poll: transport.Conn to the room's session, client.Conn to the device. Each
+// direction is an ordered stream of encoded frames, each of which takes its own time; with SSE what the device has to say
+// after its request goes to any room, in requests of their own. All that the session is told, it is told on the driver's
 // goroutine, so never twice at once.
 type conn struct {
 	// Static after construction.
-	w    *world
-	name string
-	room *roomProc
-	meta transport.Meta
+	w      *world
+	caller caller
+	room   *roomProc
+	meta   transport.Meta
 
 	// Lanes, one for each that may ask at a time: the room's side by Wake, by Close and Cut; the client's side by writing, by
 	// reading, and by ending.
-	pump, end, up, read, bye *lane
-	down                     *lane // driver only
-	result                   chan error
+	pump, end, up, read, bye, posts *lane
+	down                            *lane // driver only
+	result                          chan error
 
 	// Owned by the driver.
 	sess     transport.Session // nil before it is accepted and after Closed
 	lastDown time.Duration     // when the last thing to the client arrives
 	over     bool              // the session was told Closed, or never existed
+	unread   bool              // the kernel waits for the client to acknowledge what was sent, and will give it up
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -72,63 +111,67 @@ type peer struct{ *conn }
 
 var (
 	_ transport.Conn = (*conn)(nil)
-	_ client.Conn    = peer{}
+	_ end            = peer{}
+	_ served         = (*conn)(nil)
 )
 
 // dial connects a device to a room. It is called from the client's goroutine.
-func (w *world) dial(ctx context.Context, l *lane, name string, r *roomProc, blocked func() bool) (peer, error) {
-	enc, kind := wire.JSON, transport.WebSocket
-	if l.IntN(3) == 0 {
-		enc, kind = wire.Binary, transport.TCP
+func (w *world) dial(ctx context.Context, by caller, r *roomProc) (end, error) {
+	meta := kinds[w.opt.kinds[by.lane.IntN(len(w.opt.kinds))]]
+	meta.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), 1)
+	meta.UserAgent = "simulation"
+	if meta.Capabilities.Polls {
+		return w.dialPoll(by, meta, r), nil
 	}
-	c := &conn{
-		w: w, name: name, room: r,
-		meta: transport.Meta{
-			Kind: kind, Capabilities: transport.Capabilities{Encoding: enc, Duplex: true, Close: true},
-			Remote: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), 1), UserAgent: "simulation",
-		},
-		result: make(chan error, 1), ready: make(chan struct{}, 1),
-	}
+	c := &conn{w: w, caller: by, room: r, meta: meta, result: make(chan error, 1), ready: make(chan struct{}, 1)}
 	for _, x := range []struct {
 		l    **lane
 		name string
-	}{{&c.pump, "pump"}, {&c.end, "end"}, {&c.up, "up"}, {&c.read, "read"}, {&c.bye, "bye"}, {&c.down, "down"}} {
-		*x.l = w.sched.lane("conn/" + name + "/" + x.name)
+	}{
+		{&c.pump, "pump"}, {&c.end, "end"}, {&c.up, "up"}, {&c.read, "read"}, {&c.bye, "bye"}, {&c.posts, "posts"},
+		{&c.down, "down"},
+	} {
+		*x.l = w.sched.lane("conn/" + by.name + "/" + x.name)
 	}
-	c.up.after(c.up.between(leastDelay, mostDelay), func() { c.arrive(blocked()) })
+	c.up.after(c.up.between(leastDelay, mostDelay), c.arrive)
 	select {
 	case err := <-c.result:
 		return peer{c}, err
 	case <-ctx.Done():
 		peer{c}.Cut()
-		return peer{}, fmt.Errorf("simulation: dial: %w", ctx.Err())
+		return nil, fmt.Errorf("simulation: dial: %w", ctx.Err())
 	}
 }
 
 // arrive is the client's first packet at the server. Driver.
-func (c *conn) arrive(blocked bool) {
+func (c *conn) arrive() {
 	answer := func(err error) { c.down.after(c.down.between(leastDelay, mostDelay), func() { c.result <- err }) }
 	c.mu.Lock()
 	gone := c.gone
 	c.mu.Unlock()
 	switch {
-	case blocked || gone:
+	case c.caller.blocked() || gone:
 		c.over = true // nobody answers
-		return
 	case !c.room.up():
 		c.over = true
 		answer(errRefused)
-		return
+	case !c.meta.Capabilities.Duplex:
+		answer(nil) // what is asked for says the request
+	default:
+		answer(c.accept())
 	}
+}
+
+// accept has the room make the session. Driver.
+func (c *conn) accept() error {
 	sess, err := c.room.room.Accept(c, c.meta)
 	if err != nil {
 		c.over = true
-		answer(err)
-		return
+		return err
 	}
 	c.sess = sess
 	c.room.conns = append(c.room.conns, c)
-	answer(nil)
+	return nil
 }
 
 // ---- the room's side ---------------------------------------------------------------------------------------------
@@ -222,7 +265,13 @@ func (c *conn) send(it item) {
 	c.flight += len(it.frame)
 	c.mu.Unlock()
 	if dark {
-		return // and never leaves the window, as in a socket that is not acknowledged
+		// It never leaves the window, as in a socket that is not acknowledged. Where the session hears nothing of its client the
+		// kernel judges that (TCP_USER_TIMEOUT).
+		if !c.meta.Capabilities.Duplex && !c.unread {
+			c.unread = true
+			c.down.after(c.w.opt.grace, func() { c.finish(wire.CloseLost) })
+		}
+		return
 	}
 	c.lastDown = max(c.lastDown, c.w.sched.now()+c.down.between(leastDelay, mostDelay))
 	c.down.after(c.lastDown-c.w.sched.now(), func() {
@@ -275,6 +324,9 @@ func (c peer) Read() (wire.Frame, error) {
 		}
 		if it.frame == nil {
 			c.behind(c.read, func() { c.finish(it.code) })
+			if !c.meta.Capabilities.Close {
+				return nil, errEnded
+			}
 			return nil, &client.ClosedError{Code: it.code, Reason: it.code.String()}
 		}
 		f, err := wire.DecodeServer(c.meta.Capabilities.Encoding, it.frame)
@@ -318,12 +370,52 @@ func (c peer) Write(_ context.Context, f wire.Frame) error {
 	if lost != nil {
 		return lost
 	}
+	switch f.(type) {
+	case *wire.Connect:
+	case *wire.Ping, *wire.Pong:
+		if !c.meta.Capabilities.Duplex {
+			return nil // heartbeats are the server's
+		}
+	default:
+		if !c.meta.Capabilities.Duplex {
+			c.w.post(c.posts, c.caller, f)
+			return nil
+		}
+	}
 	c.upstream(func() { c.receive(b) })
 	return nil
 }
 
+// post sends a frame in a request of its own to any room. Requests overtake one another. Nobody waits for the answer: what is
+// lost is an acknowledgement, and the next one says more.
+func (w *world) post(l *lane, by caller, f wire.Frame) {
+	r := w.rooms[l.IntN(len(w.rooms))]
+	l.after(l.between(leastDelay, mostDelay), func() {
+		if by.blocked() || !r.up() {
+			return
+		}
+		room := r.room
+		go func() {
+			err := room.Post(context.Background(), by.token, []wire.Frame{f})
+			if k := push.KindOf(err); err != nil && k != push.KindUnavailable && k != push.KindForbidden && k != push.KindUnauthenticated {
+				w.fault("%s posts %v: %v", by.name, f.Type(), err)
+			}
+		}()
+	})
+}
+
 // receive is a frame of the client at the server. Driver.
 func (c *conn) receive(b []byte) {
+	if c.sess == nil && !c.over && !c.meta.Capabilities.Duplex { // the request, of which accept did not know yet
+		err := errRefused
+		if c.room.up() {
+			err = c.accept()
+		}
+		if err != nil {
+			c.over = true
+			c.down.after(c.down.between(leastDelay, mostDelay), func() { c.lose(err) })
+		}
+	}
 	if c.sess == nil {
 		return
 	}
@@ -367,8 +459,14 @@ func (c *conn) unlessDark(f func()) {
 	}
 }
 
-// Close says goodbye, and does not wait for the answer.
-func (c peer) Close() { c.shut(wire.CloseNormal) }
+// Close says goodbye, and does not wait for the answer. Where the client's direction carries nothing its end says as little.
+func (c peer) Close() {
+	if c.meta.Capabilities.Duplex {
+		c.shut(wire.CloseNormal)
+		return
+	}
+	c.shut(wire.CloseLost)
+}
 
 // Cut resets the connection.
 func (c peer) Cut() { c.shut(wire.CloseLost) }
@@ -386,6 +484,8 @@ func (c *conn) shut(code wire.CloseCode) {
 }
 
 // ---- faults ------------------------------------------------------------------------------------------------------
+
+func (c *conn) events() *lane { return c.down }
 
 // darken ends the path: nothing passes any more. Each side learns of it after a time, or never, if that is below zero.
 // Driver.

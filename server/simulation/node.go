@@ -27,6 +27,7 @@ import (
 	"carillon/server/saver"
 	savermemory "carillon/server/saver/memory"
 	saverpebble "carillon/server/saver/pebble"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -59,7 +60,7 @@ type roomProc struct {
 	clock   *hands
 	cancel  context.CancelFunc
 	done    chan error
-	conns   []*conn // of this life
+	conns   []served // of this life
 	running bool
 	joined  bool // it has its lease and takes connections
 	busy    bool // it is being stopped, or waits to be started again
@@ -245,7 +246,8 @@ func (w *world) startRoom(r *roomProc) error {
 		ID: r.id, Boot: push.BootID(w.lives), Addr: string(r.id), Saver: r.link,
 		Register: &registry{Register: w.back.reg, of: r, link: r.link}, Tokens: tokens, Policy: w.policy, Evict: w.evict,
 		Clock: r.clock, Rand: rand.New(steady{w}),
-		Heartbeat: o.heartbeat, Grace: o.grace, WriteDeadline: writeDeadline, CloseTimeout: 2 * time.Second,
+		Heartbeat: o.heartbeat, Grace: o.grace, Linger: o.grace,
+		Heartbeats: room.Heartbeats{{Transport: transport.LongPoll}: o.heartbeat}, WriteDeadline: writeDeadline, CloseTimeout: 2 * time.Second,
 		QueueMessages: o.queue, TailEntries: o.tail,
 		Openers: 1, Readers: 1, Deliverers: 1, ReadBatch: 1,
 	})
@@ -277,8 +279,8 @@ func (w *world) killRoom(r *roomProc) {
 	}
 	r.running = false
 	for _, c := range r.conns {
-		device := c.down.between(leastDelay, 2*time.Second)
-		if c.down.chance(4) {
+		device := c.events().between(leastDelay, 2*time.Second)
+		if c.events().chance(4) {
 			device = -1
 		}
 		c.darken(-1, device)

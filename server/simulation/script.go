@@ -192,7 +192,7 @@ func (w *world) newcomer() {
 
 // ---- the network -------------------------------------------------------------------------------------------------
 
-func (d *device) path() *conn {
+func (d *device) path() end {
 	if d.life == nil {
 		return nil
 	}

@@ -56,6 +56,7 @@ type options struct {
 	marks     bool          // something is sent to everybody after all healed: it shows who was forgotten, and hides who missed something
 	lastLease bool          // the faults end when rooms have been without their lease for a while
 	policies  bool          // products bound how many devices of an account are live at once, until everything heals
+	kinds     []int         // the transports that devices use: indexes of kinds
 	weights   map[string]int
 }
 
@@ -85,6 +86,14 @@ func (w *world) chooseOptions() {
 	o.marks = !o.lastLease && l.IntN(2) == 0
 	if o.lastLease {
 		o.heartbeat, o.grace = 18*time.Second, 5*time.Second
+	}
+	for k := range kinds {
+		if l.IntN(4) > 0 {
+			o.kinds = append(o.kinds, k)
+		}
+	}
+	if len(o.kinds) == 0 {
+		o.kinds = []int{0, 1, 2, 3}
 	}
 	o.weights = make(map[string]int)
 	for _, a := range actions() {
