@@ -11,7 +11,7 @@ import (
 )
 
 // overs are the transports that clients in Go have.
-var overs = []transport.Kind{transport.WebSocket, transport.SSE, transport.TCP}
+var overs = []transport.Kind{transport.WebSocket, transport.SSE, transport.LongPoll, transport.TCP}
 
 func TestGateway_ClientsReceiveInOrderAndAcknowledgeOverEveryTransport(t *testing.T) {
 	n := start(t, vfs.NewMem())
