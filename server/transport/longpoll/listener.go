@@ -160,13 +160,14 @@ func (l *Listener) giveBack(nc net.Conn, remote net.Addr, early []byte) {
 	l.mu.Lock()
 	kept := !l.closed
 	if kept {
+		if len(early) == 0 {
+			l.quiet[c] = struct{}{}
+		}
 		select {
-		case l.back <- c:
-			if !c.began {
-				l.quiet[c] = struct{}{}
-			}
+		case l.back <- c: // whoever accepts owns it from here on
 		default:
 			kept = false
+			delete(l.quiet, c)
 		}
 	}
 	l.mu.Unlock()
