@@ -37,6 +37,13 @@ func (r *Room) Drain(ctx context.Context) error {
 	now := r.now()
 	for _, s := range r.snapshot() {
 		s.mu.Lock()
+		if s.state == ending {
+			// One that polls may be waiting long for its next poll, to hear why it was kicked. A node that goes has no such time.
+			if soon := now.add(r.cfg.CloseTimeout); soon < s.deadline {
+				s.deadline = soon
+				r.wheel.arm(s, soon)
+			}
+		}
 		s.endAndUnlock(now, wire.CloseGoingAway, "")
 	}
 	select {

@@ -184,6 +184,23 @@ func TestPoll_AClientThatIsKickedBetweenTwoHearsOfItAtItsNext(t *testing.T) {
 }
 
 // What a client sends beside its polls says nothing of them.
+// A client that was kicked between two polls may hear of it at its next, but keeps no node from going.
+func TestPoll_ADrainDoesNotWaitForThePollOfOneThatWasKicked(t *testing.T) {
+	inPolls(t, func(w *world, d *device) {
+		d.room.End(product, "alice", "phone")
+		done := make(chan error, 1)
+		go func() { done <- d.room.Drain(w.ctx) }()
+		time.Sleep(d.room.cfg.CloseTimeout + wheelTick) // well before the kick's own time is over
+		synctest.Wait()
+		if len(done) == 0 {
+			t.Fatal("the drain waits")
+		}
+		if err := <-done; err != nil || d.closedWith() != wire.CloseDeleted {
+			t.Errorf("the drain ended with %v, the session with %v", err, d.closedWith())
+		}
+	})
+}
+
 func TestPoll_FramesBesideItDoNotProlongTheSession(t *testing.T) {
 	inPolls(t, func(w *world, d *device) {
 		began := time.Now()
