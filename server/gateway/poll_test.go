@@ -25,8 +25,8 @@ import (
 	"carillon/server/wire"
 )
 
-// poller is a device that polls with nothing but net/http.
-type poller struct {
+// pollDevice is a device that polls with nothing but net/http.
+type pollDevice struct {
 	n     *node
 	token string
 
@@ -36,17 +36,17 @@ type poller struct {
 }
 
 // poller returns a device whose session ends with the test: a stopping node would wait for it to ask once more.
-func (n *node) poller(user, device string) *poller {
+func (n *node) poller(user, device string) *pollDevice {
 	n.t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
 		_ = n.polls.Close(ctx) // says that it cut the session
 	})
-	return &poller{n: n, token: n.token(user, device)}
+	return &pollDevice{n: n, token: n.token(user, device)}
 }
 
 // send polls once and returns the answer, whatever it is.
-func (p *poller) send(ctx context.Context, query url.Values, headers ...string) (*http.Response, []byte, error) {
+func (p *pollDevice) send(ctx context.Context, query url.Values, headers ...string) (*http.Response, []byte, error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(i httptrace.GotConnInfo) { p.reused = append(p.reused, i.Reused) },
 	})
@@ -69,7 +69,7 @@ func (p *poller) send(ctx context.Context, query url.Values, headers ...string) 
 	return res, b, err
 }
 
-func (p *poller) query(more ...string) url.Values {
+func (p *pollDevice) query(more ...string) url.Values {
 	q := url.Values{}
 	for name, v := range map[string]string{"session": p.session, "cursor": p.cursor} {
 		if v != "" {
@@ -83,7 +83,7 @@ func (p *poller) query(more ...string) url.Values {
 }
 
 // poll polls once and takes the answer.
-func (p *poller) poll(more ...string) {
+func (p *pollDevice) poll(more ...string) {
 	p.n.t.Helper()
 	ctx, cancel := context.WithTimeout(p.n.t.Context(), networkPatience)
 	defer cancel()
@@ -97,7 +97,7 @@ func (p *poller) poll(more ...string) {
 	p.take(b)
 }
 
-func (p *poller) take(b []byte) {
+func (p *pollDevice) take(b []byte) {
 	p.n.t.Helper()
 	var a struct {
 		Session, Cursor string
@@ -117,7 +117,7 @@ func (p *poller) take(b []byte) {
 }
 
 // next returns the next frame, and polls until there is one.
-func (p *poller) next() wire.Frame {
+func (p *pollDevice) next() wire.Frame {
 	p.n.t.Helper()
 	for len(p.frames) == 0 {
 		p.poll()
@@ -128,7 +128,7 @@ func (p *poller) next() wire.Frame {
 }
 
 // wantMessage reads the next frame, which is that message.
-func (p *poller) wantMessage(id string) {
+func (p *pollDevice) wantMessage(id string) {
 	p.n.t.Helper()
 	f := p.next()
 	if m, ok := f.(*wire.Message); !ok || m.ID.String() != id {
@@ -137,7 +137,7 @@ func (p *poller) wantMessage(id string) {
 }
 
 // caughtUp polls until all that waited has come.
-func (p *poller) caughtUp() {
+func (p *pollDevice) caughtUp() {
 	p.n.t.Helper()
 	if f := p.next(); f.Type() != wire.TypeWelcome {
 		p.n.t.Fatalf("got %+v, want a welcome", f)
@@ -181,7 +181,7 @@ func TestPoll_ContinuesFromItsCursor(t *testing.T) {
 	p.wantMessage(fourth)
 }
 
-func (p *poller) wantWelcome() {
+func (p *pollDevice) wantWelcome() {
 	p.n.t.Helper()
 	if f := p.next(); f.Type() != wire.TypeWelcome {
 		p.n.t.Fatalf("got %+v, want a welcome", f)
@@ -237,7 +237,7 @@ func TestPoll_TheRoomsRefusalIsTheAnswer(t *testing.T) {
 		{"a token in the URL", "", []string{"token", n.token("alice", "phone")}, 400, "token_in_url"},
 		{"at once, too", "a.b.c", []string{"wait", "0"}, 401, "token_refused"},
 	} {
-		p := &poller{n: n, token: c.token}
+		p := &pollDevice{n: n, token: c.token}
 		res, b, err := p.send(t.Context(), p.query(c.query...))
 		if err != nil {
 			t.Fatal(err)
