@@ -48,7 +48,7 @@ func (d *device) connect(show lie, lasts time.Duration) {
 	d.lane.after(lasts, b.cut)
 	go func() {
 		defer ended.after(0, func() { b.done = true; cancel() })
-		c, err := w.dial(ctx, d.caller(b.lane, name, nil), r)
+		c, _, err := w.dial(ctx, d.caller(b.lane, name, nil), r, -1)
 		if err != nil {
 			return
 		}

@@ -34,6 +34,8 @@ type device struct {
 	forget   int           // when its present life ends: 0 keeps the storage, 1 falls back to what was flushed, 2 loses it
 	frozen   time.Duration // since when its side does not read; below zero: it reads
 	blocked  atomic.Bool   // it cannot reach anybody
+	shunned  bool          // somebody kicked it, not all of its user, at least once
+	outcast  bool          // it stays away until somebody opens it again
 	welcomed bool          // guarded by storage.mu: it was online at least once
 }
 
@@ -56,7 +58,10 @@ type life struct {
 	conn    end    // guarded by mu; the last it dialed
 	dials   int    // guarded by mu
 	acked   string // guarded by mu; the cursor that it acknowledged last
+	kind    int    // guarded by mu; of conn, an index of kinds
+	not     int    // guarded by mu; the kind that it does not dial next: an index of kinds, below zero for none
 	session uint64 // owned by the client's goroutine
+	told    bool   // the same; that it is to stay away
 }
 
 var errCrashed = errors.New("simulation: the device crashed")
@@ -125,14 +130,27 @@ func (v *life) Dial(ctx context.Context, url string) (client.Conn, error) {
 	if r == nil {
 		return nil, errRefused
 	}
-	c, err := v.d.w.dial(ctx, v.d.caller(v.lane, name, v.lastAck), r)
+	c, kind, err := v.d.w.dial(ctx, v.d.caller(v.lane, name, v.lastAck), r, v.avoided())
 	if err != nil {
 		return nil, err
 	}
 	v.mu.Lock()
-	v.conn = c
+	v.conn, v.kind, v.not = c, kind, -1
 	v.mu.Unlock()
 	return c, nil
+}
+
+// turnAway has the next connection be of another kind than the present one, where there are several. Driver.
+func (v *life) turnAway() {
+	v.mu.Lock()
+	v.not = v.kind
+	v.mu.Unlock()
+}
+
+func (v *life) avoided() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.not
 }
 
 func (d *device) caller(l *lane, name string, acked func() string) caller {
@@ -159,10 +177,11 @@ func (d *device) start() {
 	if d.life != nil {
 		return
 	}
+	d.outcast = false
 	w := d.w
 	d.lives++
 	name := fmt.Sprintf("life/%s/%s/%s/%d", d.id.Product, d.id.User, d.id.Device, d.lives)
-	v := &life{d: d, n: d.lives, clock: newHands(w.sched.lane(name + "/clock")), lane: w.sched.lane(name)}
+	v := &life{d: d, n: d.lives, clock: newHands(w.sched.lane(name + "/clock")), lane: w.sched.lane(name), not: -1}
 	v.clock.oneTicker = true
 	urls := []string{"room1", "room2"}
 	if d.lane.IntN(2) == 0 {
@@ -197,7 +216,10 @@ func (d *device) ended(v *life, err error) {
 	}
 	d.thaw()
 	d.lapse()
-	if away := d.away; away > 0 {
+	if away := d.away; d.isShunned(err) && !d.w.healed {
+		d.w.pass(kickedAway)
+		d.outcast = true
+	} else if away > 0 {
 		d.lane.after(away, d.start)
 	} else if err != nil && !d.w.healed { // kicked, or crashed in its handler
 		d.lane.after(d.lane.between(100*time.Millisecond, 3*time.Second), d.start)
@@ -210,7 +232,7 @@ func (d *device) ended(v *life, err error) {
 // isAsked reports whether the server had a reason to send the device away.
 func (d *device) isAsked(err error) bool {
 	var c *client.ClosedError
-	return errors.As(err, &c) && (c.Code == wire.CloseReplaced || c.Code == wire.ClosePolicy && d.p.rejects)
+	return d.isShunned(err) || errors.As(err, &c) && (c.Code == wire.CloseReplaced || c.Code == wire.ClosePolicy && d.p.rejects)
 }
 
 // lapse is what happens to the storage of a device that is not running.
@@ -326,7 +348,11 @@ func (v *life) callbacks() client.Callbacks {
 				}
 			}
 		},
+		Kick: func(k *wire.Kick) { v.told = v.told || k.Code.Duty() == wire.StayAway },
 		Status: func(s client.Status) {
+			if v.told {
+				w.fault("%v goes on after it was told to stay away", d.id)
+			}
 			if s.Phase == client.Online && !v.dead.Load() {
 				v.session = uint64(s.Welcome.Session)
 				d.online(s.Welcome)

@@ -115,13 +115,19 @@ var (
 	_ served         = (*conn)(nil)
 )
 
-// dial connects a device to a room. It is called from the client's goroutine.
-func (w *world) dial(ctx context.Context, by caller, r *roomProc) (end, error) {
-	meta := kinds[w.opt.kinds[by.lane.IntN(len(w.opt.kinds))]]
+// dial connects a device to a room, over any transport but the one to avoid, and returns which it took. It is called from the
+// client's goroutine.
+func (w *world) dial(ctx context.Context, by caller, r *roomProc, avoid int) (end, int, error) {
+	i := by.lane.IntN(len(w.opt.kinds))
+	if w.opt.kinds[i] == avoid {
+		i = (i + 1) % len(w.opt.kinds)
+	}
+	kind := w.opt.kinds[i]
+	meta := kinds[kind]
 	meta.Remote = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, 1}), 1)
 	meta.UserAgent = "simulation"
 	if meta.Capabilities.Polls {
-		return w.dialPoll(by, meta, r), nil
+		return w.dialPoll(by, meta, r), kind, nil
 	}
 	c := &conn{w: w, caller: by, room: r, meta: meta, result: make(chan error, 1), ready: make(chan struct{}, 1)}
 	for _, x := range []struct {
@@ -136,10 +142,10 @@ func (w *world) dial(ctx context.Context, by caller, r *roomProc) (end, error) {
 	c.up.after(c.up.between(leastDelay, mostDelay), c.arrive)
 	select {
 	case err := <-c.result:
-		return peer{c}, err
+		return peer{c}, kind, err
 	case <-ctx.Done():
 		peer{c}.Cut()
-		return nil, fmt.Errorf("simulation: dial: %w", ctx.Err())
+		return nil, 0, fmt.Errorf("simulation: dial: %w", ctx.Err())
 	}
 }
 
@@ -169,6 +175,7 @@ func (c *conn) accept() error {
 		c.over = true
 		return err
 	}
+	c.w.pass(string(c.meta.Kind))
 	c.sess = sess
 	c.room.conns = append(c.room.conns, c)
 	return nil
@@ -269,7 +276,12 @@ func (c *conn) send(it item) {
 		// kernel judges that (TCP_USER_TIMEOUT).
 		if !c.meta.Capabilities.Duplex && !c.unread {
 			c.unread = true
-			c.down.after(c.w.opt.grace, func() { c.finish(wire.CloseLost) })
+			c.down.after(c.w.opt.grace, func() {
+				if !c.over {
+					c.w.pass(peerGivenUp)
+				}
+				c.finish(wire.CloseLost)
+			})
 		}
 		return
 	}
@@ -394,6 +406,7 @@ func (w *world) post(l *lane, by caller, f wire.Frame) {
 		if by.blocked() || !r.up() {
 			return
 		}
+		w.pass(framesPosted)
 		room := r.room
 		go func() {
 			err := room.Post(context.Background(), by.token, []wire.Frame{f})

@@ -34,6 +34,9 @@ type pollAnswer struct {
 // where it stands, and is given a new session.
 const patienceToHandle = 2 * time.Second
 
+// mostOfAnswer is how many frames an answer may have after which nothing more is taken for it.
+const mostOfAnswer = 100
+
 // ---- the room's side ---------------------------------------------------------------------------------------------
 
 // hanging is what the session of a client that polls knows: a transport.Conn that outlives its polls. As with conn, the driver
@@ -112,10 +115,14 @@ func (w *world) arrived(rq *pollRequest, r *roomProc, at *hanging) {
 	}
 	if at != nil && at.room == r && at.sess != nil && at.id == rq.session {
 		if at.follower.Is(rq.cursor) {
+			w.pass(pollGoesOn)
 			at.poll(rq, rq.cursor)
 			return
 		}
-		at.finish(wire.CloseLost) // its last answer was lost
+		w.pass(pollFromElsewhere)
+		at.finish(wire.CloseLost) // its last answer was lost, or its client could not wait to handle all of it
+	} else if at != nil && at.room != r && at.sess != nil {
+		w.pass(pollInOtherRoom)
 	}
 	p.sessions++
 	name := fmt.Sprintf("poll/%s/%d/", p.caller.name, p.sessions)
@@ -140,6 +147,7 @@ func (w *world) arrived(rq *pollRequest, r *roomProc, at *hanging) {
 // poll has a poll wait. Driver.
 func (h *hanging) poll(rq *pollRequest, cursor string) {
 	if older := h.waits; older != nil {
+		h.w.pass(pollReplaced)
 		h.send(older, &pollAnswer{session: h.id, cursor: h.cursor()})
 	}
 	h.waits, h.atOnce = rq, h.id != 0 && h.down.chance(16)
@@ -176,7 +184,7 @@ func (h *hanging) write() {
 				frames = append(frames, wire.AppendOut(nil, wire.JSON, &b.Outs[i]))
 			}
 		}
-		if b.Reset(); code == 0 && len(frames) >= 16 {
+		if b.Reset(); code == 0 && len(frames) >= mostOfAnswer {
 			break
 		}
 	}
@@ -188,6 +196,7 @@ func (h *hanging) write() {
 		h.sess.PollOver()
 	}
 	if code != 0 {
+		h.w.pass(goodbyeByPoll)
 		h.finish(code)
 	}
 }
@@ -214,6 +223,7 @@ func (h *hanging) send(rq *pollRequest, a *pollAnswer) {
 		switch {
 		case rq.dark:
 		case lost:
+			h.w.pass(answerLost)
 			rq.dark = true
 			rq.from.broken(rq)
 		default:

@@ -41,9 +41,13 @@ func actions() []action {
 		{"twin", 3, false, onBoth, true, func(w *world) { w.withDevice((*world).twin) }},
 		{"storm", 1, false, onBoth, true, func(w *world) { w.withDevice((*world).storm) }},
 		{"lie", 3, false, onBoth, true, (*world).lie},
+		{"kick", 2, false, onBoth, true, func(w *world) { w.withDevice(func(w *world, d *device) { w.kick(d, false) }) }},
+		{"revoke", 1, false, onBoth, true, func(w *world) { w.withDevice(func(w *world, d *device) { w.kick(d, true) }) }},
+		{"reopen", 6, true, onBoth, true, (*world).reopen},
 		{"newcomer", 1, false, onBoth, true, (*world).newcomer},
 
 		{"cut", 6, true, onBoth, true, func(w *world) { w.withDevice((*world).cutOff) }},
+		{"other network", 3, true, onBoth, true, func(w *world) { w.withDevice((*world).moveOn) }},
 		{"half-open", 3, false, onBoth, true, func(w *world) { w.withDevice((*world).halfOpen) }},
 		{"freeze", 4, false, onBoth, true, func(w *world) { w.withDevice((*world).freeze) }},
 		{"out of reach", 2, false, onBoth, true, func(w *world) { w.withDevice((*world).outOfReach) }},
@@ -203,6 +207,15 @@ func (w *world) cutOff(d *device) {
 	if c := d.path(); c != nil {
 		w.trace("%v is cut off", d.id)
 		c.darken(w.script.between(leastDelay, 3*time.Second), w.script.between(leastDelay, 3*time.Second))
+	}
+}
+
+// moveOn has a device change its network: it knows at once, the server does not, and it comes back over another transport.
+func (w *world) moveOn(d *device) {
+	if c := d.path(); c != nil {
+		w.trace("%v changes its network", d.id)
+		c.darken(-1, 0)
+		d.life.turnAway()
 	}
 }
 

@@ -106,6 +106,17 @@ func TestSimulation_EveryActionIsTaken(t *testing.T) {
 			t.Errorf("%q was never done in 60 seeds", a.name)
 		}
 	}
+	for _, what := range passages {
+		if taken[what] == 0 {
+			t.Errorf("it never came to pass in 60 seeds that %s", what)
+		}
+	}
+	for _, k := range kinds[:3] {
+		if taken[string(k.Kind)] == 0 {
+			t.Errorf("nobody connected by %s in 60 seeds", k.Kind)
+		}
+	}
+	t.Logf("%v", taken)
 }
 
 func simulateNoting(t *testing.T, seed uint64, taken map[string]int) {

@@ -119,7 +119,8 @@ type product struct {
 	senders []*sender
 	places  int // sessions that a user may have at once while nothing has healed; 0: any number
 	rejects bool
-	keys    int // idempotency keys used so far: those of both products have the same names
+	shunned map[string]bool // users all of whose devices were kicked at least once
+	keys    int             // idempotency keys used so far: those of both products have the same names
 }
 
 // world is everything: a gateway of one or several processes, its publishers and its devices.
@@ -145,7 +146,7 @@ type world struct {
 	lives   int
 
 	saved  *mark          // a state of the memory store that it may fall back to
-	taken  map[string]int // how often the script did what; may be nil
+	taken  map[string]int // how often the script did what, and what came to pass how often; may be nil
 	healed bool
 	jumped time.Duration // when time jumped last
 	faults []string      // what went wrong outside the checker's rules
@@ -162,6 +163,30 @@ func (w *world) trace(format string, args ...any) {
 // fault notes what no run may show, whatever its faults.
 func (w *world) fault(format string, args ...any) {
 	w.faults = append(w.faults, fmt.Sprintf(format, args...))
+}
+
+// What comes to pass by the network's chance, and is worth knowing that it does.
+const (
+	pollGoesOn        = "a poll continues its session"
+	pollFromElsewhere = "a poll shows another cursor"
+	pollInOtherRoom   = "a poll comes to another room"
+	pollReplaced      = "a poll takes another's place"
+	answerLost        = "an answer is lost"
+	goodbyeByPoll     = "a poll is answered with a goodbye"
+	framesPosted      = "frames are posted"
+	peerGivenUp       = "the kernel gives up a peer"
+	kickedAway        = "a kicked client stays away"
+)
+
+var passages = []string{
+	pollGoesOn, pollFromElsewhere, pollInOtherRoom, pollReplaced, answerLost, goodbyeByPoll, framesPosted, peerGivenUp, kickedAway,
+}
+
+// pass notes that something came to pass. Driver.
+func (w *world) pass(what string) {
+	if w.taken != nil {
+		w.taken[what]++
+	}
 }
 
 func (w *world) note(r history.Record) { w.log.Add(r) }
@@ -208,7 +233,7 @@ func (w *world) addProduct(id push.ProductID) error {
 	if l.chance(3) {
 		prod.FirstVisit.Common = push.StartBeginning
 	}
-	p := &product{id: id}
+	p := &product{id: id, shunned: make(map[string]bool)}
 	if err := w.bound(p, &prod); err != nil {
 		return err
 	}
