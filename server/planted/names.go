@@ -46,6 +46,12 @@ const (
 	BlockingSend Bug = "blocking-send"
 	// FlushErrorIgnored: a flush that failed counts as one that did not.
 	FlushErrorIgnored Bug = "flush-error-ignored"
+	// AnswerAcknowledges: what a poll was answered with counts as acknowledged. The cursor of the next poll acknowledges.
+	AnswerAcknowledges Bug = "answer-acknowledges"
+	// KickUnheard: a kick is answered as if it was done, and the sessions that it names go on.
+	KickUnheard Bug = "kick-unheard"
+	// MoveFromHead: a device that comes back over another transport begins at the heads of its slots, whatever cursor it shows.
+	MoveFromHead Bug = "move-from-head"
 
 	// Those below were there: the simulation, or the work on it, found them first.
 
@@ -62,6 +68,7 @@ func All() []Bug {
 	return []Bug{
 		AcknowledgeBeforeStore, CursorByMessageID, RepeatsByPosition, PositionsFromOne, AcknowledgementsAsTheyCome,
 		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, PlacesByRoom,
-		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, TailOverGap, LeaseForgotten, OpenBeforeFlush,
+		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, AnswerAcknowledges, KickUnheard, MoveFromHead, TailOverGap, LeaseForgotten,
+		OpenBeforeFlush,
 	}
 }

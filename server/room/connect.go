@@ -8,6 +8,7 @@ import (
 
 	"carillon/server/auth"
 	"carillon/server/failpoint"
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/register"
 	"carillon/server/saver"
@@ -87,10 +88,24 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	if err != nil {
 		return err
 	}
+	if planted.Is(planted.MoveFromHead) {
+		beginAtHead(&ins, &opened)
+	}
 	failpoint.Hit(failpoint.RoomOpened)
 	s.welcome(c.Version, &opened)
 	r.m.opened(s.kind, r.cfg.Clock.Now().Sub(began))
 	return nil
+}
+
+// beginAtHead is a planted bug: a device whose session before was over another transport begins at the heads.
+func beginAtHead(ins *register.Inserted, o *saver.Opened) {
+	for _, old := range ins.Replaced {
+		if old.Key == ins.Session.Key && old.Transport != ins.Session.Transport {
+			for k := range o.Starts {
+				o.Starts[k].At.Pos = max(o.Starts[k].At.Pos, o.Starts[k].Head)
+			}
+		}
+	}
 }
 
 // identify notes who the session is; false if it ended before.

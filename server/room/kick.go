@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/wire"
 )
@@ -38,6 +39,10 @@ func (r *Room) Kick(ctx context.Context, p push.ProductID, u push.UserID, k push
 			continue
 		}
 		n++
+		if planted.Is(planted.KickUnheard) {
+			s.mu.Unlock()
+			continue
+		}
 		s.endAndUnlock(now, code, detail)
 	}
 	return n, nil

@@ -274,7 +274,7 @@ func (s *session) Take(b *transport.Batch) bool {
 	s.woken = taken // a rest goes with the bulk share, so what is urgent asks again
 	s.watchLocked(now)
 	s.room.m.taken(b)
-	if planted.Is(planted.RemovalOnPush) {
+	if planted.Is(planted.RemovalOnPush) || planted.Is(planted.AnswerAcknowledges) && s.manner == polls {
 		s.ackTakenLocked(b)
 	}
 	if s.state == open {
