@@ -38,6 +38,8 @@ type client struct {
 	state   state
 	hasTail bool // the beginning of a frame lies in loop.tails
 	ackDue  bool
+
+	heartbeat uint32 // in milliseconds, as its welcome names it: the server tells each client another
 }
 
 // attempt is what a client needs until it has caught up.
@@ -81,10 +83,9 @@ type loop struct {
 	buf      []byte // what is read; a tail is put in front of it
 	scratch  []byte // what is written
 
-	heartbeat time.Duration // as welcome names it
-	beats     *wheel        // nil before the first welcome
-	acks      *wheel
-	upkeep    int64 // when the next housekeeping is due
+	beats  *wheel // nil before the first welcome
+	acks   *wheel
+	upkeep int64 // when the next housekeeping is due
 
 	connecting *connecting
 	closing    *closing
@@ -341,24 +342,24 @@ func (l *loop) beat(e entry) {
 	}
 	if l.write(e.fd, c, l.ping) {
 		l.count.report.Pings++
-		l.beats.add(e, sample.Monotonic()+l.beatDelay(0.9))
+		l.beats.add(e, sample.Monotonic()+l.beatDelay(c, 0.9))
 	}
 }
 
-// beatDelay returns a time between least and all of the interval, less two ticks for what the wheel adds. Clients that were
-// connected together do not beat together.
-func (l *loop) beatDelay(least float64) int64 {
-	usable := float64(l.heartbeat) - 2*float64(l.beats.tick)
+// beatDelay returns a time between least and all of a client's interval, less two ticks for what the wheel adds. Clients that
+// were connected together do not beat together.
+func (l *loop) beatDelay(c *client, least float64) int64 {
+	usable := float64(c.heartbeat)*float64(time.Millisecond) - 2*float64(l.beats.tick)
 	return int64(usable * (least + (1-least)*rand.Float64()))
 }
 
 // welcomed begins a client's heartbeats.
 func (l *loop) welcomed(fd int32, c *client, heartbeat time.Duration) {
-	if l.beats == nil || l.heartbeat != heartbeat {
-		l.heartbeat = heartbeat
+	c.heartbeat = uint32(heartbeat.Milliseconds())
+	if l.beats == nil { // those of the others differ by a little, and one that is longer comes at the end of the turn, early
 		l.beats = newWheel(sample.Monotonic(), min(max(heartbeat/512, 10*time.Millisecond), 100*time.Millisecond), heartbeat)
 	}
-	l.beats.add(entry{fd, c.gen}, sample.Monotonic()+l.beatDelay(0))
+	l.beats.add(entry{fd, c.gen}, sample.Monotonic()+l.beatDelay(c, 0))
 }
 
 // place is the cursor of a client that gets persistent messages, built as api/README.md says.

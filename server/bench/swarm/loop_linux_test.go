@@ -129,6 +129,21 @@ func TestClient_BeatsAtTheIntervalOfWelcome(t *testing.T) {
 	}
 }
 
+// The server names each client an interval of its own. One that is told another does not silence those before it.
+func TestClient_BeatsWhateverTheIntervalOfOthersIs(t *testing.T) {
+	l, fd, server := lone(t)
+	const interval = 30 * time.Second
+	began := sample.Monotonic()
+	l.welcomed(fd, &l.clients[fd], interval)
+	for i := range 10 { // of clients that are gone when their turn comes
+		l.welcomed(fd, &client{gen: 9}, interval-time.Duration(i)*100*time.Millisecond)
+	}
+	l.beats.advance(began+int64(interval), l.beat)
+	if got := said(t, server); len(got) == 0 {
+		t.Error("it was silent for an interval")
+	}
+}
+
 func TestClient_ThatTheServerClosesIsCountedWithTheReason(t *testing.T) {
 	cases := []struct {
 		name string

@@ -87,8 +87,8 @@ func TestBench_IdleCountsEverySession(t *testing.T) {
 	if f["sessions"] != 50 {
 		t.Errorf("%v sessions, want 50", f["sessions"])
 	}
-	if f["heartbeats"] == 0 {
-		t.Error("no session showed that it lives")
+	if f["heartbeats"] < 25 { // the last of some come behind the end of the window
+		t.Errorf("%v heartbeats, and 50 sessions had the time for one", f["heartbeats"])
 	}
 	for _, name := range []string{"empty_rss_bytes", "low_rss_bytes", "high_rss_bytes", "bench_rss_bytes"} {
 		if f[name] <= 0 {
