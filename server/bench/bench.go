@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +76,8 @@ type Scenario interface {
 	check() error
 	// clients returns how many clients it connects at most.
 	clients() int
+	// transport returns by what its clients connect.
+	transport() string
 	// heartbeat returns the interval that the server should name.
 	heartbeat() time.Duration
 	// run measures once.
@@ -90,6 +93,9 @@ func Run(ctx context.Context, cfg Config, scenarios ...Scenario) (*Report, error
 	for _, s := range scenarios {
 		if err := s.check(); err != nil {
 			return nil, err
+		}
+		if !slices.Contains(swarm.Transports, s.transport()) {
+			return nil, usagef("--transport is one of %s", strings.Join(swarm.Transports, ", "))
 		}
 		if n := s.clients(); n > cfg.Workers*MaxPerWorker {
 			return nil, usagef("%d clients need --workers %d: a process holds %d", n, (n+MaxPerWorker-1)/MaxPerWorker, MaxPerWorker)
@@ -119,9 +125,9 @@ func Run(ctx context.Context, cfg Config, scenarios ...Scenario) (*Report, error
 
 // measure runs one scenario as often as it was asked for.
 func measure(ctx context.Context, cfg Config, s Scenario) (*Result, error) {
-	res := &Result{Scenario: s.Name(), Settings: s.settings()}
+	res := &Result{Scenario: s.Name(), Settings: s.settings(), transport: s.transport()}
 	if s.clients() > 0 {
-		res.Settings["workers"] = cfg.Workers
+		res.Settings["workers"], res.Settings["transport"] = cfg.Workers, s.transport()
 	}
 	for i := range cfg.Runs {
 		name := s.Name()
@@ -233,12 +239,17 @@ func (w *world) startFleet(ctx context.Context, s Scenario, lost func(error)) (e
 	if w.facts.Running {
 		w.note("users of this run, who stay on the server, are %s0 to %d", users, s.clients()-1)
 	}
+	address := w.server.public
+	if s.transport() == "tcp" {
+		if address = w.server.tcp; address == "" {
+			return usagef("the server has no listener for raw TCP")
+		}
+	}
 	acks := s.Name() == "unicast"
 	w.fleet, err = swarm.Start(ctx, swarm.FleetConfig{
 		Processes: w.cfg.Workers, Command: append([]string{w.cfg.Executable}, w.cfg.Clients...), Env: w.cfg.Env,
 		Setup: swarm.Setup{
-			Transport: "ws", Address: w.server.public, Path: "/connect", Product: f.Product, KeyID: f.KeyID, Key: f.Key,
-			Users: users, Acks: acks,
+			Transport: s.transport(), Address: address, Product: f.Product, KeyID: f.KeyID, Key: f.Key, Users: users, Acks: acks,
 		},
 		Sources:    sources,
 		Everywhere: w.news.everywhere, Arrived: w.news.arrived,

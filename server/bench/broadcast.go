@@ -13,9 +13,10 @@ const quiet = time.Minute
 
 // Broadcast measures messages to everyone online, one at a time: the next is sent when all have the one before.
 type Broadcast struct {
-	Clients int
-	Rounds  int
-	Body    int // bytes
+	Transport string // one of swarm.Transports
+	Clients   int
+	Rounds    int
+	Body      int // bytes
 }
 
 // maxStalls is how often messages may fail to arrive before the rest is not tried.
@@ -51,6 +52,7 @@ func checkBody(n int) error {
 
 func (s *Broadcast) clients() int             { return s.Clients }
 func (s *Broadcast) heartbeat() time.Duration { return quiet }
+func (s *Broadcast) transport() string        { return s.Transport }
 
 func (s *Broadcast) run(ctx context.Context, w *world) error {
 	if _, err := w.connect(ctx, 0, s.Clients, atOnce); err != nil {

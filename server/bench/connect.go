@@ -9,9 +9,10 @@ import (
 // who is there. Clients come, stay until all are there, and go, so that the cost of a goodbye is told apart. A device's
 // first connect stores it; its later ones, which are nearly all there ever are, do not.
 type Connect struct {
-	Clients int // online when it is measured again
-	Count   int // connects in each measurement
-	AtOnce  int // side by side
+	Transport string // one of swarm.Transports
+	Clients   int    // online when it is measured again
+	Count     int    // connects in each measurement
+	AtOnce    int    // side by side
 }
 
 // Name implements Scenario.
@@ -35,6 +36,7 @@ func (s *Connect) check() error {
 
 func (s *Connect) clients() int             { return s.Clients + s.Count }
 func (s *Connect) heartbeat() time.Duration { return quiet }
+func (s *Connect) transport() string        { return s.Transport }
 
 func (s *Connect) run(ctx context.Context, w *world) error {
 	var own meter

@@ -1,5 +1,7 @@
 package bench
 
+import "slices"
+
 // Better says which way a figure is good.
 type Better string
 
@@ -86,6 +88,35 @@ var definitions = map[string][]definition{
 		{"p99_ms", "answer to a batch: 99 %", "ms", Lower, 0, 0},
 		{"messages", "messages stored", "", Exact, 0, 0},
 	},
+}
+
+// marks are the targets and goals of figures where clients connect by other transports than WebSocket. Those who have none of
+// their own are without a mark there.
+var marks = map[string][2]float64{
+	"rss_bytes_per_session_collected": {4096, 3072},
+	"rss_bytes_per_session":           {5120, 0},
+}
+
+// ofWebSockets are figures whose marks in definitions were set for WebSockets.
+var ofWebSockets = map[string][]string{
+	"idle":      {"rss_bytes_per_session_collected", "rss_bytes_per_session"},
+	"broadcast": {"cpu_us_per_delivery", "p99_ms"},
+	"sustain":   {"deliveries_per_s", "cpu_us_per_delivery"},
+}
+
+// definitionsOf returns the figures of a scenario whose clients connect by some transport.
+func definitionsOf(scenario, transport string) []definition {
+	ds := slices.Concat(definitions[scenario], ownFigures)
+	if transport == "ws" {
+		return ds
+	}
+	for i := range ds {
+		if slices.Contains(ofWebSockets[scenario], ds[i].name) {
+			m := marks[ds[i].name]
+			ds[i].target, ds[i].goal = m[0], m[1]
+		}
+	}
+	return ds
 }
 
 // ownFigures are what the bench itself costs, in every scenario that measures it.

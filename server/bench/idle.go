@@ -12,6 +12,7 @@ import (
 // Idle measures what sessions cost that do nothing but live: memory of each, as the slope between two levels, so that what the
 // process takes anyway is left out; and processor time of their heartbeats.
 type Idle struct {
+	Transport string        // one of swarm.Transports
 	Low, High int           // levels, in clients
 	Window    time.Duration // over which processor time is measured
 	Heartbeat time.Duration // that the server asks of its clients
@@ -43,6 +44,7 @@ func (s *Idle) check() error {
 
 func (s *Idle) clients() int             { return s.High }
 func (s *Idle) heartbeat() time.Duration { return s.Heartbeat }
+func (s *Idle) transport() string        { return s.Transport }
 
 // level is the memory at one level.
 type level struct {

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"carillon/server/bench/swarm"
 )
 
 // Offline measures persistent messages to users who have no device: stored, flushed to disk before the answer, each with an
@@ -39,6 +41,7 @@ func (s *Offline) check() error {
 
 func (s *Offline) clients() int             { return 0 }
 func (s *Offline) heartbeat() time.Duration { return quiet }
+func (s *Offline) transport() string        { return swarm.Transports[0] } // there are no clients
 
 func (s *Offline) run(ctx context.Context, w *world) error {
 	prefix := "bench-" + strings.ToLower(rand.Text()[:8]) + "-"

@@ -32,6 +32,8 @@ type Result struct {
 	Server   ServerFacts    `json:"server"`
 	Figures  []Figure       `json:"figures"`
 	Notes    []string       `json:"notes,omitempty"`
+
+	transport string // of the clients
 }
 
 // ServerFacts are what may change the figures of a server.
@@ -63,7 +65,7 @@ type Figure struct {
 func (r *Result) add(w *world) {
 	r.Server = w.facts
 	r.Notes = append(r.Notes, w.notes...)
-	for _, d := range slices.Concat(definitions[r.Scenario], ownFigures) {
+	for _, d := range definitionsOf(r.Scenario, r.transport) {
 		v, ok := w.values[d.name]
 		if !ok || math.IsNaN(v) || math.IsInf(v, 0) {
 			continue

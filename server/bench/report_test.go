@@ -2,12 +2,13 @@ package bench
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 )
 
 func TestResult_SeveralRunsAreMedianAndBounds(t *testing.T) {
-	r := Result{Scenario: "broadcast", Settings: map[string]any{"clients": 10}}
+	r := Result{Scenario: "broadcast", transport: "ws", Settings: map[string]any{"clients": 10}}
 	for _, v := range []float64{9, 30, 12, 11} {
 		r.add(&world{values: map[string]float64{"cpu_us_per_delivery": v, "deliveries": 300}, notes: []string{"the same"}})
 	}
@@ -71,9 +72,44 @@ func TestLoopback_AcceptsThisMachineAlone(t *testing.T) {
 		"http://127.1.2.3:1":    "127.1.2.3:1",
 		"http://192.0.2.1:8080": "", "http://example.org:80": "", "https://127.0.0.1:1": "", "http://0.0.0.0:80": "", "::": "",
 	} {
-		got, err := loopback(address)
+		got, err := loopback(address, "http")
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%s: got %q, %v, want %q", address, got, err, want)
+		}
+	}
+	for address, want := range map[string]string{"tcp://127.0.0.1:8082": "127.0.0.1:8082", "tcps://127.0.0.1:8082": "", "tcp://192.0.2.1:1": ""} {
+		if got, err := loopback(address, "tcp"); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: got %q, %v, want %q", address, got, err, want)
+		}
+	}
+}
+
+func TestDefinitions_OtherTransportsHaveMarksOfTheirOwn(t *testing.T) {
+	of := func(scenario, transport, name string) definition {
+		ds := definitionsOf(scenario, transport)
+		return ds[slices.IndexFunc(ds, func(d definition) bool { return d.name == name })]
+	}
+	for _, c := range []struct {
+		scenario, transport, name string
+		target, goal              float64
+	}{
+		{"idle", "ws", "rss_bytes_per_session_collected", 5120, 4096},
+		{"idle", "sse", "rss_bytes_per_session_collected", 4096, 3072},
+		{"idle", "tcp", "rss_bytes_per_session", 5120, 0},
+		{"idle", "sse", "heartbeats_core_percent", 1.5, 0},
+		{"broadcast", "tcp", "cpu_us_per_delivery", 0, 0},
+		{"broadcast", "ws", "cpu_us_per_delivery", 12, 11},
+		{"connect", "sse", "again_cpu_us", 0, 200},
+	} {
+		if d := of(c.scenario, c.transport, c.name); d.target != c.target || d.goal != c.goal {
+			t.Errorf("%s over %s: %s has %v and %v, want %v and %v", c.scenario, c.transport, c.name, d.target, d.goal, c.target, c.goal)
+		}
+	}
+	for scenario, names := range ofWebSockets {
+		for _, name := range names {
+			if !slices.ContainsFunc(definitions[scenario], func(d definition) bool { return d.name == name }) {
+				t.Errorf("%s has no figure %s", scenario, name)
+			}
 		}
 	}
 }

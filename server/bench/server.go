@@ -31,6 +31,7 @@ type server struct {
 	data   string
 	file   dev.File
 	public string // IP address and port
+	tcp    string // the same, of the listener for raw TCP; empty: there is none
 	flags  []string
 	env    []string
 
@@ -156,19 +157,24 @@ func (s *server) load() (err error) {
 	if s.file, err = dev.Load(s.data); err != nil {
 		return err
 	}
-	if s.public, err = loopback(s.file.Public); err != nil {
+	if s.public, err = loopback(s.file.Public, "http"); err != nil {
 		return err
 	}
-	_, err = loopback(s.file.Admin)
+	if s.tcp = ""; s.file.TCP != "" {
+		if s.tcp, err = loopback(s.file.TCP, "tcp"); err != nil {
+			return err
+		}
+	}
+	_, err = loopback(s.file.Admin, "http")
 	return err
 }
 
 // loopback returns the IP address and port of a URL, if it is of this machine alone. A name other than localhost is not
 // looked up: what it means may change between two looks.
-func loopback(address string) (string, error) {
+func loopback(address, scheme string) (string, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "http" {
-		return "", fmt.Errorf("%q is not the address of a plain HTTP server", address)
+	if err != nil || u.Scheme != scheme {
+		return "", fmt.Errorf("%q is not the address of a listener without TLS (%s://)", address, scheme)
 	}
 	host := u.Hostname()
 	if host == "localhost" {

@@ -11,11 +11,12 @@ import (
 // queue of the server runs over; where messages wait for a client, they share a write. Meanwhile a few clients more look how
 // long a ping and a message to one user take.
 type Sustain struct {
-	Clients  int
-	Window   int           // broadcasts that some client does not have yet, at most
-	Senders  int           // requests side by side
-	Duration time.Duration // of sending
-	Body     int           // bytes
+	Transport string // one of swarm.Transports
+	Clients   int
+	Window    int           // broadcasts that some client does not have yet, at most
+	Senders   int           // requests side by side
+	Duration  time.Duration // of sending
+	Body      int           // bytes
 }
 
 // Name implements Scenario.
@@ -50,6 +51,7 @@ func checkLoad(senders int, d time.Duration, body int) error {
 
 func (s *Sustain) clients() int             { return s.Clients }
 func (s *Sustain) heartbeat() time.Duration { return quiet }
+func (s *Sustain) transport() string        { return s.Transport }
 
 func (s *Sustain) run(ctx context.Context, w *world) error {
 	if _, err := w.connect(ctx, 0, s.Clients, atOnce); err != nil {

@@ -11,12 +11,13 @@ import (
 // Unicast measures messages to single users who are online, from the request until the client has read the message: online
 // only and persistent, one by one and in batches.
 type Unicast struct {
-	Clients  int
-	Senders  int           // requests side by side
-	Batch    int           // messages in one request, where there are batches
-	Window   int           // messages that did not arrive yet, at most
-	Duration time.Duration // of each of the four ways
-	Body     int           // bytes
+	Transport string // one of swarm.Transports
+	Clients   int
+	Senders   int           // requests side by side
+	Batch     int           // messages in one request, where there are batches
+	Window    int           // messages that did not arrive yet, at most
+	Duration  time.Duration // of each of the four ways
+	Body      int           // bytes
 }
 
 // Name implements Scenario.
@@ -46,6 +47,7 @@ func (s *Unicast) check() error {
 
 func (s *Unicast) clients() int             { return s.Clients }
 func (s *Unicast) heartbeat() time.Duration { return quiet }
+func (s *Unicast) transport() string        { return s.Transport }
 
 func (s *Unicast) run(ctx context.Context, w *world) error {
 	if _, err := w.connect(ctx, 0, s.Clients, atOnce); err != nil {

@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -54,34 +53,40 @@ func (l *loop) dial(number int) error {
 		return err
 	}
 	began := sample.Monotonic()
+	fd, err := l.socket(number, dialing)
+	if err != nil {
+		return err
+	}
+	l.attempts[fd] = &attempt{credentials: credentials{host: l.setup.Address, token: token}, began: began}
+	l.connecting.busy++
+	return nil
+}
+
+// socket makes a socket in some state, on its way to the server.
+func (l *loop) socket(number int, s state) (int32, error) {
 	fd, err := unix.Socket(l.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("socket: %w", err)
+		return 0, fmt.Errorf("socket: %w", err)
 	}
 	if err := l.start(fd); err != nil {
 		unix.Close(fd)
-		return err
+		return 0, err
 	}
 	for len(l.clients) <= fd {
 		l.clients = append(l.clients, client{})
 	}
 	c := &l.clients[fd]
-	*c = client{gen: c.gen + 1, number: int32(number), state: dialing}
-	l.attempts[int32(fd)] = &attempt{
-		credentials: credentials{host: l.setup.Address, path: l.setup.Path, token: token}, began: began,
-	}
+	*c = client{gen: c.gen + 1, number: int32(number), state: s}
 	// Edge-triggered, and for everything at once: a client's interest never changes, which saves a system call at each step.
 	err = unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(fd), Pad: int32(c.gen),
 	})
 	if err != nil {
 		c.state = absent
-		delete(l.attempts, int32(fd))
 		unix.Close(fd)
-		return fmt.Errorf("epoll: %w", err)
+		return 0, fmt.Errorf("epoll: %w", err)
 	}
-	l.connecting.busy++
-	return nil
+	return int32(fd), nil
 }
 
 // start sends the socket on its way.
@@ -110,17 +115,20 @@ func (l *loop) start(fd int) error {
 }
 
 func (l *loop) mint(number int) (string, error) {
-	now := time.Now()
 	s := &l.setup
 	return auth.Mint(auth.SigningKey{ID: catalog.KeyID(s.KeyID), Alg: catalog.HS256, Private: s.Key}, auth.Claims{
 		Product: push.ProductID(s.Product), User: push.UserID(s.Users + strconv.Itoa(number)), Device: device,
-		Platform: push.PlatformWeb, Issued: now, Expires: now.Add(tokenLife),
+		Platform: push.PlatformWeb, Issued: l.issued, Expires: l.issued.Add(tokenLife),
 	})
 }
 
 // event takes what epoll says of a client.
 func (l *loop) event(fd int32, c *client, events uint32) {
-	if c.state == dialing {
+	switch c.state {
+	case running:
+		l.onErrand(fd, events)
+		return
+	case dialing:
 		if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 {
 			return
 		}
@@ -132,7 +140,10 @@ func (l *loop) event(fd int32, c *client, events uint32) {
 			l.lose(fd, c, "connect: "+err.Error())
 			return
 		}
-		c.state = opening
+		c.state = greeting
+		if l.manner.upgrades {
+			c.state = opening
+		}
 		l.scratch = l.dialect.hello(l.scratch[:0], &l.attempts[fd].credentials)
 		l.write(fd, c, l.scratch)
 		return // an answer makes another event
@@ -195,9 +206,11 @@ func (l *loop) take(fd int32, c *client, b []byte) bool {
 		case upgraded:
 			c.state = greeting
 			l.scratch = l.dialect.connect(l.scratch[:0], &l.attempts[fd].credentials)
-			if !l.write(fd, c, l.scratch) {
+			if len(l.scratch) > 0 && !l.write(fd, c, l.scratch) {
 				return false
 			}
+		case warmed:
+			l.count.report.Pings++
 		case bye:
 			if c.state == leaving {
 				continue // the end of the stream follows
@@ -223,18 +236,18 @@ func (l *loop) take(fd int32, c *client, b []byte) bool {
 
 // frame takes one frame. It returns false if the client went.
 func (l *loop) frame(fd int32, c *client, payload []byte, now int64) bool {
-	switch {
-	case bytes.HasPrefix(payload, isMessage):
+	switch typeOf(l.manner.encoding, payload) {
+	case wire.TypeMessage:
 		l.count.message(payload, now)
-		if slot, pos, ok := placeOf(payload); ok {
+		if slot, pos, ok := placeOf(l.manner.encoding, payload); ok {
 			l.notePlace(fd, c, slot, pos, now)
 		}
-	case bytes.HasPrefix(payload, isPong):
+	case wire.TypePong:
 		l.count.report.Pongs++
-	case bytes.HasPrefix(payload, isWelcome):
+	case wire.TypeWelcome:
 		return l.welcome(fd, c, payload, now)
-	case bytes.HasPrefix(payload, isError), bytes.HasPrefix(payload, isKick), bytes.HasPrefix(payload, isGoaway):
-		l.lose(fd, c, string(payload))
+	case wire.TypeError, wire.TypeKick, wire.TypeGoaway:
+		l.lose(fd, c, reasonOf(l.manner.encoding, payload))
 		return false
 	default:
 		return l.rare(fd, c, payload)
@@ -244,7 +257,7 @@ func (l *loop) frame(fd int32, c *client, payload []byte, now int64) bool {
 
 func (l *loop) welcome(fd int32, c *client, payload []byte, now int64) bool {
 	a, j := l.attempts[fd], l.connecting
-	f, err := wire.DecodeServer(wire.JSON, payload)
+	f, err := wire.DecodeServer(l.manner.encoding, payload)
 	w, ok := f.(*wire.Welcome)
 	if err != nil || !ok || c.state != greeting || a == nil || j == nil {
 		l.lose(fd, c, "a welcome that cannot be read, or that nobody waited for")
@@ -270,7 +283,7 @@ func (l *loop) welcome(fd int32, c *client, payload []byte, now int64) bool {
 
 // rare takes the frames that are decoded: there are few of them.
 func (l *loop) rare(fd int32, c *client, payload []byte) bool {
-	f, err := wire.DecodeServer(wire.JSON, payload)
+	f, err := wire.DecodeServer(l.manner.encoding, payload)
 	if err != nil {
 		l.lose(fd, c, fmt.Sprintf("a frame that cannot be read: %v", err))
 		return false
@@ -317,15 +330,22 @@ func (l *loop) ack(e entry) {
 	if c.gen != e.gen || c.state < catching || c.state > standing {
 		return
 	}
+	f := l.ackFrame(l.cursors[e.fd])
+	if l.manner.speaks {
+		c.ackDue = false
+		l.scratch = l.dialect.say(l.scratch[:0], f)
+		if l.write(e.fd, c, l.scratch) {
+			l.count.report.Acks++
+		}
+		return
+	}
+	if len(l.errands) == maxErrands { // another time, with what has come until then
+		l.acks.add(e, sample.Monotonic())
+		return
+	}
 	c.ackDue = false
-	p := l.cursors[e.fd]
-	f := append(l.scratch[:0], `{"type":"ack","cursor":"`...)
-	f = push.AppendCursor(f, p.owner, p.cursor)
-	f = append(f, `"}`...)
-	n := len(f)
-	l.scratch = l.dialect.text(f, f)
-	if l.write(e.fd, c, l.scratch[n:]) {
-		l.count.report.Acks++
+	if err := l.runErrand(int(c.number), f); err != nil {
+		l.noteLost("acknowledgement: " + err.Error())
 	}
 }
 
@@ -387,13 +407,25 @@ func (l *loop) closeAll(cmd *Command) {
 		if c.state < catching || c.state > standing || n < cmd.From || n >= cmd.From+cmd.Count {
 			continue
 		}
-		if l.write(int32(fd), c, l.scratch) {
+		if l.sendGoodbye(int32(fd), c, l.scratch) {
 			c.state = leaving
 			l.open--
 			l.closing.left++
 		}
 	}
 	l.leftAll()
+}
+
+// sendGoodbye returns false if the client is lost.
+func (l *loop) sendGoodbye(fd int32, c *client, goodbye []byte) bool {
+	if len(goodbye) > 0 {
+		return l.write(fd, c, goodbye)
+	}
+	if err := unix.Shutdown(int(fd), unix.SHUT_WR); err != nil {
+		l.lose(fd, c, "shutdown: "+err.Error())
+		return false
+	}
+	return true
 }
 
 // left notes that one of those that said goodbye is gone.
@@ -416,6 +448,7 @@ var errSlow = errors.New("the server did not answer in time")
 // keepHouse gives up what takes too long, and tells how far a command has come.
 func (l *loop) keepHouse(now int64) {
 	l.upkeep = now + int64(housekeeping)
+	l.giveUpErrands(now)
 	if l.connecting != nil {
 		for fd, a := range l.attempts {
 			if now-a.began > int64(attemptPatience) {

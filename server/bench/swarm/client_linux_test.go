@@ -3,6 +3,9 @@ package swarm
 import (
 	"testing"
 	"unsafe"
+
+	"carillon/server/push"
+	"carillon/server/wire"
 )
 
 func TestClient_IsSmall(t *testing.T) {
@@ -28,9 +31,42 @@ func TestPlaceOf_ReadsSlotAndPosition(t *testing.T) {
 		{`{"type":"message","slot":7,"pos":5,"id":"7"}`, 0, 0, false},
 	}
 	for _, c := range cases {
-		slot, pos, ok := placeOf([]byte(c.frame))
+		slot, pos, ok := placeOf(wire.JSON, []byte(c.frame))
 		if ok != c.ok || ok && (int(slot) != c.slot || uint64(pos) != c.pos) {
 			t.Errorf("%s: got %d, %d, %v", c.frame, slot, pos, ok)
+		}
+	}
+}
+
+// binaryMessage is a message as a server sends it in binary.
+func binaryMessage(slot push.SlotKind, pos push.Position, body []byte) []byte {
+	m := &push.Message{ID: 7, Created: 1, Body: body, Persistent: slot != push.NoSlot}
+	return wire.AppendOut(nil, wire.Binary, &wire.Out{Shared: wire.NewShared(m), Slot: slot, Pos: pos})
+}
+
+func TestPlaceOf_ReadsSlotAndPositionInBinary(t *testing.T) {
+	for _, pos := range []push.Position{0, 1, 1853070350745601} {
+		slot, got, ok := placeOf(wire.Binary, binaryMessage(push.Common, pos, []byte("1")))
+		if slot != push.Common || got != pos || !ok {
+			t.Errorf("got %d, %d, %v, want %d", slot, got, ok, pos)
+		}
+	}
+	if _, _, ok := placeOf(wire.Binary, binaryMessage(push.NoSlot, 0, []byte("1"))); ok {
+		t.Error("a message without a place has one")
+	}
+	if _, _, ok := placeOf(wire.Binary, binaryMessage(push.Own, 1<<40, nil)[:3]); ok {
+		t.Error("a position that is cut off is one")
+	}
+}
+
+func TestFindMark_InBothEncodings(t *testing.T) {
+	want := Mark{Phase: 3, Seq: 1 << 40, Sent: 12345}
+	body := AppendBody(nil, want, MinBody+10)
+	m := &push.Message{ID: 7, Created: 1, Body: body}
+	for _, e := range []wire.Encoding{wire.JSON, wire.Binary} {
+		f := wire.AppendOut(nil, e, &wire.Out{Shared: wire.NewShared(m), Slot: push.NoSlot})
+		if got, ok := findMark(f); !ok || got != want || typeOf(e, f) != wire.TypeMessage {
+			t.Errorf("encoding %v: got %+v, %v, want %+v", e, got, ok, want)
 		}
 	}
 }

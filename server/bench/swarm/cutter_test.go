@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+
+	"carillon/server/wire"
 )
 
 // served is a frame as a server sends it.
@@ -97,7 +99,7 @@ func TestCutFrame_AllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		f, _, _ := cutFrame(b)
 		_, _ = findMark(f.payload)
-		_, _, _ = placeOf(f.payload)
+		_, _, _ = placeOf(wire.JSON, f.payload)
 	}); n != 0 {
 		t.Errorf("%v allocations for a frame, want 0", n)
 	}
@@ -156,7 +158,7 @@ func TestWebSocket_HandshakeIsCutOffWhatFollows(t *testing.T) {
 func TestWebSocket_WhatIsSentIsMasked(t *testing.T) {
 	for _, n := range []int{0, 125, 126, 1<<16 - 1, 1 << 16} {
 		payload := bytes.Repeat([]byte{'p'}, n)
-		b := websocket{}.text(nil, payload)
+		b := websocket{}.say(nil, payload)
 		header := len(b) - n - 4
 		if b[0] != 0x81 || b[1]&0x80 == 0 || !bytes.Equal(b[header:header+4], mask[:]) {
 			t.Fatalf("%d bytes: header % x", n, b[:header+4])

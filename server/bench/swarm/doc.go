@@ -17,12 +17,13 @@
 //
 // # Invariants
 //
-//   - Clients answer nothing. They send their heartbeats at the interval that welcome names, and, where asked to,
-//     acknowledgements: cumulative, at most one a second.
+//   - Clients answer nothing. They send their heartbeats at the interval that welcome names, where their transport has them do
+//     so, and, where asked to, acknowledgements: cumulative, at most one a second.
 //   - Times are CLOCK_MONOTONIC, so that what one process sent and another received can be compared.
 //   - The process ends when its standard input does, whatever became of whoever started it.
 //
-// # Other transports
+// # Transports
 //
-// How a transport opens, cuts and speaks is a dialect; the loop knows none. WebSocket is the only one so far.
+// How a transport opens, cuts and speaks is a dialect; the loop knows none of the [Transports], only their manners. A client
+// of SSE cannot speak on its connection: what it acknowledges is an errand, a short request beside it.
 package swarm

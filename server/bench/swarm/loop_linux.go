@@ -16,6 +16,7 @@ import (
 
 	"carillon/server/bench/sample"
 	"carillon/server/push"
+	"carillon/server/wire"
 )
 
 // state is how far a client has come.
@@ -29,6 +30,7 @@ const (
 	catching // welcomed; what waited for it is on its way
 	standing
 	leaving // has said goodbye
+	running // no client, but an errand of one
 )
 
 // client is one client, as small as it can be: there are thousands. It lies at the index of its socket's number.
@@ -69,6 +71,8 @@ type loop struct {
 
 	setup   Setup
 	dialect dialect
+	manner  manner
+	issued  time.Time // of tokens: a client shows the same one whenever it shows one
 	server  unix.Sockaddr
 	family  int
 	source  unix.Sockaddr // nil: the system's choice
@@ -78,7 +82,8 @@ type loop struct {
 	attempts map[int32]*attempt
 	tails    map[int32][]byte
 	cursors  map[int32]*place // of clients that acknowledge
-	open     int              // clients that stand, or catch up
+	errands  map[int32]*errand
+	open     int // clients that stand, or catch up
 	events   []unix.EpollEvent
 	buf      []byte // what is read; a tail is put in front of it
 	scratch  []byte // what is written
@@ -127,7 +132,7 @@ func newLoop(out io.Writer) (*loop, error) {
 	return &loop{
 		ep: ep, inbox: in, out: w, enc: json.NewEncoder(w),
 		attempts: make(map[int32]*attempt), tails: make(map[int32][]byte), cursors: make(map[int32]*place),
-		events: make([]unix.EpollEvent, 512), buf: make([]byte, readBytes),
+		errands: make(map[int32]*errand), events: make([]unix.EpollEvent, 512), buf: make([]byte, readBytes),
 		acks: newWheel(sample.Monotonic(), ackEvery/16, 2*ackEvery),
 	}, nil
 }
@@ -211,7 +216,7 @@ func (l *loop) timeout(now int64) int {
 	if at, ok := l.acks.next(); ok {
 		sooner(at)
 	}
-	if l.connecting != nil || l.closing != nil {
+	if l.connecting != nil || l.closing != nil || len(l.errands) > 0 {
 		sooner(l.upkeep)
 	}
 	if l.count.untold > 0 {
@@ -298,8 +303,8 @@ func (l *loop) setUp(s *Setup) error {
 		}
 		_, l.source = sockaddr(netip.AddrPortFrom(from, 0))
 	}
-	l.setup, l.dialect = *s, d
-	l.ping = d.text(nil, []byte(`{"type":"ping"}`))
+	l.setup, l.dialect, l.manner, l.issued = *s, d, d.manner(), time.Now()
+	l.ping = d.say(nil, wire.Append(nil, l.manner.encoding, &wire.Ping{}))
 	return nil
 }
 
@@ -353,8 +358,11 @@ func (l *loop) beatDelay(c *client, least float64) int64 {
 	return int64(usable * (least + (1-least)*rand.Float64()))
 }
 
-// welcomed begins a client's heartbeats.
+// welcomed begins a client's heartbeats, where it has any.
 func (l *loop) welcomed(fd int32, c *client, heartbeat time.Duration) {
+	if !l.manner.speaks {
+		return
+	}
 	c.heartbeat = uint32(heartbeat.Milliseconds())
 	if l.beats == nil { // those of the others differ by a little, and one that is longer comes at the end of the turn, early
 		l.beats = newWheel(sample.Monotonic(), min(max(heartbeat/512, 10*time.Millisecond), 100*time.Millisecond), heartbeat)

@@ -1,7 +1,10 @@
 package swarm
 
 import (
+	"bufio"
 	"io"
+	"net"
+	"net/http"
 	"testing"
 	"time"
 
@@ -13,14 +16,16 @@ import (
 )
 
 // lone is a loop with one client that stands, and the server's end of its connection.
-func lone(t *testing.T) (l *loop, fd int32, server int) {
+func lone(t *testing.T) (l *loop, fd int32, server int) { return loneOver(t, "ws") }
+
+func loneOver(t *testing.T, transport string) (l *loop, fd int32, server int) {
 	t.Helper()
 	l, err := newLoop(io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.close)
-	if err := l.setUp(&Setup{Transport: "ws", Address: "127.0.0.1:1", Acks: true}); err != nil {
+	if err := l.setUp(&Setup{Transport: transport, Address: "127.0.0.1:1", Acks: true}); err != nil {
 		t.Fatal(err)
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -167,6 +172,127 @@ func TestClient_ThatTheServerClosesIsCountedWithTheReason(t *testing.T) {
 		l.event(fd, &l.clients[fd], unix.EPOLLIN)
 		if l.lost[c.want] != 1 || l.open != 0 || l.clients[fd].state != absent {
 			t.Errorf("%s: lost %v, %d open", c.name, l.lost, l.open)
+		}
+	}
+}
+
+func TestClient_OverTCPBeatsAndAcknowledgesInBinary(t *testing.T) {
+	l, fd, server := loneOver(t, "tcp")
+	start := push.Cursor{{Epoch: 1, Lineage: 2, Pos: 3}, {Epoch: 4, Lineage: 5, Pos: 6}}
+	l.cursors[fd] = &place{7, start}
+	now := sample.Monotonic()
+	l.welcomed(fd, &l.clients[fd], 10*time.Second)
+	l.take(fd, &l.clients[fd], raw{}.say(nil, binaryMessage(push.Common, 20, []byte("1"))))
+	l.acks.advance(now+int64(2*ackEvery), l.ack)
+	l.beats.advance(now+int64(10*time.Second), l.beat)
+	b := make([]byte, 4096)
+	n, err := unix.Read(server, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var frames []wire.Frame
+	for b = b[:n]; len(b) > 0; {
+		k, payload, n, err := raw{}.cut(b, false)
+		if err != nil || k != frame {
+			t.Fatalf("%d bytes are no frame (%v)", len(b), err)
+		}
+		f, err := wire.DecodeClient(wire.Binary, payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		frames = append(frames, f)
+		b = b[n:]
+	}
+	start[push.Common].Pos = 20
+	want := string(push.AppendCursor(nil, 7, start))
+	if ack, ok := frames[0].(*wire.Ack); !ok || ack.Cursor != want {
+		t.Errorf("first it said %+v, want an acknowledgement of %s", frames[0], want)
+	}
+	if len(frames) < 2 || frames[1].Type() != wire.TypePing {
+		t.Errorf("it said %+v, and no heartbeat", frames)
+	}
+}
+
+func TestClient_OverSSESaysNothingAndCountsTheHeartbeatsOfTheServer(t *testing.T) {
+	l, fd, server := loneOver(t, "sse")
+	l.welcomed(fd, &l.clients[fd], time.Second)
+	l.take(fd, &l.clients[fd], []byte(":\n\n:\n\n"))
+	if l.beats != nil || l.count.report.Pings != 2 {
+		t.Errorf("counted %d heartbeats, want the server's 2 alone", l.count.report.Pings)
+	}
+	if _, err := unix.Read(server, make([]byte, 1)); err != unix.EAGAIN {
+		t.Errorf("the server reads something (%v)", err)
+	}
+}
+
+// An acknowledgement of a client that cannot speak is a request beside its connection; more of them than are allowed wait.
+func TestClient_OverSSEAcknowledgesBesideItsConnection(t *testing.T) {
+	for _, c := range []struct {
+		answer string
+		acks   uint64
+		lost   string
+	}{
+		{"HTTP/1.1 204 No Content\r\n\r\n", 1, ""},
+		{"HTTP/1.1 401 Unauthorized\r\n\r\n{\"code\":\"token_refused\"}", 0, "token_refused"},
+	} {
+		l, fd, _ := loneOver(t, "sse")
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		if err := l.setUp(&Setup{Transport: "sse", Address: ln.Addr().String(), Product: "p", KeyID: "k", Key: make([]byte, 32), Acks: true}); err != nil {
+			t.Fatal(err)
+		}
+		l.cursors[fd] = &place{owner: 7}
+		for i := range maxErrands {
+			l.errands[int32(-1-i)] = &errand{began: sample.Monotonic()}
+		}
+		l.take(fd, &l.clients[fd], []byte(`data: {"type":"message","slot":0,"pos":1853070350745601,"id":"7","time":1,"body":1}`+"\n\n"))
+		due := sample.Monotonic() + int64(2*ackEvery)
+		l.acks.advance(due, l.ack)
+		if len(l.errands) != maxErrands || !l.clients[fd].ackDue {
+			t.Errorf("%d errands are under way, and one is too many", len(l.errands))
+		}
+		clear(l.errands)
+		l.acks.advance(due+int64(ackEvery), l.ack)
+		if len(l.errands) != 1 || l.clients[fd].ackDue {
+			t.Fatalf("%d errands are under way, want 1", len(l.errands))
+		}
+		go func() {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer nc.Close()
+			r, err := http.ReadRequest(bufio.NewReader(nc))
+			if err != nil || r.Method != http.MethodPost || r.URL.Path != "/connect/frames" || r.Header.Get("Authorization") == "" {
+				t.Errorf("asked %+v (%v)", r, err)
+				return
+			}
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Error(err)
+			}
+			f, err := wire.DecodeClient(wire.JSON, body)
+			if ack, ok := f.(*wire.Ack); !ok {
+				t.Errorf("said %q (%v)", body, err)
+			} else if _, cursor, err := push.ParseCursor(ack.Cursor); err != nil || cursor[push.Own].Pos != 1853070350745601 {
+				t.Errorf("acknowledged %+v (%v)", cursor, err)
+			}
+			_, _ = io.WriteString(nc, c.answer)
+		}()
+		for len(l.errands) > 0 {
+			n, err := unix.EpollWait(l.ep, l.events, 30_000)
+			if n < 1 {
+				t.Fatalf("nothing happens (%v)", err)
+			}
+			for _, e := range l.events[:n] {
+				l.event(e.Fd, &l.clients[e.Fd], e.Events)
+			}
+		}
+		if l.count.report.Acks != c.acks || (c.lost != "") != (len(l.lost) == 1) {
+			t.Errorf("%q: %d acknowledgements, lost %v", c.answer, l.count.report.Acks, l.lost)
 		}
 	}
 }

@@ -13,9 +13,9 @@ type Mark struct {
 	Sent  int64 // on CLOCK_MONOTONIC, when the request was begun
 }
 
-// The mark within a frame: three numbers in hexadecimal, each of a fixed width, behind what begins the body.
+// The mark within a frame: three numbers in hexadecimal, each of a fixed width, behind what begins the body in either encoding.
 const (
-	markStart = `"body":"bench `
+	markStart = `"bench `
 	markSize  = 8 + 1 + 16 + 1 + 16
 
 	// MaxUnderWay is how many messages that go to everybody may be under way at the same time, for a process to count each.

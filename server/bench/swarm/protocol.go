@@ -42,9 +42,8 @@ const (
 
 // Setup says where clients connect, and as whom.
 type Setup struct {
-	Transport string `json:"transport"` // ws
-	Address   string `json:"address"`   // IP address and port
-	Path      string `json:"path"`
+	Transport string `json:"transport"`        // one of Transports
+	Address   string `json:"address"`          // IP address and port
 	Source    string `json:"source,omitempty"` // IP address to connect from; empty: the system's choice
 
 	Product string `json:"product"`
@@ -76,7 +75,7 @@ type Report struct {
 
 	Messages uint64  `json:"messages"` // of the phase, since begin
 	Others   uint64  `json:"others"`   // messages of no phase, or of an earlier one
-	Pings    uint64  `json:"pings"`    // since begin
+	Pings    uint64  `json:"pings"`    // since begin, of clients or, where those cannot speak, of the server
 	Pongs    uint64  `json:"pongs"`
 	Acks     uint64  `json:"acks"`
 	Gaps     uint64  `json:"gaps"`

@@ -1,9 +1,7 @@
 package swarm
 
 import (
-	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"carillon/server/wire"
@@ -17,25 +15,28 @@ type websocket struct{}
 // with others.
 var mask = [4]byte{0x5c, 0xa3, 0x1e, 0xd7}
 
-func (websocket) hello(dst []byte, c *credentials) []byte {
-	dst = append(dst, "GET "...)
-	dst = append(dst, c.path...)
-	dst = append(dst, " HTTP/1.1\r\nHost: "...)
-	dst = append(dst, c.host...)
-	return append(dst, "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: Y2FyaWxsb24gYmVuY2ggLg==\r\nUser-Agent: carillon-bench\r\n\r\n"...)
+func (websocket) manner() manner {
+	return manner{encoding: wire.JSON, path: "/connect", upgrades: true, speaks: true}
+}
+
+func (w websocket) hello(dst []byte, c *credentials) []byte {
+	dst = appendRequest(dst, "GET", w.manner().path, &credentials{host: c.host}) // the token is in the connect frame
+	return append(dst, "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: Y2FyaWxsb24gYmVuY2ggLg==\r\n\r\n"...)
 }
 
 func (w websocket) connect(dst []byte, c *credentials) []byte {
-	f := wire.Append(nil, wire.JSON, &wire.Connect{Version: wire.Version, Token: c.token, Client: "carillon-bench"})
-	return w.text(dst, f)
+	f := wire.Append(nil, wire.JSON, &wire.Connect{Version: wire.Version, Token: c.token, Client: clientName})
+	return w.say(dst, f)
 }
-
-var headerEnd = []byte("\r\n\r\n")
 
 func (websocket) cut(b []byte, opening bool) (kind, []byte, int, error) {
 	if opening {
-		return cutAnswer(b)
+		header, err := cutHeader(b, "101 ") // its key is not looked at: this is our own server
+		if header == nil {
+			return partial, nil, 0, err
+		}
+		return upgraded, nil, len(header), nil
 	}
 	f, n, err := cutFrame(b)
 	switch {
@@ -49,22 +50,6 @@ func (websocket) cut(b []byte, opening bool) (kind, []byte, int, error) {
 	return ignored, nil, n, nil
 }
 
-// cutAnswer cuts the answer to the upgrade off b. Its key is not looked at: this is our own server.
-func cutAnswer(b []byte) (kind, []byte, int, error) {
-	i := bytes.Index(b, headerEnd)
-	if i < 0 {
-		if len(b) > 16<<10 {
-			return partial, nil, 0, errors.New("the answer to the upgrade has no end")
-		}
-		return partial, nil, 0, nil
-	}
-	status, _, _ := bytes.Cut(b, []byte("\r\n"))
-	if !bytes.HasPrefix(status, []byte("HTTP/1.1 101 ")) {
-		return partial, nil, 0, fmt.Errorf("the upgrade was answered with %.40q", status)
-	}
-	return upgraded, nil, i + len(headerEnd), nil
-}
-
 func closeReason(payload []byte) []byte {
 	if len(payload) < 2 {
 		return []byte("close frame without a code")
@@ -72,7 +57,7 @@ func closeReason(payload []byte) []byte {
 	return fmt.Appendf(nil, "close %d %s", binary.BigEndian.Uint16(payload), payload[2:])
 }
 
-func (websocket) text(dst, f []byte) []byte { return appendMasked(dst, opText, f) }
+func (websocket) say(dst, f []byte) []byte { return appendMasked(dst, opText, f) }
 
 func (websocket) goodbye(dst []byte) []byte {
 	return appendMasked(dst, opClose, []byte{1000 >> 8, 1000 & 0xff})

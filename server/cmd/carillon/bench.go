@@ -90,8 +90,14 @@ func withoutOurs(environ []string) []string {
 	return out
 }
 
+// benchTransport is how clients connect.
+type benchTransport struct {
+	Transport string `default:"ws" help:"By what clients connect: ws, sse or tcp."`
+}
+
 type benchIdleCmd struct {
 	benchFlags
+	benchTransport
 	Low       int           `default:"5000" help:"Sessions at the lower of the two levels."`
 	Clients   int           `default:"18000" help:"Sessions at the higher one."`
 	Window    time.Duration `default:"60s" help:"How long processor time is measured, without sessions and with all of them."`
@@ -115,11 +121,12 @@ Example:
 func (c *benchIdleCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
 
 func (c *benchIdleCmd) scenario() bench.Scenario {
-	return &bench.Idle{Low: c.Low, High: c.Clients, Window: c.Window, Heartbeat: c.Heartbeat, Settle: c.Settle}
+	return &bench.Idle{Transport: c.Transport, Low: c.Low, High: c.Clients, Window: c.Window, Heartbeat: c.Heartbeat, Settle: c.Settle}
 }
 
 type benchConnectCmd struct {
 	benchFlags
+	benchTransport
 	Clients int `default:"10000" help:"Sessions that are online when it is measured again."`
 	Count   int `default:"5000" help:"Connects in each measurement."`
 	AtOnce  int `default:"16" help:"How many connect at the same time."`
@@ -140,7 +147,7 @@ Example:
 func (c *benchConnectCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
 
 func (c *benchConnectCmd) scenario() bench.Scenario {
-	return &bench.Connect{Clients: c.Clients, Count: c.Count, AtOnce: c.AtOnce}
+	return &bench.Connect{Transport: c.Transport, Clients: c.Clients, Count: c.Count, AtOnce: c.AtOnce}
 }
 
 // benchBody is how large messages are.
@@ -150,6 +157,7 @@ type benchBody struct {
 
 type benchBroadcastCmd struct {
 	benchFlags
+	benchTransport
 	benchBody
 	Clients int `default:"10000" help:"Sessions that get each message."`
 	Rounds  int `default:"30" help:"Messages; each is sent when all sessions have the one before."`
@@ -171,11 +179,12 @@ func (c *benchBroadcastCmd) Run(ctx context.Context, a *app) error {
 }
 
 func (c *benchBroadcastCmd) scenario() bench.Scenario {
-	return &bench.Broadcast{Clients: c.Clients, Rounds: c.Rounds, Body: c.BodyBytes}
+	return &bench.Broadcast{Transport: c.Transport, Clients: c.Clients, Rounds: c.Rounds, Body: c.BodyBytes}
 }
 
 type benchSustainCmd struct {
 	benchFlags
+	benchTransport
 	benchBody
 	Clients     int           `default:"10000" help:"Sessions that get each message."`
 	Window      int           `default:"32" help:"Messages under way: sent, and not yet read by every session."`
@@ -198,12 +207,13 @@ func (c *benchSustainCmd) Run(ctx context.Context, a *app) error { return c.run(
 
 func (c *benchSustainCmd) scenario() bench.Scenario {
 	return &bench.Sustain{
-		Clients: c.Clients, Window: c.Window, Senders: c.Connections, Duration: c.Duration, Body: c.BodyBytes,
+		Transport: c.Transport, Clients: c.Clients, Window: c.Window, Senders: c.Connections, Duration: c.Duration, Body: c.BodyBytes,
 	}
 }
 
 type benchUnicastCmd struct {
 	benchFlags
+	benchTransport
 	benchBody
 	Clients     int           `default:"1000" help:"Users online, who get the messages in turn."`
 	Connections int           `default:"4" help:"Requests side by side."`
@@ -227,7 +237,7 @@ func (c *benchUnicastCmd) Run(ctx context.Context, a *app) error { return c.run(
 
 func (c *benchUnicastCmd) scenario() bench.Scenario {
 	return &bench.Unicast{
-		Clients: c.Clients, Senders: c.Connections, Batch: c.Batch, Window: c.Window, Duration: c.Duration, Body: c.BodyBytes,
+		Transport: c.Transport, Clients: c.Clients, Senders: c.Connections, Batch: c.Batch, Window: c.Window, Duration: c.Duration, Body: c.BodyBytes,
 	}
 }
 

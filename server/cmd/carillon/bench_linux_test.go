@@ -17,6 +17,7 @@ import (
 
 	"carillon/server/bench"
 	"carillon/server/bench/child"
+	"carillon/server/bench/swarm"
 	"carillon/server/dev"
 )
 
@@ -81,9 +82,21 @@ func serversOn(t *testing.T, dir string) []int {
 	return pids
 }
 
-func TestBench_IdleCountsEverySession(t *testing.T) {
+// overAll runs a test of a scenario over each transport.
+func overAll(t *testing.T, test func(t *testing.T, transport string)) {
 	t.Parallel()
-	f := benched(t, "idle", "--low", "20", "--clients", "50", "--window", "1s", "--heartbeat", "1s", "--settle", "0s")
+	for _, transport := range swarm.Transports {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			test(t, transport)
+		})
+	}
+}
+
+func TestBench_IdleCountsEverySession(t *testing.T) { overAll(t, idleCountsEverySession) }
+
+func idleCountsEverySession(t *testing.T, transport string) {
+	f := benched(t, "idle", "--transport", transport, "--low", "20", "--clients", "50", "--window", "2s", "--heartbeat", "1s", "--settle", "0s")
 	if f["sessions"] != 50 {
 		t.Errorf("%v sessions, want 50", f["sessions"])
 	}
@@ -97,33 +110,40 @@ func TestBench_IdleCountsEverySession(t *testing.T) {
 	}
 }
 
-func TestBench_BroadcastReachesEveryone(t *testing.T) {
-	t.Parallel()
-	f := benched(t, "broadcast", "--clients", "50", "--rounds", "4", "--runs", "2")
+func TestBench_BroadcastReachesEveryone(t *testing.T) { overAll(t, broadcastReachesEveryone) }
+
+func broadcastReachesEveryone(t *testing.T, transport string) {
+	f := benched(t, "broadcast", "--transport", transport, "--clients", "50", "--rounds", "4", "--runs", "2")
 	if f["deliveries"] != 200 || f["deliveries_missing"] != 0 {
 		t.Errorf("%v deliveries and %v missing, want 200 and 0", f["deliveries"], f["deliveries_missing"])
 	}
 }
 
-func TestBench_ConnectWelcomesEveryone(t *testing.T) {
-	t.Parallel()
-	f := benched(t, "connect", "--clients", "20", "--count", "30", "--at-once", "8")
+func TestBench_ConnectWelcomesEveryone(t *testing.T) { overAll(t, connectWelcomesEveryone) }
+
+func connectWelcomesEveryone(t *testing.T, transport string) {
+	f := benched(t, "connect", "--transport", transport, "--clients", "20", "--count", "30", "--at-once", "8")
 	if f["connects"] != 120 {
 		t.Errorf("%v connects, want 120", f["connects"])
 	}
 }
 
-func TestBench_SustainDropsNothing(t *testing.T) {
-	t.Parallel()
-	f := benched(t, "sustain", "--clients", "50", "--duration", "300ms", "--window", "8")
+func TestBench_SustainDropsNothing(t *testing.T) { overAll(t, sustainDropsNothing) }
+
+func sustainDropsNothing(t *testing.T, transport string) {
+	f := benched(t, "sustain", "--transport", transport, "--clients", "50", "--duration", "300ms", "--window", "8")
 	if f["deliveries"] == 0 || f["deliveries_missing"] != 0 || f["clients_lost"] != 0 {
 		t.Errorf("%v deliveries, %v missing, %v clients lost", f["deliveries"], f["deliveries_missing"], f["clients_lost"])
 	}
 }
 
-func TestBench_UnicastArrivesInAllFourWays(t *testing.T) {
-	t.Parallel()
-	f := benched(t, "unicast", "--clients", "50", "--duration", "200ms", "--batch", "10", "--window", "40")
+func TestBench_UnicastArrivesInAllFourWays(t *testing.T) { overAll(t, unicastArrivesInAllFourWays) }
+
+func unicastArrivesInAllFourWays(t *testing.T, transport string) {
+	f := benched(t, "unicast", "--transport", transport, "--clients", "50", "--duration", "1500ms", "--batch", "10", "--window", "40")
+	if f["acks"] == 0 {
+		t.Error("nothing was acknowledged")
+	}
 	if f["messages"] == 0 || f["messages_missing"] != 0 {
 		t.Errorf("%v messages, %v missing", f["messages"], f["messages_missing"])
 	}
@@ -155,7 +175,7 @@ func TestBench_AllIsEveryScenarioWithItsDefaults(t *testing.T) {
 	if want := []string{"idle", "connect", "broadcast", "sustain", "unicast", "offline"}; !slices.Equal(names, want) {
 		t.Errorf("got %v, want %v", names, want)
 	}
-	want := &bench.Idle{Low: 5000, High: 18000, Window: time.Minute, Heartbeat: time.Minute, Settle: 3 * time.Second}
+	want := &bench.Idle{Transport: "ws", Low: 5000, High: 18000, Window: time.Minute, Heartbeat: time.Minute, Settle: 3 * time.Second}
 	if got := got[0].(*bench.Idle); *got != *want {
 		t.Errorf("idle is %+v, want %+v", got, want)
 	}
@@ -314,6 +334,7 @@ func TestBench_RefusesWhatItCannotMeasure(t *testing.T) {
 		{[]string{"broadcast", "--data", nobody, "--server-flag=--log-level=info"}, exitUsage, "--server-flag"},
 		{[]string{"idle", "--low", "5", "--clients", "5"}, exitUsage, "--low"},
 		{[]string{"idle", "--window", "10ms"}, exitUsage, "--window"},
+		{[]string{"idle", "--transport", "pigeon"}, exitUsage, "--transport is one of"},
 		{[]string{"idle", "--heartbeat", "10ms"}, exitUsage, "--heartbeat"},
 		{[]string{"connect", "--count", "0"}, exitUsage, "--count"},
 		{[]string{"connect", "--at-once", "0"}, exitUsage, "--at-once"},
