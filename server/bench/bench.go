@@ -250,12 +250,19 @@ func (w *world) startFleet(ctx context.Context, s Scenario, lost func(error)) (e
 		Processes: w.cfg.Workers, Command: append([]string{w.cfg.Executable}, w.cfg.Clients...), Env: w.cfg.Env,
 		Setup: swarm.Setup{
 			Transport: s.transport(), Address: address, Product: f.Product, KeyID: f.KeyID, Key: f.Key, Users: users, Acks: acks,
+			HoldSeconds: holdSeconds(s.heartbeat()),
 		},
 		Sources:    sources,
 		Everywhere: w.news.everywhere, Arrived: w.news.arrived,
 		Connected: func(open int) { w.progress("%d clients connected", open) }, Lost: lost,
 	})
 	return err
+}
+
+// holdSeconds is how long polls ask to be held where clients of other transports show that they live at an interval: as long, up
+// to what the server allows.
+func holdSeconds(heartbeat time.Duration) int {
+	return int(min(max(heartbeat, time.Second), 55*time.Second) / time.Second)
 }
 
 func (w *world) progress(format string, args ...any) {

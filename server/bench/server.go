@@ -25,6 +25,9 @@ import (
 // startPatience is how long a server may take until it is ready.
 const startPatience = 60 * time.Second
 
+// shutdownTimeout outlasts a session of polls that was replaced and waits for its client, which never comes, to be told.
+const shutdownTimeout = "20s"
+
 // server is the server that is measured: one that was started for it, or one that runs.
 type server struct {
 	pid    int
@@ -60,7 +63,7 @@ func startServer(ctx context.Context, cfg Config, heartbeat time.Duration) (s *s
 	args := []string{"serve", "--dev", "--data=" + s.data}
 	for _, d := range [][2]string{
 		{"--public-listen", "127.0.0.1:0"}, {"--admin-listen", "127.0.0.1:0"}, {"--tcp-listen", "127.0.0.1:0"}, {"--log-level", "warn"},
-		{"--heartbeat-interval", heartbeat.String()}, {"--shutdown-timeout", "10s"},
+		{"--heartbeat-interval", heartbeat.String()}, {"--shutdown-timeout", shutdownTimeout},
 	} {
 		if !slices.ContainsFunc(cfg.ServerFlags, func(f string) bool { return f == d[0] || strings.HasPrefix(f, d[0]+"=") }) {
 			args = append(args, d[0]+"="+d[1])

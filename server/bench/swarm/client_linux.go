@@ -57,7 +57,7 @@ func (l *loop) dial(number int) error {
 	if err != nil {
 		return err
 	}
-	l.attempts[fd] = &attempt{credentials: credentials{host: l.setup.Address, token: token}, began: began}
+	l.attempts[fd] = &attempt{credentials: credentials{host: l.setup.Address, token: token, wait: l.setup.HoldSeconds}, began: began}
 	l.connecting.busy++
 	return nil
 }
@@ -211,6 +211,10 @@ func (l *loop) take(fd int32, c *client, b []byte) bool {
 			}
 		case warmed:
 			l.count.report.Pings++
+		case answer:
+			if !l.answered(fd, c, payload, now) {
+				return false
+			}
 		case bye:
 			if c.state == leaving {
 				continue // the end of the stream follows
@@ -263,7 +267,7 @@ func (l *loop) welcome(fd int32, c *client, payload []byte, now int64) bool {
 		l.lose(fd, c, "a welcome that cannot be read, or that nobody waited for")
 		return false
 	}
-	if l.setup.Acks {
+	if l.setup.Acks || l.manner.asks {
 		owner, cursor, err := push.ParseCursor(w.Cursor)
 		if err != nil {
 			l.lose(fd, c, "a welcome with a cursor that is none")
@@ -314,7 +318,7 @@ func (l *loop) rare(fd int32, c *client, payload []byte) bool {
 // notePlace moves a client's cursor, and has it acknowledged within a second.
 func (l *loop) notePlace(fd int32, c *client, slot push.SlotKind, pos push.Position, now int64) {
 	p := l.cursors[fd]
-	if p == nil {
+	if p == nil || l.manner.asks { // an answer says itself what its cursor is
 		return
 	}
 	p.cursor[slot].Pos = max(p.cursor[slot].Pos, pos)

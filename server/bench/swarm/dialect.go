@@ -13,6 +13,7 @@ const (
 	partial  kind = iota // the rest has not come yet
 	upgraded             // the server took the connection: time for the connect frame
 	frame                // a frame of package wire, in the dialect's encoding
+	answer               // the answer to a poll, which may hold frames
 	warmed               // a heartbeat of the server's
 	ignored              // something that the transport needs and the bench does not
 	bye                  // the server says goodbye; the payload says why, for people
@@ -26,6 +27,7 @@ type manner struct {
 	// speaks says that clients send frames on their connection. Others neither beat nor acknowledge there: the server keeps the
 	// line warm, and an acknowledgement is an errand.
 	speaks bool
+	asks   bool // clients poll: what they are answered they acknowledge with the next poll
 }
 
 // dialect is how the clients of one transport open, cut and speak. It keeps nothing of a client: the loop hands it what it
@@ -49,13 +51,18 @@ type dialect interface {
 type credentials struct {
 	host  string
 	token string
+
+	// Of polls.
+	wait    int    // most seconds that one is held
+	session uint64 // of the answer before; 0: there was none
+	cursor  string // the same
 }
 
 // clientName is what clients call themselves.
 const clientName = "carillon-bench"
 
 // Transports are the names of all there are, WebSocket first.
-var Transports = []string{"ws", "sse", "tcp"}
+var Transports = []string{"ws", "sse", "poll", "tcp"}
 
 func dialectOf(transport string) (dialect, error) {
 	switch transport {
@@ -63,6 +70,8 @@ func dialectOf(transport string) (dialect, error) {
 		return websocket{}, nil
 	case "sse":
 		return events{}, nil
+	case "poll":
+		return polls{}, nil
 	case "tcp":
 		return raw{}, nil
 	}

@@ -43,6 +43,16 @@ const (
 	jsonMessage = `{"type":"message","slot":0,"pos":5,"id":"7","time":1,"body":"a: b"}`
 )
 
+func bodyOf(frames string) string {
+	return `{"session":"77","cursor":"1.7.1.2.3.4.5.6","frames":[` + frames + "]}\n"
+}
+
+// answerOf is an answer to a poll.
+func answerOf(frames string) string {
+	body := bodyOf(frames)
+	return fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+}
+
 // streams are what servers say to a client, by transport, and what has to be made of it.
 func streams() map[string]struct {
 	stream []byte
@@ -64,6 +74,10 @@ func streams() map[string]struct {
 			[]byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\nevent: welcome\nid: 1.2\nretry: 5\ndata: {}\n\n:\n\n" +
 				"id: 1.3\ndata: " + jsonMessage + "\n\nevent: pong\ndata: " + jsonPong + "\n\n:\n\n"),
 			[]string{was(upgraded, ""), was(frame, "{}"), was(warmed, ""), was(frame, jsonMessage), was(frame, jsonPong), was(warmed, "")},
+		},
+		"poll": {
+			[]byte(answerOf(jsonMessage) + answerOf("") + answerOf(long)),
+			[]string{was(answer, bodyOf(jsonMessage)), was(answer, bodyOf("")), was(answer, bodyOf(long))},
 		},
 		"tcp": {
 			slices.Concat(raw{}.say(nil, pong), raw{}.say(nil, []byte(long)), raw{}.say(nil, pong)),
@@ -100,6 +114,9 @@ func TestDialects_RefuseWhatNoServerOfOursSends(t *testing.T) {
 		{"sse", "a problem whose body is on its way", "HTTP/1.1 503 Service Unavailable\r\n\r\n", "503"},
 		{"sse", "an event without data", "HTTP/1.1 200 OK\r\n\r\nevent: pong\n\n", "without data"},
 		{"sse", "an event without an end", "HTTP/1.1 200 OK\r\n\r\ndata: " + strings.Repeat("x", maxFrame), "more than"},
+		{"poll", "a problem", "HTTP/1.1 403 Forbidden\r\nContent-Length: 99\r\n\r\n" + problem, `403 Forbidden", "token_refused"`},
+		{"poll", "no length", "HTTP/1.1 200 OK\r\n\r\n", "of length"},
+		{"poll", "a length that is none", "HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", "of length"},
 		{"tcp", "an empty frame", "\x00\x00\x00\x00", "0 bytes"},
 		{"tcp", "a length that is none", "\xff\xff\xff\xff", "4294967295 bytes"},
 	} {
@@ -109,6 +126,39 @@ func TestDialects_RefuseWhatNoServerOfOursSends(t *testing.T) {
 		}
 		if got, err := cutAll(d, []byte(c.stream), 0); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s, %s: got %q, %v, want %q", c.transport, c.name, got, err, c.want)
+		}
+	}
+}
+
+func TestReadAnswer_EveryFrameOnce(t *testing.T) {
+	frames := []string{
+		jsonMessage, `{"type":"message","id":"8","body":{"a":"}\\\"{","b":{}}}`, `{"type":"message","id":"9","body":"\\\\"}`, jsonPong,
+	}
+	for n := range len(frames) + 1 {
+		a, err := readAnswer([]byte(bodyOf(strings.Join(frames[:n], ","))))
+		if err != nil || a.session != 77 || a.cursor != "1.7.1.2.3.4.5.6" {
+			t.Fatalf("got %+v (%v)", a, err)
+		}
+		var got []string
+		for rest := a.frames; len(rest) > 0; {
+			var f []byte
+			if f, rest, err = nextFrame(rest); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(f))
+		}
+		if !slices.Equal(got, frames[:n]) {
+			t.Errorf("got %q, want %q", got, frames[:n])
+		}
+	}
+	for _, b := range []string{``, `{}`, `{"session":"x","cursor":"1","frames":[]}`, `{"session":"1","frames":[]}`, `{"session":"1","cursor":"1","frames":[`} {
+		if a, err := readAnswer([]byte(b)); err == nil {
+			t.Errorf("%q is an answer: %+v", b, a)
+		}
+	}
+	for _, b := range []string{`}`, `{"a":1`, `{"a":"}`, `{}{}`, `x`} {
+		if f, _, err := nextFrame([]byte(b)); err == nil {
+			t.Errorf("%q begins with the frame %q", b, f)
 		}
 	}
 }

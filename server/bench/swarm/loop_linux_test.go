@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -294,6 +295,50 @@ func TestClient_OverSSEAcknowledgesBesideItsConnection(t *testing.T) {
 		if l.count.report.Acks != c.acks || (c.lost != "") != (len(l.lost) == 1) {
 			t.Errorf("%q: %d acknowledgements, lost %v", c.answer, l.count.report.Acks, l.lost)
 		}
+	}
+}
+
+// A poll follows the answer at once, with its session and its cursor, and the token of before.
+func TestClient_OverLongPollPollsAgain(t *testing.T) {
+	l, fd, server := loneOver(t, "poll")
+	if err := l.setUp(&Setup{Transport: "poll", Address: "127.0.0.1:1", Product: "p", KeyID: "k", Key: make([]byte, 32), HoldSeconds: 50}); err != nil {
+		t.Fatal(err)
+	}
+	l.cursors[fd] = new(place)
+	var tokens []string
+	for _, c := range []struct {
+		frames             string
+		pings, acks, count uint64
+	}{
+		{"", 1, 1, 0}, // the cursor is another than the client's, which has none
+		{jsonMessage + "," + jsonMessage, 1, 1, 2},
+		{"", 2, 1, 2},
+	} {
+		l.take(fd, &l.clients[fd], []byte(answerOf(c.frames)))
+		b := make([]byte, 4096)
+		n, err := unix.Read(server, b)
+		if err != nil {
+			t.Fatal(err, l.lost)
+		}
+		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b[:n])))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := r.URL.Query()
+		if r.URL.Path != "/connect/poll" || q.Get("session") != "77" || q.Get("cursor") != "1.7.1.2.3.4.5.6" || q.Get("wait") != "50" {
+			t.Errorf("asked %s", r.URL)
+		}
+		tokens = append(tokens, r.Header.Get("Authorization"))
+		if got := l.count.report; got.Pings != c.pings || got.Acks != c.acks || got.Messages+got.Others != c.count {
+			t.Errorf("counted %+v, want %+v", got, c)
+		}
+	}
+	if tokens[0] == "" || tokens[0] != tokens[1] {
+		t.Errorf("showed %q", tokens)
+	}
+	l.take(fd, &l.clients[fd], []byte(answerOf(`{"type":"goaway","code":4000}`)))
+	if l.lost[`{"type":"goaway","code":4000}`] != 1 || l.clients[fd].state != absent {
+		t.Errorf("lost %v", l.lost)
 	}
 }
 

@@ -42,9 +42,11 @@ const (
 
 // Setup says where clients connect, and as whom.
 type Setup struct {
-	Transport string `json:"transport"`        // one of Transports
-	Address   string `json:"address"`          // IP address and port
-	Source    string `json:"source,omitempty"` // IP address to connect from; empty: the system's choice
+	Transport string `json:"transport"` // one of Transports
+	Address   string `json:"address"`   // IP address and port
+	// HoldSeconds is how long polls ask to be held.
+	HoldSeconds int    `json:"hold_seconds,omitempty"`
+	Source      string `json:"source,omitempty"` // IP address to connect from; empty: the system's choice
 
 	Product string `json:"product"`
 	KeyID   string `json:"key_id"`

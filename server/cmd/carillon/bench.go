@@ -92,7 +92,7 @@ func withoutOurs(environ []string) []string {
 
 // benchTransport is how clients connect.
 type benchTransport struct {
-	Transport string `default:"ws" help:"By what clients connect: ws, sse or tcp."`
+	Transport string `default:"ws" help:"By what clients connect: ws, sse, poll or tcp."`
 }
 
 type benchIdleCmd struct {
