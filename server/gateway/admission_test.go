@@ -90,6 +90,24 @@ func TestAdmission_TenTimesPastALimit(t *testing.T) {
 	}
 }
 
+// A client that has to mend its ways is told so by the same status whichever transport it tries, and a stream that was refused
+// takes no place.
+func TestAdmission_AStreamIsRefusedAsAWebSocketIs(t *testing.T) {
+	n := startWith(t, vfs.NewMem(), func(cfg *Config) { cfg.Admission = admission.Config{PerAddress: 1} })
+	if conn, _, _ := n.dialFrom("127.0.0.1"); conn == nil {
+		t.Fatal("an address that may have one connection has none")
+	}
+	for range 3 {
+		resp := n.sse("x.y.z", "").resp
+		if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") != "1" {
+			t.Errorf("got %d, Retry-After %q, want 429 and 1", resp.StatusCode, resp.Header.Get("Retry-After"))
+		}
+	}
+	if got := n.room.Count(); got != 1 {
+		t.Errorf("the room holds %d connections, want the WebSocket alone", got)
+	}
+}
+
 func TestAdmission_APlaceIsFreeAgainOnceItsClientIsGone(t *testing.T) {
 	n := startWith(t, vfs.NewMem(), func(cfg *Config) { cfg.Admission = admission.Config{PerAddress: 1} })
 	conn, _, _ := n.dialFrom("127.0.0.2")

@@ -18,7 +18,7 @@ type Problem struct {
 	Code      string        // stable; the names are in api/README.md
 	Detail    string        // for people; may be empty
 	Parameter string        // of the query, or the header, that is wrong; empty if it is none of them
-	After     time.Duration // with status 503: when to come back; less than a second counts as one
+	After     time.Duration // with status 429 or 503: when to come back; less than a second counts as one
 	Allow     string        // with status 405: the methods that there are
 }
 
@@ -50,7 +50,7 @@ func (p *Problem) head(h http.Header) {
 		h.Set("WWW-Authenticate", `Bearer realm="carillon"`)
 	case http.StatusMethodNotAllowed:
 		h.Set("Allow", p.Allow)
-	case http.StatusServiceUnavailable:
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		h.Set("Retry-After", strconv.FormatInt(int64(max(1, (p.After+time.Second-1)/time.Second)), 10))
 	}
 }
@@ -154,7 +154,9 @@ func ProblemOf(err error) *Problem {
 		p.Status = http.StatusUnprocessableEntity
 	case push.KindTooLarge:
 		p.Status = http.StatusRequestEntityTooLarge
-	default: // limited, unavailable, closed
+	case push.KindLimited:
+		p.Status = http.StatusTooManyRequests
+	default: // unavailable, closed
 		p.Status = http.StatusServiceUnavailable
 	}
 	return p

@@ -26,6 +26,7 @@ func TestProblem_ReadsTheSameFromNetHTTPAndFromATakenConnection(t *testing.T) {
 		{Problem{Status: 403, Code: "replaced"}, nil},
 		{Problem{Status: 400, Code: "invalid_parameter", Parameter: "wait", Detail: "a \"quoted\" word"}, nil},
 		{Problem{Status: 405, Code: "method_not_allowed", Allow: "GET"}, map[string]string{"Allow": "GET"}},
+		{Problem{Status: 429, Code: "connecting_too_fast", After: 4 * time.Second}, map[string]string{"Retry-After": "4"}},
 		{Problem{Status: 503, Code: "overloaded"}, map[string]string{"Retry-After": "1"}},
 		{Problem{Status: 503, Code: "going_away", After: 2001 * time.Millisecond}, map[string]string{"Retry-After": "3"}},
 	}
@@ -148,7 +149,8 @@ func TestProblemOf_TellsNothingOfWhatIsInternal(t *testing.T) {
 	}{
 		{errors.New(inside), Problem{Status: 503, Code: "internal"}},
 		{push.Errorf(push.KindInternal, "storage", inside), Problem{Status: 503, Code: "internal"}},
-		{fmt.Errorf("%s: %w", inside, limited), Problem{Status: 503, Code: "limited", Detail: "too many", After: time.Minute}},
+		{fmt.Errorf("%s: %w", inside, limited), Problem{Status: 429, Code: "limited", Detail: "too many", After: time.Minute}},
+		{push.Errorf(push.KindUnavailable, "overloaded", "no"), Problem{Status: 503, Code: "overloaded", Detail: "no"}},
 		{push.Errorf(push.KindUnauthenticated, "token_refused", "no"), Problem{Status: 401, Code: "token_refused", Detail: "no"}},
 		{push.Errorf(push.KindForbidden, "forbidden", "no"), Problem{Status: 403, Code: "forbidden", Detail: "no"}},
 		{push.Errorf(push.KindInvalid, "invalid_field", "no"), Problem{Status: 400, Code: "invalid_field", Detail: "no"}},
