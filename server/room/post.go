@@ -23,31 +23,57 @@ type Event struct {
 // MaxPost is how many frames one Post takes.
 const MaxPost = 20
 
-// maxLoose is how many acknowledgements beside sessions may wait for the store.
-const maxLoose = 8192
+// Of acknowledgements beside sessions that may wait for the store: how many in all, and how many of one device, so that one
+// that sends without end takes no room from the others.
+const (
+	maxLoose      = 8192
+	maxLooseOfOne = MaxPost
+)
 
 // looseAcks are acknowledgements of devices whose session is in another room, or nowhere. They wait for the next batch.
 type looseAcks struct {
-	mu   sync.Mutex
+	mu sync.Mutex
+	// Guarded by mu.
 	acks []saver.Ack
+	by   map[register.Key]int // how many of each device are among them; nil: there are none
 }
 
-// put reports whether there was room.
-func (l *looseAcks) put(as ...saver.Ack) bool {
+// put reports whether there was room. They are all of one device.
+func (l *looseAcks) put(of register.Key, as ...saver.Ack) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.acks)+len(as) > maxLoose {
+	if len(as) == 0 {
+		return true
+	}
+	if len(l.acks)+len(as) > maxLoose || l.by[of]+len(as) > maxLooseOfOne {
 		return false
 	}
-	l.acks = append(l.acks, as...)
+	l.appendLocked(as)
 	return true
+}
+
+// putBack has the next batch try again. Where others have taken the room meanwhile they are lost, which costs a repetition.
+func (l *looseAcks) putBack(as []saver.Ack) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.appendLocked(as[:min(len(as), maxLoose-len(l.acks))])
+}
+
+func (l *looseAcks) appendLocked(as []saver.Ack) {
+	l.acks = append(l.acks, as...)
+	if l.by == nil {
+		l.by = make(map[register.Key]int)
+	}
+	for i := range as {
+		l.by[register.Key{Product: as[i].Product, User: as[i].User, Device: as[i].Device}]++
+	}
 }
 
 func (l *looseAcks) take() []saver.Ack {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	as := l.acks
-	l.acks = nil
+	l.acks, l.by = nil, nil
 	return as
 }
 
@@ -183,7 +209,7 @@ func (r *Room) postAway(id auth.Identity, p Policy, frames []wire.Frame) error {
 			acks = append(acks, saver.Ack{UserRef: user, Device: key.Device, Places: c})
 		}
 	}
-	if !r.loose.put(acks...) {
+	if !r.loose.put(key, acks...) {
 		return overloaded
 	}
 	for _, f := range frames {
@@ -201,7 +227,7 @@ func (r *Room) writeLooseAcks(ctx context.Context) {
 		n := min(len(acks), maxAcks)
 		if err := r.ackWithin(ctx, acks[:n]); err != nil {
 			r.log.Warn("writing acknowledgements failed; trying again", "count", len(acks), "err", err)
-			r.loose.put(acks...)
+			r.loose.putBack(acks)
 			return
 		}
 		acks = acks[n:]

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 
 	"carillon/server/auth"
 	"carillon/server/push"
+	"carillon/server/register"
 	"carillon/server/saver"
 	"carillon/server/transport"
 	"carillon/server/wire"
@@ -235,13 +237,55 @@ func TestPost_BoundsHowManyAreUnderWay(t *testing.T) {
 
 func TestPost_BoundsWhatWaitsForTheStore(t *testing.T) {
 	var l looseAcks
-	full := make([]saver.Ack, maxLoose)
-	if !l.put(full...) || l.put(saver.Ack{}) {
-		t.Errorf("%d acknowledgements wait, want exactly %d to have room", len(l.acks), maxLoose)
+	put := func(device, n int) bool {
+		of := register.Key{Product: product, User: "alice", Device: push.DeviceID(strconv.Itoa(device))}
+		as := make([]saver.Ack, n)
+		for i := range as {
+			as[i] = saver.Ack{UserRef: saver.UserRef{Product: of.Product, Shards: shards, User: of.User}, Device: of.Device}
+		}
+		return l.put(of, as...)
 	}
-	if got := len(l.take()); got != maxLoose || !l.put(saver.Ack{}) {
-		t.Errorf("%d were taken, want all, and then room", got)
+	if !put(0, maxLooseOfOne) || put(0, 1) || !put(0, 0) {
+		t.Errorf("want room for exactly %d of one device", maxLooseOfOne)
 	}
+	for i := 1; i <= maxLoose-maxLooseOfOne; i++ {
+		if !put(i, 1) {
+			t.Fatalf("number %d finds no room among %d", i, len(l.acks))
+		}
+	}
+	if put(maxLoose, 1) {
+		t.Errorf("%d acknowledgements wait, want at most %d", len(l.acks), maxLoose)
+	}
+	all := l.take()
+	if len(all) != maxLoose || !put(0, maxLooseOfOne) {
+		t.Errorf("%d were taken, want all, and then room", len(all))
+	}
+	l.putBack(all)
+	if len(l.acks) != maxLoose || put(0, 1) {
+		t.Errorf("%d wait after those that failed came back, want %d", len(l.acks), maxLoose)
+	}
+}
+
+// The device has no session, and a store that is slow.
+func TestPost_OneDeviceTakesNoRoomFromOthers(t *testing.T) {
+	inWorld(t, oneRoom, nil, func(w *world) {
+		w.connect("r1", "alice/phone/android", "").leave()
+		w.connect("r1", "bob/phone/android", "").leave()
+		synctest.Wait()
+		cursorOf := func(user push.UserID) *wire.Ack {
+			owner := push.OwnerOf(product, user, "phone")
+			return &wire.Ack{Cursor: string(push.AppendCursor(nil, owner, push.Cursor{}))}
+		}
+		flood := slices.Repeat([]wire.Frame{cursorOf("alice")}, MaxPost)
+		for i := range 10 * maxLoose / MaxPost {
+			if err := w.post(flood...); i > 0 && code(err) != "overloaded" {
+				t.Fatalf("got %v, want that alice waits until the store has had hers", err)
+			}
+		}
+		if err := w.rooms["r1"].Post(w.ctx, "bob/phone/android", []wire.Frame{cursorOf("bob")}); err != nil {
+			t.Errorf("bob, who sent nothing else: %v", err)
+		}
+	})
 }
 
 func TestEvents_AreToldFromSessionsAndBesideThem(t *testing.T) {
