@@ -86,6 +86,8 @@ func TestClient_ObeysGoaway(t *testing.T) {
 		{"to the same address", "ws://one/connect", "", "ws://one/connect"},
 		{"to another address", "ws://one/connect", "ws://two/connect", "ws://two/connect"},
 		{"never in the clear", "wss://one/connect", "ws://two/connect", "wss://one/connect"},
+		{"never in the clear over raw TCP", "tcps://one:8082", "tcp://two:8082", "tcps://one:8082"},
+		{"to another address of raw TCP", "tcps://one:8082", "tcps://two:8082", "tcps://two:8082"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,12 +102,15 @@ func (c *Client) connectOnce(ctx context.Context) error {
 	return s.run(ctx, token, left)
 }
 
+// secureSchemes are those of addresses over TLS, of every transport.
+var secureSchemes = []string{"wss", "https", "tcps"}
+
 // isDowngrade reports whether the address b gives up the encryption that a has. A server may send its clients elsewhere,
 // but never in the clear.
 func isDowngrade(a, b string) bool {
 	secure := func(s string) bool {
 		u, err := url.Parse(s)
-		return err == nil && (u.Scheme == "wss" || u.Scheme == "https")
+		return err == nil && slices.Contains(secureSchemes, u.Scheme)
 	}
 	return secure(a) && !secure(b)
 }
