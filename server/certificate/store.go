@@ -86,6 +86,10 @@ func Open(cfg Config) (*Store, error) {
 	for i, p := range cfg.Pairs {
 		st := &s.states[i]
 		st.pair = p
+		if slices.ContainsFunc(cfg.Pairs[:i], func(o Pair) bool { return o.Cert == p.Cert }) {
+			errs = append(errs, fmt.Errorf("certificate: the certificate %s is named twice", p.Cert))
+			continue
+		}
 		c, err := p.read(cfg.read)
 		if err == nil {
 			st.cert, err = p.parse(c, cfg.Clock.Now())

@@ -114,6 +114,15 @@ func TestStore_OneBrokenPairKeepsNoOtherFromBeingRenewed(t *testing.T) {
 	}
 }
 
+// Its name is what figures go by: twice the same and none of a node's could be read any more.
+func TestOpen_RefusesACertificateThatIsNamedTwice(t *testing.T) {
+	d := &disk{}
+	pair := d.write("server", certify(t, nil, "push.example"))
+	if _, err := Open(Config{Pairs: []Pair{pair, pair}, read: d.read}); err == nil || !strings.Contains(err.Error(), "named twice") {
+		t.Errorf("got %v, want that it is named twice", err)
+	}
+}
+
 func TestStore_RunFindsNewFilesByItselfAndTellsAFaultOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &disk{}
