@@ -44,6 +44,12 @@ func codecs() []codec {
 		{"message record", func(r *rand.Rand) any { return randomRecord(r) },
 			func(v any) []byte { s := v.(StoredRecord); return AppendRecord(nil, &s) },
 			func(b []byte) (any, error) { return DecodeRecord(b) }},
+		{"tags", func(r *rand.Rand) any { return append(randomTags(r), "~") },
+			func(v any) []byte { return AppendTags(nil, v.([]push.Tag)) },
+			func(b []byte) (any, error) { return DecodeTags(b) }},
+		{"tags of a device", func(r *rand.Rand) any { return randomDeviceTags(r) },
+			func(v any) []byte { d := v.(DeviceTags); return AppendDeviceTags(nil, &d) },
+			func(b []byte) (any, error) { return DecodeDeviceTags(b) }},
 	}
 }
 
@@ -167,6 +173,23 @@ func randomRecord(r *rand.Rand) StoredRecord {
 	return s
 }
 
+// randomTags draws letters, so that "~" may follow.
+func randomTags(r *rand.Rand) []push.Tag {
+	var tags []push.Tag
+	for range r.IntN(5) {
+		tags = append(tags, push.Tag(strings.Repeat(string(rune('a'+r.IntN(26))), 1+r.IntN(200))))
+	}
+	return push.UniteTags(tags)
+}
+
+func randomDeviceTags(r *rand.Rand) DeviceTags {
+	v := DeviceTags{Device: push.DeviceID(text(r, 9)), Set: randomTags(r), Joined: randomTags(r)}
+	if len(v.Set)+len(v.Joined) == 0 {
+		v.Joined = []push.Tag{"a"}
+	}
+	return v
+}
+
 func TestCodec_RoundTripOfAnyValue(t *testing.T) {
 	for _, c := range codecs() {
 		r := rand.New(rand.NewPCG(1, 2))
@@ -221,8 +244,10 @@ func TestCodec_ErrorsQuoteNothing(t *testing.T) {
 	}
 	values := map[string]any{
 		"message": m, "filter": f, "entry": Stored{ID: 1, Filter: f, Message: m, CollapseKey: secret},
-		"device":         Device{DeviceFacts: push.DeviceFacts{Device: secret, Class: secret}},
-		"message record": StoredRecord{Record: Record{Message: m, Own: []RecordPlace{{Target: Target{User: secret, Filter: f}}}}},
+		"device":           Device{DeviceFacts: push.DeviceFacts{Device: secret, Class: secret}},
+		"message record":   StoredRecord{Record: Record{Message: m, Own: []RecordPlace{{Target: Target{User: secret, Filter: f}}}}},
+		"tags":             []push.Tag{secret},
+		"tags of a device": DeviceTags{Device: secret, Set: []push.Tag{secret}},
 	}
 	for _, c := range codecs() {
 		v, ok := values[c.name]
@@ -285,6 +310,9 @@ func TestCodec_Golden(t *testing.T) {
 		{"message record", StoredRecord{Record: users, Recalls: []push.Place{p}}, "01070100ac0200000009000101750001020301010203"},
 		{"message record", StoredRecord{Record: all},
 			"01070100ac02000000000107020101640101630101020300"},
+		{"tags", []push.Tag{"a", "bc"}, "010201610262" + "63"},
+		{"tags of a device", DeviceTags{Device: "d", Set: []push.Tag{"a"}, Joined: []push.Tag{"a", "b"}}, "010164010161020161" + "0162"},
+		{"tags of a device", DeviceTags{Device: "d", Joined: []push.Tag{"a"}}, "01016400010161"},
 	}
 	for _, g := range golden {
 		for _, c := range codecs() {
@@ -365,3 +393,6 @@ func FuzzDecodeSlot(f *testing.F)    { fuzz(f, "slot") }
 func FuzzDecodeDevice(f *testing.F)  { fuzz(f, "device") }
 func FuzzDecodeKey(f *testing.F)     { fuzz(f, "idempotency record") }
 func FuzzDecodeRecord(f *testing.F)  { fuzz(f, "message record") }
+func FuzzDecodeTags(f *testing.F)    { fuzz(f, "tags") }
+
+func FuzzDecodeDeviceTags(f *testing.F) { fuzz(f, "tags of a device") }

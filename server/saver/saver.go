@@ -1,5 +1,5 @@
 // Package saver is the contract over what is stored per user: slots, the buckets they point at, the cursors of devices,
-// and the change logs that tell a room what it may have missed.
+// the tags of users and devices, and the change logs that tell a room what it may have missed.
 //
 // # Place in the flow
 //
@@ -67,8 +67,18 @@ type Store interface {
 	// is stored has no devices; that is no error.
 	User(ctx context.Context, u UserRef) (User, error)
 
-	// DeleteDevice forgets a device and its cursors, and reports whether there was one.
+	// DeleteDevice forgets a device, its cursors and its tags, and reports whether there was one.
 	DeleteDevice(ctx context.Context, u UserRef, d push.DeviceID) (bool, error)
+
+	// Tags returns the tags that are kept for users and their devices. The result is as long as us; a user of whom nothing
+	// is kept has none. The tags of tokens are not kept.
+	Tags(ctx context.Context, us []UserRef) ([]UserTags, error)
+
+	// ChangeTags changes tags of users and devices, in the order given where two meet. Each change has its own result and is
+	// made whole or not at all; the slice of results is as long as the argument. One that is answered without error is
+	// stored at the store's Durability, also if it changed nothing. A user needs no device to have tags, and keeps them
+	// until they are removed; a device's tags go with the device. A device has at most push.MaxTags, its user's among them.
+	ChangeTags(ctx context.Context, cs []TagChange) []TagsChanged
 
 	// Changes returns what was appended, since the given points, to slots that matter to a room. See ChangeLog.
 	Changes(ctx context.Context, room push.RoomID, qs []ChangeQuery) ([]ChangeLog, error)
@@ -252,6 +262,7 @@ type Opened struct {
 	New       bool // the device was not known before
 	Starts    [2]Start
 	Forgotten []push.DeviceID // devices that had to make room
+	Tags      KeptTags        // of the device that arrived
 	Lineage   push.Lineage
 	Now       push.MilliTime
 }

@@ -74,7 +74,7 @@ func (s *Store) open(o *saver.Open, online []push.DeviceID, asked bool) (out sav
 	if dropped { // after the device arrived, so that what it still wants stays
 		u.freeAcknowledged()
 	}
-	out.Starts, out.Lineage, out.Now = starts, s.lineage, now
+	out.Starts, out.Tags, out.Lineage, out.Now = starts, u.tags.Kept(v.Device), s.lineage, now
 	return out, false, nil
 }
 
@@ -171,6 +171,7 @@ func (sh *shard) forgetLocked(u *user, d push.DeviceID) bool {
 	i, ok := u.find(d)
 	if ok {
 		u.devices = slices.Delete(u.devices, i, i+1)
+		u.tags = u.tags.Forget(d)
 		sh.devices--
 	}
 	return ok
@@ -180,7 +181,13 @@ func (sh *shard) forgetLocked(u *user, d push.DeviceID) bool {
 // held back is freed by the caller.
 func (sh *shard) forgetUnseenLocked(u *user, now push.MilliTime, l push.Limits) bool {
 	was := len(u.devices)
-	u.devices = slices.DeleteFunc(u.devices, func(v saver.Device) bool { return v.Unseen(now, l) })
+	u.devices = slices.DeleteFunc(u.devices, func(v saver.Device) bool {
+		unseen := v.Unseen(now, l)
+		if unseen {
+			u.tags = u.tags.Forget(v.Device)
+		}
+		return unseen
+	})
 	sh.devices -= was - len(u.devices)
 	return len(u.devices) < was
 }

@@ -109,8 +109,9 @@ type shard struct {
 }
 
 type user struct {
-	own     *slot          // nil: there is none
-	devices []saver.Device // sorted by id
+	own     *slot           // nil: there is none
+	devices []saver.Device  // sorted by id
+	tags    *saver.UserTags // nil: none; replaced as a whole, what it points at is immutable
 }
 
 type roomLog struct {

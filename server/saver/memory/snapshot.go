@@ -63,7 +63,7 @@ func cloneShards(from map[saver.ShardRef]*shard) map[saver.ShardRef]*shard {
 	for ref, sh := range from {
 		c := &shard{ref: ref, users: make(map[push.UserID]*user, len(sh.users)), common: sh.common.clone(), devices: sh.devices}
 		for id, u := range sh.users {
-			c.users[id] = &user{own: u.own.clone(), devices: slices.Clone(u.devices)}
+			c.users[id] = &user{own: u.own.clone(), devices: slices.Clone(u.devices), tags: u.tags}
 		}
 		to[ref] = c
 	}

@@ -77,7 +77,7 @@ func (s *Store) sweepUsers(sh *shard, ids []push.UserID, limits push.Limits) {
 		if u.own.sweep(len(u.devices), now, limits) {
 			u.own = nil
 		}
-		if u.own == nil && len(u.devices) == 0 {
+		if u.own == nil && len(u.devices) == 0 && u.tags == nil {
 			delete(sh.users, id)
 		}
 	}

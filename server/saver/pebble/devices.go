@@ -115,7 +115,7 @@ func (t *tx) open(o *saver.Open, online []push.DeviceID, asked bool) (out openin
 			return out, false, err
 		}
 	}
-	out.Starts, out.Lineage, out.Now = starts, t.lineage, t.now
+	out.Starts, out.Tags, out.Lineage, out.Now = starts, u.tags.Kept(v.Device), t.lineage, t.now
 	return out, false, nil
 }
 
@@ -144,6 +144,7 @@ func (t *tx) forget(u *user, d push.DeviceID) bool {
 		u.devices = slices.Delete(u.devices, i, i+1)
 		t.key = deviceKey(t.key, u.own.prefix, d)
 		t.b.Delete(t.key)
+		t.putTags(u, u.tags.Forget(d), d)
 	}
 	return found
 }

@@ -14,6 +14,8 @@ import (
 //	s u product shard(2) user d device         a device with its cursors
 //	s u product shard(2) user e position(8)    an entry of the own slot
 //	s u product shard(2) user s                the state of the own slot
+//	s u product shard(2) user t                the tags of the user
+//	s u product shard(2) user t device         the tags of a device
 //	s c product shard(2) c collapse(32)        the same for the shard's common slot
 //	s c product shard(2) e position(8)
 //	s c product shard(2) s
@@ -33,6 +35,7 @@ const (
 	subDevice   = 'd'
 	subEntry    = 'e'
 	subState    = 's'
+	subTags     = 't'
 )
 
 func appendSpace(dst []byte, space byte) []byte { return append(dst, byte(embedded.SpaceSaver), space) }
@@ -75,6 +78,15 @@ func entryPos(key []byte) push.Position {
 
 func deviceKey[P ~string | ~[]byte](dst []byte, prefix P, d push.DeviceID) []byte {
 	return embedded.AppendKeyString(sub(dst, prefix, subDevice), d)
+}
+
+// tagsKey is the key of a device's tags, or of the user's own if device is empty.
+func tagsKey[P ~string | ~[]byte](dst []byte, prefix P, d push.DeviceID) []byte {
+	dst = sub(dst, prefix, subTags)
+	if d == "" {
+		return dst
+	}
+	return embedded.AppendKeyString(dst, d)
 }
 
 func collapseKey[P ~string | ~[]byte](dst []byte, prefix P, id *saver.CollapseID) []byte {

@@ -27,12 +27,16 @@ type stripe struct {
 // user is what is known of a user without a look into the database. Its name is the prefix of its own slot.
 type user struct {
 	own     slot
-	devices []saver.Device // sorted by id; only if known
-	known   bool           // devices were read
+	devices []saver.Device  // sorted by id; only if known
+	tags    *saver.UserTags // only if known; nil: none. Replaced as a whole, what it points at is immutable
+	known   bool            // devices and tags were read
 }
 
-// devicesKept is how many devices of a user are kept in memory; whoever has more is read each time.
-const devicesKept = 8
+// devicesKept and tagsKept are how many devices and tags of a user are kept in memory; whoever has more is read each time.
+const (
+	devicesKept = 8
+	tagsKept    = 64
+)
 
 // stripeOf returns the number of a shard's stripe. The shards of one product fall on different stripes, as far as there
 // are enough.
@@ -116,8 +120,8 @@ func (t *tx) leave() {
 // end unlocks. What the stripes guard, their users among it, is not touched after that.
 func (t *tx) end() {
 	for _, u := range t.users {
-		if len(u.devices) > devicesKept {
-			u.devices, u.known = nil, false
+		if len(u.devices) > devicesKept || u.tags.Count() > tagsKept {
+			u.devices, u.tags, u.known = nil, nil, false
 		}
 	}
 	for _, n := range t.locked {
@@ -195,7 +199,7 @@ func (t *tx) common(ref saver.ShardRef) (*slot, error) {
 	return sl, nil
 }
 
-// devices makes sure that a user's devices are known.
+// devices makes sure that a user's devices, and the tags of all, are known.
 func (t *tx) devices(u *user) error {
 	t.users = append(t.users, u)
 	if u.known {
@@ -204,12 +208,15 @@ func (t *tx) devices(u *user) error {
 	if err := u.own.st.applied(); err != nil {
 		return err
 	}
-	it, err := t.s.db.ScanPrefix(sub(nil, u.own.prefix, subDevice))
+	it, err := t.s.db.Scan(sub(nil, u.own.prefix, subDevice), sub(nil, u.own.prefix, subTags+1))
 	if err != nil {
 		return err
 	}
 	defer it.Close()
 	if u.devices, err = scanDevices(it, u.own.prefix); err != nil {
+		return err
+	}
+	if u.tags, err = scanTags(it, u.own.prefix); err != nil {
 		return err
 	}
 	u.known = true

@@ -252,6 +252,8 @@ func closedFails(e *env) {
 	calls["Ack"] = s.Ack(e.ctx, []saver.Ack{{UserRef: ref(alice), Device: phone, Places: push.Cursor{push.Own: at}}})
 	_, calls["User"] = s.User(e.ctx, ref(alice))
 	_, calls["DeleteDevice"] = s.DeleteDevice(e.ctx, ref(alice), phone)
+	_, calls["Tags"] = s.Tags(e.ctx, []saver.UserRef{ref(alice)})
+	calls["ChangeTags"] = s.ChangeTags(e.ctx, []saver.TagChange{{UserRef: ref(alice), Add: tags("a")}})[0].Err
 	_, calls["Changes"] = s.Changes(e.ctx, "r1", []saver.ChangeQuery{{ShardRef: ref(alice).Shard()}})
 	_, calls["Heads"] = s.Heads(e.ctx, ref(alice).Shard(), []push.UserID{alice})
 	_, calls["Lineage"] = s.Lineage(e.ctx)

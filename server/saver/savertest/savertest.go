@@ -80,6 +80,7 @@ func Run(t *testing.T, newSubject func(t *testing.T) *Subject) {
 		{"Ack", ackCases},
 		{"Lineage", lineageCases},
 		{"Loss", lossCases},
+		{"Tags", tagCases},
 		{"Changes", changeCases},
 		{"Sweep", sweepCases},
 		{"Identity", identityCases},
