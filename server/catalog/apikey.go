@@ -21,8 +21,8 @@ type Scope string
 const (
 	ScopeMessagesWrite Scope = "messages:write" // publish and recall
 	ScopeMessagesRead  Scope = "messages:read"  // what became of a message
-	ScopeUsersRead     Scope = "users:read"     // devices, online state, cursors
-	ScopeUsersWrite    Scope = "users:write"    // delete devices
+	ScopeUsersRead     Scope = "users:read"     // devices, online state, cursors, tags
+	ScopeUsersWrite    Scope = "users:write"    // delete devices, change tags
 	ScopeSessionsWrite Scope = "sessions:write" // kick sessions, revoke tokens
 	ScopeAll           Scope = "*"              // everything, what comes later too
 )

@@ -426,6 +426,24 @@ func (s *faultyStore) DeleteDevice(ctx context.Context, u saver.UserRef, d push.
 	return s.Store.DeleteDevice(ctx, u, d)
 }
 
+func (s *faultyStore) Tags(ctx context.Context, us []saver.UserRef) ([]saver.UserTags, error) {
+	if err := s.err(); err != nil {
+		return nil, err
+	}
+	return s.Store.Tags(ctx, us)
+}
+
+func (s *faultyStore) ChangeTags(ctx context.Context, cs []saver.TagChange) []saver.TagsChanged {
+	if err := s.err(); err != nil {
+		out := make([]saver.TagsChanged, len(cs))
+		for i := range out {
+			out[i].Err = err
+		}
+		return out
+	}
+	return s.Store.ChangeTags(ctx, cs)
+}
+
 // faultyRegister is a register that can be told to fail.
 type faultyRegister struct {
 	*registermemory.Register

@@ -36,6 +36,13 @@ var publicOperations = []operation{
 	{http.MethodDelete, "/v1/messages/{id}", catalog.ScopeMessagesWrite, noBody},
 	{http.MethodGet, "/v1/users/{user}", catalog.ScopeUsersRead, noBody},
 	{http.MethodDelete, "/v1/users/{user}/devices/{device}", catalog.ScopeUsersWrite, noBody},
+	{http.MethodGet, "/v1/users/{user}/tags", catalog.ScopeUsersRead, noBody},
+	{http.MethodPut, "/v1/users/{user}/tags", catalog.ScopeUsersWrite, singleBody},
+	{http.MethodPatch, "/v1/users/{user}/tags", catalog.ScopeUsersWrite, singleBody},
+	{http.MethodGet, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersRead, noBody},
+	{http.MethodPut, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersWrite, singleBody},
+	{http.MethodPatch, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersWrite, singleBody},
+	{http.MethodPost, "/v1/tags/batch", catalog.ScopeUsersWrite, batchBody},
 	{http.MethodPost, "/v1/users/{user}/kick", catalog.ScopeSessionsWrite, singleBody},
 	{http.MethodPost, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, singleBody},
 	{http.MethodDelete, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, noBody},
@@ -96,7 +103,7 @@ func (c *Center) newRouter() *chi.Mux {
 			path = req.URL.Path
 		}
 		var allowed []string
-		for _, m := range []string{http.MethodDelete, http.MethodGet, http.MethodPatch, http.MethodPost} {
+		for _, m := range []string{http.MethodDelete, http.MethodGet, http.MethodPatch, http.MethodPost, http.MethodPut} {
 			if r.Match(chi.NewRouteContext(), m, path) {
 				allowed = append(allowed, m)
 			}
@@ -121,6 +128,7 @@ func (e endpoints) Get(p string, h http.HandlerFunc) { e.Router.Get(p, e.wrap(ht
 func (e endpoints) Post(p string, h http.HandlerFunc) {
 	e.Router.Post(p, e.wrap(http.MethodPost, p, h))
 }
+func (e endpoints) Put(p string, h http.HandlerFunc) { e.Router.Put(p, e.wrap(http.MethodPut, p, h)) }
 func (e endpoints) Patch(p string, h http.HandlerFunc) {
 	e.Router.Patch(p, e.wrap(http.MethodPatch, p, h))
 }

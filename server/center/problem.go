@@ -66,6 +66,7 @@ var problems = map[Code]problem{
 	"product_changed":        {409, "The product was changed at the same time"},
 	"key_exists":             {409, "There is, or was, a key of that id"},
 	"backup_exists":          {409, "The directory exists"},
+	"too_many_tags":          {409, "A device would have too many tags"},
 	codeRequestTooLarge:      {413, "The body is too large"},
 	codeMessageTooLarge:      {413, "The message is too large"},
 	codeTooManyTargets:       {413, "The batch names too many users"},

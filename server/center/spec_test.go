@@ -140,7 +140,7 @@ func (c *contract) at(path ...string) any {
 	return v
 }
 
-var verbs = []string{"get", "post", "patch", "delete"}
+var verbs = []string{"get", "post", "put", "patch", "delete"}
 
 // eachOperation calls f with every operation of the contract.
 func (c *contract) eachOperation(f func(path, verb string, op map[string]any)) {

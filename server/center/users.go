@@ -4,7 +4,6 @@ import (
 	"context"
 
 	publicapi "carillon/server/center/api/public"
-	"carillon/server/center/strictjson"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
@@ -33,11 +32,19 @@ func (o publicOps) GetUser(
 			return nil, err
 		}
 	}
-	answer := publicapi.GetUser200JSONResponse{User: string(name), Online: len(sessions) > 0, Devices: []publicapi.Device{}}
+	kept, err := o.tagsOf(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	answer := publicapi.GetUser200JSONResponse{
+		User: string(name), Online: len(sessions) > 0, Tags: showTags(kept.User), Devices: []publicapi.Device{},
+	}
 	for i := range user.Devices {
 		d := &user.Devices[i]
+		tags := kept.Of(d.Device)
 		answer.Devices = append(answer.Devices, publicapi.Device{
 			Device: string(d.Device), Platform: publicapi.Platform(d.Platform.String()), Class: optString(d.Class),
+			Tags: showTags(tags.Set), Joined: showTags(tags.Joined),
 			FirstSeen: showTime(d.Since), LastSeen: showTime(d.Seen), OnlineSeconds: seconds(d.Online),
 			Session: sessionOf(sessions, d.Device),
 			Cursor:  cursorOf(product.ID, name, d.Device, d.Cursors),
@@ -144,9 +151,9 @@ func (o publicOps) DeleteDevice(
 	if err != nil {
 		return nil, err
 	}
-	device := push.DeviceID(in.Device)
-	if err := device.Check(); err != nil {
-		return nil, &badParameter{"device", strictjson.BadFormat, err.Error()}
+	device, err := deviceID(in.Device)
+	if err != nil {
+		return nil, err
 	}
 	product := callOf(ctx).principal.Product
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limits.StoreDeadline)

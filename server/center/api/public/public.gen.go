@@ -237,6 +237,7 @@ const (
 	StorageSlow           ProblemCode = "storage_slow"
 	TooManyRequests       ProblemCode = "too_many_requests"
 	TooManyRevocations    ProblemCode = "too_many_revocations"
+	TooManyTags           ProblemCode = "too_many_tags"
 	TooManyTargets        ProblemCode = "too_many_targets"
 	Unauthenticated       ProblemCode = "unauthenticated"
 	UnknownPath           ProblemCode = "unknown_path"
@@ -306,6 +307,8 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case TooManyRevocations:
 		return true
+	case TooManyTags:
+		return true
 	case TooManyTargets:
 		return true
 	case Unauthenticated:
@@ -373,6 +376,9 @@ type Device struct {
 	// FirstSeen Examples: 2026-11-22T09:35:59.120Z
 	FirstSeen Moment `json:"first_seen"`
 
+	// Joined Tags that the device's client joined by itself, as its token permitted; sorted.
+	Joined JoinedTags `json:"joined"`
+
 	// Lag Messages stored for the device that it has not acknowledged.
 	Lag DeviceLag `json:"lag"`
 
@@ -385,6 +391,9 @@ type Device struct {
 
 	// Session There if the device is online now.
 	Session *DeviceSession `json:"session,omitempty"`
+
+	// Tags Tags that your servers gave, sorted.
+	Tags GivenTags `json:"tags"`
 }
 
 // DeviceID Name of a device, unique within its user; 1 to 128 bytes without control characters.
@@ -415,6 +424,15 @@ type DeviceSession struct {
 //   - `gap`: lost to this device by a limit or a fault; the device is told that something is missing.
 type DeviceState string
 
+// DeviceTags defines model for DeviceTags.
+type DeviceTags struct {
+	// Joined Tags that the device's client joined by itself, as its token permitted; sorted.
+	Joined JoinedTags `json:"joined"`
+
+	// Tags Tags that your servers gave, sorted.
+	Tags GivenTags `json:"tags"`
+}
+
 // FieldError One mistake; `pointer` into the body, or the name of a `parameter`.
 type FieldError struct {
 	Code      FieldErrorCode `json:"code"`
@@ -428,8 +446,14 @@ type FieldError struct {
 // FieldErrorCode defines model for FieldErrorCode.
 type FieldErrorCode string
 
+// GivenTags Tags that your servers gave, sorted.
+type GivenTags = []string
+
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
+
+// JoinedTags Tags that the device's client joined by itself, as its token permitted; sorted.
+type JoinedTags = []string
 
 // KeyID Id of a key; 1 to 64 of letters, digits, `.`, `_` and `-`.
 type KeyID = string
@@ -607,6 +631,29 @@ type Revoked struct {
 	Status Certainty `json:"status"`
 }
 
+// TagBatchResponse defines model for TagBatchResponse.
+type TagBatchResponse struct {
+	Results []TagBatchResult `json:"results"`
+}
+
+// TagBatchResult Either `tags` or `problem`, by status.
+type TagBatchResult struct {
+	// Problem RFC 9457. Branch on `code`.
+	Problem *Problem `json:"problem,omitempty"`
+
+	// Status The status that the change would have had by itself.
+	Status int `json:"status"`
+
+	// Tags Tags that your servers gave, sorted.
+	Tags *GivenTags `json:"tags,omitempty"`
+}
+
+// Tags defines model for Tags.
+type Tags struct {
+	// Tags Tags that your servers gave, sorted.
+	Tags GivenTags `json:"tags"`
+}
+
 // Targets How many the request names; whether they exist is not looked at.
 type Targets struct {
 	// Devices Devices named, if it was for single devices.
@@ -628,6 +675,9 @@ type User struct {
 
 	// Online At least one device is.
 	Online bool `json:"online"`
+
+	// Tags Tags that your servers gave, sorted.
+	Tags GivenTags `json:"tags"`
 
 	// User Your name for a user. Opaque; 1 to 128 bytes without control characters.
 	//
@@ -728,12 +778,24 @@ type ServerInterface interface {
 	// GetMessage Follow a message
 	// (GET /v1/messages/{id})
 	GetMessage(w http.ResponseWriter, r *http.Request, id MessageInPath, params GetMessageParams)
+	// ChangeTagsBatch Change the tags of up to 500 users and devices
+	// (POST /v1/tags/batch)
+	ChangeTagsBatch(w http.ResponseWriter, r *http.Request)
 	// GetUser Look at a user's devices
 	// (GET /v1/users/{user})
 	GetUser(w http.ResponseWriter, r *http.Request, user UserInPath)
 	// DeleteDevice Forget a device
 	// (DELETE /v1/users/{user}/devices/{device})
 	DeleteDevice(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath)
+	// GetDeviceTags Look at a device's tags
+	// (GET /v1/users/{user}/devices/{device}/tags)
+	GetDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath)
+	// ChangeDeviceTags Add and remove tags of a device
+	// (PATCH /v1/users/{user}/devices/{device}/tags)
+	ChangeDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath)
+	// SetDeviceTags Give a device exactly these tags
+	// (PUT /v1/users/{user}/devices/{device}/tags)
+	SetDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath)
 	// KickUser End a user's sessions
 	// (POST /v1/users/{user}/kick)
 	KickUser(w http.ResponseWriter, r *http.Request, user UserInPath)
@@ -743,6 +805,15 @@ type ServerInterface interface {
 	// RevokeUser Refuse the tokens a user has
 	// (POST /v1/users/{user}/revoke)
 	RevokeUser(w http.ResponseWriter, r *http.Request, user UserInPath)
+	// GetUserTags Look at a user's tags
+	// (GET /v1/users/{user}/tags)
+	GetUserTags(w http.ResponseWriter, r *http.Request, user UserInPath)
+	// ChangeUserTags Add and remove tags of a user
+	// (PATCH /v1/users/{user}/tags)
+	ChangeUserTags(w http.ResponseWriter, r *http.Request, user UserInPath)
+	// SetUserTags Give a user exactly these tags
+	// (PUT /v1/users/{user}/tags)
+	SetUserTags(w http.ResponseWriter, r *http.Request, user UserInPath)
 }
 
 // Unimplemented server implementation that returns http.StatusNotImplemented for each endpoint.
@@ -773,6 +844,12 @@ func (_ Unimplemented) GetMessage(w http.ResponseWriter, r *http.Request, id Mes
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ChangeTagsBatch Change the tags of up to 500 users and devices
+// (POST /v1/tags/batch)
+func (_ Unimplemented) ChangeTagsBatch(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // GetUser Look at a user's devices
 // (GET /v1/users/{user})
 func (_ Unimplemented) GetUser(w http.ResponseWriter, r *http.Request, user UserInPath) {
@@ -782,6 +859,24 @@ func (_ Unimplemented) GetUser(w http.ResponseWriter, r *http.Request, user User
 // DeleteDevice Forget a device
 // (DELETE /v1/users/{user}/devices/{device})
 func (_ Unimplemented) DeleteDevice(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetDeviceTags Look at a device's tags
+// (GET /v1/users/{user}/devices/{device}/tags)
+func (_ Unimplemented) GetDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ChangeDeviceTags Add and remove tags of a device
+// (PATCH /v1/users/{user}/devices/{device}/tags)
+func (_ Unimplemented) ChangeDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// SetDeviceTags Give a device exactly these tags
+// (PUT /v1/users/{user}/devices/{device}/tags)
+func (_ Unimplemented) SetDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -800,6 +895,24 @@ func (_ Unimplemented) UnrevokeUser(w http.ResponseWriter, r *http.Request, user
 // RevokeUser Refuse the tokens a user has
 // (POST /v1/users/{user}/revoke)
 func (_ Unimplemented) RevokeUser(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetUserTags Look at a user's tags
+// (GET /v1/users/{user}/tags)
+func (_ Unimplemented) GetUserTags(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ChangeUserTags Add and remove tags of a user
+// (PATCH /v1/users/{user}/tags)
+func (_ Unimplemented) ChangeUserTags(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// SetUserTags Give a user exactly these tags
+// (PUT /v1/users/{user}/tags)
+func (_ Unimplemented) SetUserTags(w http.ResponseWriter, r *http.Request, user UserInPath) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -961,6 +1074,20 @@ func (siw *ServerInterfaceWrapper) GetMessage(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// ChangeTagsBatch operation middleware
+func (siw *ServerInterfaceWrapper) ChangeTagsBatch(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ChangeTagsBatch(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // GetUser operation middleware
 func (siw *ServerInterfaceWrapper) GetUser(w http.ResponseWriter, r *http.Request) {
 
@@ -1013,6 +1140,111 @@ func (siw *ServerInterfaceWrapper) DeleteDevice(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.DeleteDevice(w, r, user, device)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetDeviceTags operation middleware
+func (siw *ServerInterfaceWrapper) GetDeviceTags(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "device" -------------
+	var device DeviceInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "device", chi.URLParam(r, "device"), &device, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "device", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDeviceTags(w, r, user, device)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ChangeDeviceTags operation middleware
+func (siw *ServerInterfaceWrapper) ChangeDeviceTags(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "device" -------------
+	var device DeviceInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "device", chi.URLParam(r, "device"), &device, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "device", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ChangeDeviceTags(w, r, user, device)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SetDeviceTags operation middleware
+func (siw *ServerInterfaceWrapper) SetDeviceTags(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "device" -------------
+	var device DeviceInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "device", chi.URLParam(r, "device"), &device, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "device", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetDeviceTags(w, r, user, device)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1120,6 +1352,84 @@ func (siw *ServerInterfaceWrapper) RevokeUser(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RevokeUser(w, r, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUserTags operation middleware
+func (siw *ServerInterfaceWrapper) GetUserTags(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUserTags(w, r, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ChangeUserTags operation middleware
+func (siw *ServerInterfaceWrapper) ChangeUserTags(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ChangeUserTags(w, r, user)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SetUserTags operation middleware
+func (siw *ServerInterfaceWrapper) SetUserTags(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "user" -------------
+	var user UserInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "user", chi.URLParam(r, "user"), &user, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "user", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetUserTags(w, r, user)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1255,10 +1565,22 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/v1/messages/batch", wrapper.PublishBatch)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tags/batch", wrapper.ChangeTagsBatch)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/users/{user}", wrapper.GetUser)
 	})
 	r.Group(func(r chi.Router) {
 		r.Delete(options.BaseURL+"/v1/users/{user}/devices/{device}", wrapper.DeleteDevice)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/users/{user}/devices/{device}/tags", wrapper.GetDeviceTags)
+	})
+	r.Group(func(r chi.Router) {
+		r.Patch(options.BaseURL+"/v1/users/{user}/devices/{device}/tags", wrapper.ChangeDeviceTags)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/v1/users/{user}/devices/{device}/tags", wrapper.SetDeviceTags)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/users/{user}/kick", wrapper.KickUser)
@@ -1268,6 +1590,15 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/users/{user}/revoke", wrapper.RevokeUser)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/users/{user}/tags", wrapper.GetUserTags)
+	})
+	r.Group(func(r chi.Router) {
+		r.Patch(options.BaseURL+"/v1/users/{user}/tags", wrapper.ChangeUserTags)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/v1/users/{user}/tags", wrapper.SetUserTags)
 	})
 
 	return r
@@ -1391,6 +1722,28 @@ func (response GetMessage200JSONResponse) VisitGetMessageResponse(w http.Respons
 	return err
 }
 
+type ChangeTagsBatchRequestObject struct {
+	Body io.Reader
+}
+
+type ChangeTagsBatchResponseObject interface {
+	VisitChangeTagsBatchResponse(w http.ResponseWriter) error
+}
+
+type ChangeTagsBatch200JSONResponse TagBatchResponse
+
+func (response ChangeTagsBatch200JSONResponse) VisitChangeTagsBatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type GetUserRequestObject struct {
 	User UserInPath `json:"user"`
 }
@@ -1428,6 +1781,77 @@ type DeleteDevice204Response struct {
 func (response DeleteDevice204Response) VisitDeleteDeviceResponse(w http.ResponseWriter) error {
 	w.WriteHeader(204)
 	return nil
+}
+
+type GetDeviceTagsRequestObject struct {
+	User   UserInPath   `json:"user"`
+	Device DeviceInPath `json:"device"`
+}
+
+type GetDeviceTagsResponseObject interface {
+	VisitGetDeviceTagsResponse(w http.ResponseWriter) error
+}
+
+type GetDeviceTags200JSONResponse DeviceTags
+
+func (response GetDeviceTags200JSONResponse) VisitGetDeviceTagsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangeDeviceTagsRequestObject struct {
+	User   UserInPath   `json:"user"`
+	Device DeviceInPath `json:"device"`
+	Body   io.Reader
+}
+
+type ChangeDeviceTagsResponseObject interface {
+	VisitChangeDeviceTagsResponse(w http.ResponseWriter) error
+}
+
+type ChangeDeviceTags200JSONResponse Tags
+
+func (response ChangeDeviceTags200JSONResponse) VisitChangeDeviceTagsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetDeviceTagsRequestObject struct {
+	User   UserInPath   `json:"user"`
+	Device DeviceInPath `json:"device"`
+	Body   io.Reader
+}
+
+type SetDeviceTagsResponseObject interface {
+	VisitSetDeviceTagsResponse(w http.ResponseWriter) error
+}
+
+type SetDeviceTags200JSONResponse Tags
+
+func (response SetDeviceTags200JSONResponse) VisitSetDeviceTagsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type KickUserRequestObject struct {
@@ -1493,6 +1917,74 @@ func (response RevokeUser200JSONResponse) VisitRevokeUserResponse(w http.Respons
 	return err
 }
 
+type GetUserTagsRequestObject struct {
+	User UserInPath `json:"user"`
+}
+
+type GetUserTagsResponseObject interface {
+	VisitGetUserTagsResponse(w http.ResponseWriter) error
+}
+
+type GetUserTags200JSONResponse Tags
+
+func (response GetUserTags200JSONResponse) VisitGetUserTagsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangeUserTagsRequestObject struct {
+	User UserInPath `json:"user"`
+	Body io.Reader
+}
+
+type ChangeUserTagsResponseObject interface {
+	VisitChangeUserTagsResponse(w http.ResponseWriter) error
+}
+
+type ChangeUserTags200JSONResponse Tags
+
+func (response ChangeUserTags200JSONResponse) VisitChangeUserTagsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetUserTagsRequestObject struct {
+	User UserInPath `json:"user"`
+	Body io.Reader
+}
+
+type SetUserTagsResponseObject interface {
+	VisitSetUserTagsResponse(w http.ResponseWriter) error
+}
+
+type SetUserTags200JSONResponse Tags
+
+func (response SetUserTags200JSONResponse) VisitSetUserTagsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
 	// PublishMessage Send a message
@@ -1507,12 +1999,24 @@ type StrictServerInterface interface {
 	// GetMessage Follow a message
 	// (GET /v1/messages/{id})
 	GetMessage(ctx context.Context, request GetMessageRequestObject) (GetMessageResponseObject, error)
+	// ChangeTagsBatch Change the tags of up to 500 users and devices
+	// (POST /v1/tags/batch)
+	ChangeTagsBatch(ctx context.Context, request ChangeTagsBatchRequestObject) (ChangeTagsBatchResponseObject, error)
 	// GetUser Look at a user's devices
 	// (GET /v1/users/{user})
 	GetUser(ctx context.Context, request GetUserRequestObject) (GetUserResponseObject, error)
 	// DeleteDevice Forget a device
 	// (DELETE /v1/users/{user}/devices/{device})
 	DeleteDevice(ctx context.Context, request DeleteDeviceRequestObject) (DeleteDeviceResponseObject, error)
+	// GetDeviceTags Look at a device's tags
+	// (GET /v1/users/{user}/devices/{device}/tags)
+	GetDeviceTags(ctx context.Context, request GetDeviceTagsRequestObject) (GetDeviceTagsResponseObject, error)
+	// ChangeDeviceTags Add and remove tags of a device
+	// (PATCH /v1/users/{user}/devices/{device}/tags)
+	ChangeDeviceTags(ctx context.Context, request ChangeDeviceTagsRequestObject) (ChangeDeviceTagsResponseObject, error)
+	// SetDeviceTags Give a device exactly these tags
+	// (PUT /v1/users/{user}/devices/{device}/tags)
+	SetDeviceTags(ctx context.Context, request SetDeviceTagsRequestObject) (SetDeviceTagsResponseObject, error)
 	// KickUser End a user's sessions
 	// (POST /v1/users/{user}/kick)
 	KickUser(ctx context.Context, request KickUserRequestObject) (KickUserResponseObject, error)
@@ -1522,6 +2026,15 @@ type StrictServerInterface interface {
 	// RevokeUser Refuse the tokens a user has
 	// (POST /v1/users/{user}/revoke)
 	RevokeUser(ctx context.Context, request RevokeUserRequestObject) (RevokeUserResponseObject, error)
+	// GetUserTags Look at a user's tags
+	// (GET /v1/users/{user}/tags)
+	GetUserTags(ctx context.Context, request GetUserTagsRequestObject) (GetUserTagsResponseObject, error)
+	// ChangeUserTags Add and remove tags of a user
+	// (PATCH /v1/users/{user}/tags)
+	ChangeUserTags(ctx context.Context, request ChangeUserTagsRequestObject) (ChangeUserTagsResponseObject, error)
+	// SetUserTags Give a user exactly these tags
+	// (PUT /v1/users/{user}/tags)
+	SetUserTags(ctx context.Context, request SetUserTagsRequestObject) (SetUserTagsResponseObject, error)
 }
 
 type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
@@ -1670,6 +2183,32 @@ func (sh *strictHandler) GetMessage(w http.ResponseWriter, r *http.Request, id M
 	}
 }
 
+// ChangeTagsBatch operation middleware
+func (sh *strictHandler) ChangeTagsBatch(w http.ResponseWriter, r *http.Request) {
+	var request ChangeTagsBatchRequestObject
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangeTagsBatch(ctx, request.(ChangeTagsBatchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangeTagsBatch")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ChangeTagsBatchResponseObject); ok {
+		if err := validResponse.VisitChangeTagsBatchResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // GetUser operation middleware
 func (sh *strictHandler) GetUser(w http.ResponseWriter, r *http.Request, user UserInPath) {
 	var request GetUserRequestObject
@@ -1716,6 +2255,91 @@ func (sh *strictHandler) DeleteDevice(w http.ResponseWriter, r *http.Request, us
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(DeleteDeviceResponseObject); ok {
 		if err := validResponse.VisitDeleteDeviceResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetDeviceTags operation middleware
+func (sh *strictHandler) GetDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath) {
+	var request GetDeviceTagsRequestObject
+
+	request.User = user
+	request.Device = device
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDeviceTags(ctx, request.(GetDeviceTagsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDeviceTags")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetDeviceTagsResponseObject); ok {
+		if err := validResponse.VisitGetDeviceTagsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ChangeDeviceTags operation middleware
+func (sh *strictHandler) ChangeDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath) {
+	var request ChangeDeviceTagsRequestObject
+
+	request.User = user
+	request.Device = device
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangeDeviceTags(ctx, request.(ChangeDeviceTagsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangeDeviceTags")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ChangeDeviceTagsResponseObject); ok {
+		if err := validResponse.VisitChangeDeviceTagsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SetDeviceTags operation middleware
+func (sh *strictHandler) SetDeviceTags(w http.ResponseWriter, r *http.Request, user UserInPath, device DeviceInPath) {
+	var request SetDeviceTagsRequestObject
+
+	request.User = user
+	request.Device = device
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetDeviceTags(ctx, request.(SetDeviceTagsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetDeviceTags")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetDeviceTagsResponseObject); ok {
+		if err := validResponse.VisitSetDeviceTagsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -1799,6 +2423,88 @@ func (sh *strictHandler) RevokeUser(w http.ResponseWriter, r *http.Request, user
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RevokeUserResponseObject); ok {
 		if err := validResponse.VisitRevokeUserResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetUserTags operation middleware
+func (sh *strictHandler) GetUserTags(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	var request GetUserTagsRequestObject
+
+	request.User = user
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetUserTags(ctx, request.(GetUserTagsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetUserTags")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetUserTagsResponseObject); ok {
+		if err := validResponse.VisitGetUserTagsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ChangeUserTags operation middleware
+func (sh *strictHandler) ChangeUserTags(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	var request ChangeUserTagsRequestObject
+
+	request.User = user
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangeUserTags(ctx, request.(ChangeUserTagsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangeUserTags")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ChangeUserTagsResponseObject); ok {
+		if err := validResponse.VisitChangeUserTagsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SetUserTags operation middleware
+func (sh *strictHandler) SetUserTags(w http.ResponseWriter, r *http.Request, user UserInPath) {
+	var request SetUserTagsRequestObject
+
+	request.User = user
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetUserTags(ctx, request.(SetUserTagsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetUserTags")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetUserTagsResponseObject); ok {
+		if err := validResponse.VisitSetUserTagsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
