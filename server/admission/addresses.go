@@ -23,7 +23,7 @@ func AddressOf(a netip.Addr) Address {
 		return Address(ipv4 | uint64(binary.BigEndian.Uint32(b[:])))
 	case a.Is6():
 		b := a.As16()
-		return Address(binary.BigEndian.Uint64(b[:8]))
+		return max(1, Address(binary.BigEndian.Uint64(b[:8]))) // ::1 is in the network of all zeros
 	}
 	return 0
 }

@@ -273,6 +273,9 @@ func TestAddress_IsTheNetworkInIPv6(t *testing.T) {
 	if AddressOf(netip.Addr{}) != 0 {
 		t.Error("an invalid address is limited")
 	}
+	if AddressOf(netip.IPv6Loopback()) == 0 {
+		t.Error("::1 is not limited")
+	}
 }
 
 func TestGate_AConnectionAllocatesNothing(t *testing.T) {
