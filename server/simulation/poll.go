@@ -358,11 +358,12 @@ func (p *poller) pollIfDoneLocked(l *lane) bool {
 func (p *poller) pollLocked(l *lane, cursor string) {
 	p.due = false
 	r := p.room
-	if p.session != 0 && l.chance(25) {
+	strays := p.session != 0 && !p.w.healed
+	if strays && l.chance(25) {
 		r = p.w.rooms[l.IntN(len(p.w.rooms))]
 	}
 	n := 1
-	if p.session != 0 && l.chance(30) {
+	if strays && l.chance(30) {
 		n = 2
 	}
 	for range n {
