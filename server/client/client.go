@@ -62,6 +62,10 @@ type Callbacks struct {
 	Gap func(ctx context.Context, g *wire.Gap)
 	// Kick says that the server ends the session for good; Run returns right after it.
 	Kick func(k *wire.Kick)
+	// Tags says which tags this client has joined, in answer to each [Client.ChangeTags] that was granted.
+	Tags func(tags []push.Tag)
+	// Refused says that the server refused a frame, and why; the session goes on unless its end follows.
+	Refused func(e *wire.Error)
 	// Status follows the connection.
 	Status func(s Status)
 	// Repeat says that a message came again and was dropped.
@@ -98,7 +102,8 @@ type Status struct {
 // Client is one device's client. Make it with [New].
 type Client struct {
 	// Static after construction.
-	cfg Config
+	cfg      Config
+	taggings chan tagging // from ChangeTags to the session that is there; never closed
 
 	// Owned by the goroutine that called Run.
 	progress progress
@@ -142,7 +147,7 @@ func New(cfg Config) (*Client, error) {
 			*d.value = d.def
 		}
 	}
-	return &Client{cfg: cfg}, nil
+	return &Client{cfg: cfg, taggings: make(chan tagging)}, nil
 }
 
 // Run holds the session until ctx is done, and then acknowledges what it owes, says goodbye and returns nil. It returns

@@ -61,6 +61,13 @@ func (s *session) handle(ctx context.Context, f wire.Frame) error {
 		return s.refresh(ctx, f)
 	case *wire.Error:
 		s.refused = f
+		if c.cfg.Refused != nil {
+			c.cfg.Refused(f)
+		}
+	case *wire.Tags:
+		if c.cfg.Tags != nil {
+			c.cfg.Tags(f.Tags)
+		}
 	}
 	if s.batches != nil {
 		return nil // the batch is acknowledged as a whole

@@ -159,6 +159,12 @@ func (s *session) loop(ctx context.Context) error {
 			if err := s.hearOut(s.handle(ctx, f)); err != nil {
 				return err
 			}
+		case t := <-s.taggings():
+			err := s.write(t.frame)
+			t.done <- err
+			if err := s.hearOut(err); err != nil {
+				return err
+			}
 		case <-s.ackDue:
 			s.ackTimer = nil
 			if err := s.hearOut(s.ack(ctx)); err != nil {

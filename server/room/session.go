@@ -200,6 +200,10 @@ func (s *session) handleAndUnlock(now moment, f wire.Frame) {
 			s.room.openings.put(opening{s: s, refresh: f})
 			return
 		}
+	case *wire.Tags:
+		if s.state == open {
+			s.queue.push(wire.Out{Frame: &wire.Error{Code: wire.CodeUnknown, Detail: "clients join no tags here"}})
+		}
 	default: // a second connect
 		s.endAndUnlock(now, wire.CloseProtocol, "connect is sent once")
 		return

@@ -31,7 +31,7 @@ func TestAlloc_TailTakesOneBufferAndOnePointer(t *testing.T) {
 func TestAlloc_OtherFramesIntoABufferTakeNone(t *testing.T) {
 	s := newSource(7)
 	buf := make([]byte, 0, 16384)
-	for ty := TypeConnect; ty <= TypeError; ty++ {
+	for ty := TypeConnect; ty <= TypeTags; ty++ {
 		o := &Out{Frame: s.frame(ty)}
 		for _, enc := range []Encoding{JSON, Binary} {
 			if n := testing.AllocsPerRun(100, func() { AppendOut(buf, enc, o) }); n != 0 {

@@ -47,12 +47,13 @@ var forms = [...]form{
 	TypeEvent:   {byClient, 1<<mEvent | 1<<mID | 1<<mTime, 1<<mEvent | 1<<mID},
 	TypeRefresh: {byClient | byServer, 1<<mToken | 1<<mExpires, 0},
 	TypeError:   {byServer, 1<<mCode | 1<<mDetail, 1 << mCode},
+	TypeTags:    {byClient | byServer, 1<<mJoin | 1<<mLeave | 1<<mTags, 0},
 }
 
 const needWelcome = 1<<mVersion | 1<<mSession | 1<<mCursor | 1<<mOwn | 1<<mCommon | 1<<mHeartbeat | 1<<mGrace |
 	1<<mFrameBytes | 1<<mFramesPerSecond | 1<<mTime
 
-// DecodeClient reads a frame that a client sent: connect, ack, ping, pong, event or refresh. The frame does not alias b.
+// DecodeClient reads a frame that a client sent: connect, ack, ping, pong, event, refresh or tags. The frame does not alias b.
 // An error is a *[push.Error] of kind invalid with one of the codes of this package; with [CodeUnknown] the frame was
 // well formed, and its session can go on.
 func DecodeClient(enc Encoding, b []byte) (Frame, error) {
@@ -83,6 +84,19 @@ func (t Type) check(from sentBy) error {
 		return fail(CodeUnexpected, "only the other side sends "+t.String())
 	}
 	return nil
+}
+
+// checkTags reports what is wrong with a list of tags to which the last was added, and the code that it is refused with.
+func checkTags(name string, tags []push.Tag) (code, detail string) {
+	switch last := tags[len(tags)-1]; {
+	case len(tags) > push.MaxTags:
+		return CodeTooLong, name + " has too many tags"
+	case len(last) > push.MaxTag:
+		return CodeTooLong, name + " has a tag that is too long"
+	case last.Check() != nil:
+		return CodeInvalid, name + " has a tag that is empty or holds control characters"
+	}
+	return "", ""
 }
 
 // sortHeaders orders the headers of a decoded message by name, and reports false if a name stands twice.

@@ -70,6 +70,8 @@ func (r *binaryReader) frame(t Type) Frame {
 		return &Event{Event: binaryName[EventKind](r, "event", eventNames[:]), ID: r.id(), Time: r.time("time")}
 	case TypeRefresh:
 		return &Refresh{Token: r.text("token", MaxToken), Expires: r.time("expires")}
+	case TypeTags:
+		return &Tags{Join: r.tags("join"), Leave: r.tags("leave"), Tags: r.tags("tags")}
 	}
 	return &Error{Code: r.needText("code", math.MaxInt), Detail: r.text("detail", math.MaxInt)}
 }
@@ -193,6 +195,21 @@ func (r *binaryReader) text(name string, limit int) string {
 		return ""
 	}
 	return string(b)
+}
+
+// tags reads a list of tags. Each has two bytes at least, so a lying count ends with the bytes and not with the memory.
+func (r *binaryReader) tags(name string) (tags []push.Tag) {
+	for n := r.varint(); n > 0 && r.err == nil; n-- {
+		t := push.Tag(r.text(name, push.MaxTag))
+		if r.err != nil {
+			return nil
+		}
+		tags = append(tags, t)
+		if code, detail := checkTags(name, tags); code != "" {
+			r.fail(code, detail)
+		}
+	}
+	return tags
 }
 
 func (r *binaryReader) needText(name string, limit int) string {

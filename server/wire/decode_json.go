@@ -113,6 +113,8 @@ func (r *jsonReader) frame(t Type) Frame {
 		return &Event{Event: jsonName[EventKind](r, mEvent, eventNames[:]), ID: r.id(), Time: r.time(mTime)}
 	case TypeRefresh:
 		return &Refresh{Token: r.text(mToken, MaxToken), Expires: r.time(mExpires)}
+	case TypeTags:
+		return &Tags{Join: r.tags(mJoin), Leave: r.tags(mLeave), Tags: r.tags(mTags)}
 	}
 	return &Error{Code: r.needText(mCode, math.MaxInt), Detail: r.text(mDetail, math.MaxInt)}
 }
@@ -249,6 +251,34 @@ func (r *jsonReader) bytes(m member) []byte {
 		return nil
 	}
 	return out[:n]
+}
+
+// tags reads a list of tags. The list was checked when the frame was taken apart.
+func (r *jsonReader) tags(m member) []push.Tag {
+	if r.o.has&bit(m) == 0 {
+		return nil
+	}
+	s := scanner{b: r.o.raw(m)}
+	if !s.take('[') {
+		r.fail(CodeInvalid, memberNames[m]+" is a list of tags")
+		return nil
+	}
+	var tags []push.Tag
+	for s.space(); !s.take(']'); s.space() {
+		from := s.i
+		if !s.text() {
+			r.fail(CodeInvalid, memberNames[m]+" is a list of tags")
+			return nil
+		}
+		tags = append(tags, push.Tag(unquote(s.b[from:s.i])))
+		if code, detail := checkTags(memberNames[m], tags); code != "" {
+			r.fail(code, detail)
+			return nil
+		}
+		s.space()
+		s.take(',')
+	}
+	return tags
 }
 
 // headers reads the headers of a message. The object was checked when the frame was taken apart.

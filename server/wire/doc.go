@@ -39,6 +39,7 @@
 //	event    event id time?
 //	refresh  token? expires?
 //	error    code detail?
+//	tags     join? leave? from the client; tags? from the server
 //
 // # Binary
 //
@@ -67,6 +68,7 @@
 //	12 event    byte event (1 displayed, 2 clicked) · n id · n time (0: not said)
 //	13 refresh  text token · n expires (0: not said)
 //	14 error    text code · text detail
+//	15 tags     n count of join · texts · n count of leave · texts · n count of tags · texts
 //
 // own and common of welcome are 0 resumed, 1 beginning, 2 head, 3 reset. Slots are 0 own and 1 common.
 //

@@ -61,6 +61,13 @@ func appendBinary(dst []byte, f Frame) []byte {
 	case *Error:
 		dst = appendText(dst, f.Code)
 		dst = appendText(dst, f.Detail)
+	case *Tags:
+		for _, tags := range [...][]push.Tag{f.Join, f.Leave, f.Tags} {
+			dst = appendVarint(dst, uint64(len(tags)))
+			for _, t := range tags {
+				dst = appendText(dst, t)
+			}
+		}
 	}
 	return dst
 }

@@ -56,8 +56,25 @@ func appendJSON(dst []byte, f Frame) []byte {
 	case *Error:
 		dst = optString(dst, `,"code":`, f.Code)
 		dst = optString(dst, `,"detail":`, f.Detail)
+	case *Tags:
+		dst = optTags(dst, `,"join":`, f.Join)
+		dst = optTags(dst, `,"leave":`, f.Leave)
+		dst = optTags(dst, `,"tags":`, f.Tags)
 	}
 	return append(dst, '}')
+}
+
+func optTags(dst []byte, name string, tags []push.Tag) []byte {
+	if len(tags) == 0 {
+		return dst
+	}
+	dst = append(dst, name...)
+	before := byte('[')
+	for _, t := range tags {
+		dst = appendString(append(dst, before), string(t))
+		before = ','
+	}
+	return append(dst, ']')
 }
 
 func appendWelcome(dst []byte, f *Welcome) []byte {

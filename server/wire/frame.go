@@ -27,6 +27,7 @@ const (
 	TypeEvent   Type = 12 // C: a message was displayed or clicked
 	TypeRefresh Type = 13 // C: a new token for this session; S: asks for one, or confirms one
 	TypeError   Type = 14 // S: a frame was refused; the session goes on unless a close follows
+	TypeTags    Type = 15 // C: joins and leaves tags; S: answers with those that the client has joined
 )
 
 // Frame is one of the frame structs below, as a pointer.
@@ -160,6 +161,13 @@ type Error struct {
 	Detail string // for people
 }
 
+// Tags changes the tags that the client itself has joined: first it leaves, then it joins. With neither it asks for them.
+// The server answers with Tags, and never sends one unasked. The tags that a device has from elsewhere are not in it.
+type Tags struct {
+	Join, Leave []push.Tag
+	Tags        []push.Tag // of the server
+}
+
 func (*Connect) Type() Type { return TypeConnect }
 func (*Welcome) Type() Type { return TypeWelcome }
 func (*Ack) Type() Type     { return TypeAck }
@@ -173,6 +181,7 @@ func (*Recall) Type() Type  { return TypeRecall }
 func (*Event) Type() Type   { return TypeEvent }
 func (*Refresh) Type() Type { return TypeRefresh }
 func (*Error) Type() Type   { return TypeError }
+func (*Tags) Type() Type    { return TypeTags }
 func (*Message) Type() Type { return TypeMessage }
 
 // Message carries one message. Slot is push.NoSlot, and Pos 0, for a non-persistent one. Servers do not build it: they

@@ -74,6 +74,8 @@ type abstract struct {
 	Detail, By, On  string
 	DelayMS         uint32 `json:"delay_ms"`
 	Address         string
+	Join, Leave     []push.Tag
+	Tags            []push.Tag
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -152,6 +154,8 @@ func (a *abstract) frame(t testing.TB) Frame {
 		return &Event{Event: events[a.Event], ID: push.MsgID(id), Time: a.Time}
 	case "refresh":
 		return &Refresh{Token: a.Token, Expires: a.Expires}
+	case "tags":
+		return &Tags{Join: a.Join, Leave: a.Leave, Tags: a.Tags}
 	case "error":
 		var s string
 		if err := json.Unmarshal(a.Code, &s); err != nil {
@@ -211,7 +215,7 @@ func TestGolden_FramesAreWrittenToTheByteAndReadBack(t *testing.T) {
 			}
 		})
 	}
-	for ty := TypeConnect; ty <= TypeError; ty++ {
+	for ty := TypeConnect; ty <= TypeTags; ty++ {
 		if !seen[ty] {
 			t.Errorf("no golden frame of type %s", ty)
 		}

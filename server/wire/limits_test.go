@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,8 @@ func TestDecode_FieldsOfAClientEndAtTheirLimit(t *testing.T) {
 		{"cursor of connect", push.MaxCursorString, func(n int) Frame { return &Connect{Version: 1, Cursor: long(n)} }},
 		{"client of connect", MaxClient, func(n int) Frame { return &Connect{Version: 1, Client: long(n)} }},
 		{"cursor of ack", push.MaxCursorString, func(n int) Frame { return &Ack{Cursor: long(n)} }},
+		{"a tag", push.MaxTag, func(n int) Frame { return &Tags{Join: []push.Tag{"a", push.Tag(long(n))}} }},
+		{"tags", push.MaxTags, func(n int) Frame { return &Tags{Leave: slices.Repeat([]push.Tag{"a"}, n)} }},
 		{"token of refresh", MaxToken, func(n int) Frame { return &Refresh{Token: long(n)} }},
 	} {
 		for _, enc := range []Encoding{JSON, Binary} {
@@ -89,6 +92,14 @@ func TestDecode_AHeaderCountThatLiesAllocatesLittle(t *testing.T) {
 	}
 }
 
+func TestDecode_ACountOfTagsThatLiesAllocatesLittle(t *testing.T) {
+	b := binary.AppendUvarint([]byte{byte(TypeTags)}, math.MaxUint64)
+	b = append(b, 1, 'a')
+	if n := testing.AllocsPerRun(10, func() { _, _ = DecodeClient(Binary, b) }); n > 10 {
+		t.Errorf("got %v allocations", n)
+	}
+}
+
 // sample is an ordinary message to many.
 func sample() *push.Message {
 	return &push.Message{
@@ -108,7 +119,7 @@ func TestSize_EstimatesFromAboveAndNotFarAbove(t *testing.T) {
 		{Frame: &Message{Slot: push.Common, Pos: maxNumber, Message: *m}},
 	}
 	s := newSource(6)
-	for ty := TypeConnect; ty <= TypeError; ty++ {
+	for ty := TypeConnect; ty <= TypeTags; ty++ {
 		if ty != TypeMessage {
 			outs = append(outs, Out{Frame: plain(s.frame(ty))})
 		}

@@ -6,6 +6,7 @@ var (
 		TypeConnect: "connect", TypeWelcome: "welcome", TypeMessage: "message", TypeAck: "ack", TypeCursor: "cursor",
 		TypePing: "ping", TypePong: "pong", TypeGap: "gap", TypeKick: "kick", TypeGoaway: "goaway",
 		TypeRecall: "recall", TypeEvent: "event", TypeRefresh: "refresh", TypeError: "error",
+		TypeTags: "tags",
 	}
 	startNames  = [...]string{Resumed: "resumed", Beginning: "beginning", AtHead: "head", Reset: "reset"}
 	cursorNames = [...]string{

@@ -5,7 +5,7 @@ import "testing"
 func TestType_NamesAndNumbersBelongTogether(t *testing.T) {
 	for ty := Type(0); ty < 255; ty++ {
 		got, ok := ParseType(ty.String())
-		known := ty >= TypeConnect && ty <= TypeError
+		known := ty >= TypeConnect && ty <= TypeTags
 		if ok != known || known && got != ty {
 			t.Errorf("%d: got %d, %v from its name %q", ty, got, ok, ty)
 		}

@@ -152,10 +152,24 @@ func (s source) frame(t Type) Frame {
 		return &Event{Event: EventKind(1 + s.IntN(2)), ID: s.id(), Time: s.time()}
 	case TypeRefresh:
 		return &Refresh{Token: s.text(1, MaxToken), Expires: s.time()}
+	case TypeTags:
+		return &Tags{Join: s.tags(), Leave: s.tags(), Tags: s.tags()}
 	case TypeError:
 		return &Error{Code: s.text(1, 40), Detail: s.text(0, 40)}
 	}
 	panic("no frame of type " + strconv.Itoa(int(t)))
+}
+
+// tags draws some; tags hold no control characters, which texts do.
+func (s source) tags() (tags []push.Tag) {
+	for range s.IntN(4) {
+		t := push.Tag(s.text(1, push.MaxTag))
+		if t.Check() != nil {
+			t = push.Tag(strings.Repeat("é", 1+s.IntN(push.MaxTag/2)))
+		}
+		tags = append(tags, t)
+	}
+	return tags
 }
 
 // decodeAny decodes as the side that may receive the frame, the server's where both may.
@@ -168,7 +182,7 @@ func decodeAny(enc Encoding, t Type, b []byte) (Frame, error) {
 
 func TestCodec_EveryFrameSurvivesBothEncodingsWithoutAlias(t *testing.T) {
 	s := newSource(1)
-	for ty := TypeConnect; ty <= TypeError; ty++ {
+	for ty := TypeConnect; ty <= TypeTags; ty++ {
 		for range 400 {
 			want := s.frame(ty)
 			for _, enc := range []Encoding{JSON, Binary} {
@@ -261,6 +275,12 @@ func jsonMembers(t *testing.T, f Frame) map[string]any {
 			out[name] = x
 		case push.DeviceID:
 			out[name] = string(x)
+		case []push.Tag:
+			list := make([]any, len(x))
+			for i, t := range x {
+				list[i] = string(t)
+			}
+			out[name] = list
 		default:
 			out[name] = json.Number(fmt.Sprint(x))
 		}
@@ -314,7 +334,7 @@ func parseJSON(t *testing.T, b []byte) any {
 
 func TestCodec_JSONIsWhatEncodingJSONReads(t *testing.T) {
 	s := newSource(3)
-	for ty := TypeConnect; ty <= TypeError; ty++ {
+	for ty := TypeConnect; ty <= TypeTags; ty++ {
 		for range 300 {
 			f := s.frame(ty)
 			var want map[string]any

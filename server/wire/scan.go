@@ -39,6 +39,9 @@ const (
 	mDelay
 	mAddress
 	mEvent
+	mJoin
+	mLeave
+	mTags
 	memberCount
 )
 
@@ -48,7 +51,7 @@ var memberNames = [memberCount]string{
 	mFramesPerSecond: "frames_per_second", mTime: "time", mExpires: "expires", mSlot: "slot", mPos: "pos", mID: "id",
 	mRef: "ref", mCollapseKey: "collapse_key", mHeaders: "headers", mBody: "body", mBodyBase64: "body_base64",
 	mReason: "reason", mFrom: "from", mTo: "to", mCode: "code", mDetail: "detail", mBy: "by", mOn: "on",
-	mDelay: "delay_ms", mAddress: "address", mEvent: "event",
+	mDelay: "delay_ms", mAddress: "address", mEvent: "event", mJoin: "join", mLeave: "leave", mTags: "tags",
 }
 
 // memberOf returns the member of that name, memberCount if there is none. The switch compares without a copy and
@@ -125,6 +128,12 @@ func rarerMemberOf(name []byte) member {
 		return mAddress
 	case "event":
 		return mEvent
+	case "join":
+		return mJoin
+	case "leave":
+		return mLeave
+	case "tags":
+		return mTags
 	}
 	return memberCount
 }

@@ -111,8 +111,17 @@ func (o *Out) Size() int {
 		return few + len(f.Token)
 	case *Error:
 		return few + len(f.Code) + len(f.Detail)
+	case *Tags:
+		return few + tagsSize(f.Join) + tagsSize(f.Leave) + tagsSize(f.Tags)
 	}
 	return 16 // ping, pong
+}
+
+func tagsSize(tags []push.Tag) (n int) {
+	for _, t := range tags {
+		n += len(t) + len(`"",`)
+	}
+	return n
 }
 
 // messageSize estimates a message in JSON from above, as long as its strings need few escapes.
