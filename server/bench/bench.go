@@ -84,6 +84,28 @@ type Scenario interface {
 	run(ctx context.Context, w *world) error
 }
 
+// limited is a scenario that needs a server with certain flags.
+type limited interface {
+	serverFlags() [][2]string
+}
+
+// checkFlags says if a scenario cannot have the flags that it needs.
+func (c Config) checkFlags(s Scenario) error {
+	l, ok := s.(limited)
+	if !ok {
+		return nil
+	}
+	if c.Data != "" {
+		return usagef("%s needs a server with limits of its own, and --data names one that runs", s.Name())
+	}
+	for _, f := range l.serverFlags() {
+		if slices.ContainsFunc(c.ServerFlags, func(given string) bool { return given == f[0] || strings.HasPrefix(given, f[0]+"=") }) {
+			return usagef("--server-flag %s: %s sets it by itself, for its figures are made for it", f[0], s.Name())
+		}
+	}
+	return nil
+}
+
 // Run measures scenarios, each with a server and clients of its own. If one fails, what was measured before is returned beside
 // the error.
 func Run(ctx context.Context, cfg Config, scenarios ...Scenario) (*Report, error) {
@@ -96,6 +118,9 @@ func Run(ctx context.Context, cfg Config, scenarios ...Scenario) (*Report, error
 		}
 		if !slices.Contains(swarm.Transports, s.transport()) {
 			return nil, usagef("--transport is one of %s", strings.Join(swarm.Transports, ", "))
+		}
+		if err := cfg.checkFlags(s); err != nil {
+			return nil, err
 		}
 		if n := s.clients(); n > cfg.Workers*MaxPerWorker {
 			return nil, usagef("%d clients need --workers %d: a process holds %d", n, (n+MaxPerWorker-1)/MaxPerWorker, MaxPerWorker)
@@ -173,10 +198,14 @@ func (w *world) run(ctx context.Context, s Scenario) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
 	w.progress("starting the server")
+	var flags [][2]string
+	if l, ok := s.(limited); ok {
+		flags = l.serverFlags()
+	}
 	if w.cfg.Data != "" {
 		w.server, err = attach(w.cfg.Data)
 	} else {
-		w.server, err = startServer(ctx, w.cfg, s.heartbeat())
+		w.server, err = startServer(ctx, w.cfg, s.heartbeat(), flags)
 	}
 	if err != nil {
 		return err

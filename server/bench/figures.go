@@ -81,6 +81,7 @@ var definitions = map[string][]definition{
 		{"probe_unicast_p99_ms", "meanwhile, a message to one user: 99 %", "ms", Lower, 0, 0},
 	},
 	"unicast": unicastFigures(),
+	"limits":  limitsFigures(),
 	"offline": {
 		{"messages_per_s", "messages stored, flushed to disk before the answer", "/s", Higher, 0, 40_000},
 		{"cpu_us_per_message", "processor for one message", "µs", Lower, 0, 0},
@@ -149,5 +150,24 @@ func unicastFigures() []definition {
 		definition{"messages", "messages that arrived", "", Exact, 0, 0},
 		definition{"messages_missing", "messages that did not", "", Exact, 0, 0},
 		definition{"acks", "acknowledgements", "", Exact, 0, 0},
+	)
+}
+
+func limitsFigures() []definition {
+	var ds []definition
+	for _, a := range attacks {
+		ds = append(ds,
+			definition{a.name + "_p99_more_percent", a.text + ": by how much the others' 99 % grows", "%", Lower, 20, 0},
+			definition{a.name + "_p99_ms_without", "a message to one of the others, without it: 99 %", "ms", Lower, 0, 0},
+			definition{a.name + "_p99_ms", "the same under attack", "ms", Lower, 0, 0},
+			definition{a.name + "_ping_p99_ms_without", "a ping of the others to its pong, without it: 99 %", "ms", Lower, 0, 0},
+			definition{a.name + "_ping_p99_ms", "the same under attack", "ms", Lower, 0, 0},
+			definition{a.name + "_attempts", "attempts of the attackers", "", Exact, 0, 0},
+			definition{a.name + "_refused", "of them refused, or cut for", "", Exact, 0, 0},
+		)
+	}
+	return append(ds,
+		definition{"messages", "messages that arrived at the others", "", Exact, 0, 0},
+		definition{"messages_missing", "messages that did not", "", Exact, 0, 0},
 	)
 }

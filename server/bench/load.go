@@ -10,12 +10,14 @@ import (
 	"carillon/server/bench/swarm"
 )
 
-// load is requests that go out side by side for some time, as fast as they are answered and a window lets them.
+// load is requests that go out side by side for some time, as fast as they are answered and a window lets them, or at an
+// even rate.
 type load struct {
 	senders  int
 	duration time.Duration
-	window   *window // nil: an answer is all that is waited for
-	each     int     // how much of the window a request takes
+	window   *window       // nil: an answer is all that is waited for
+	each     int           // how much of the window a request takes
+	every    time.Duration // between two requests of a sender; 0: as soon as the one before is answered
 	// send makes and sends a request; seq rises from 0.
 	send func(ctx context.Context, seq uint64) error
 }
@@ -79,7 +81,19 @@ func (w *world) loaded(ctx context.Context, what string, l load) (sent, error) {
 
 // loop is one sender, until sending is over.
 func (l *load) loop(ctx, sending context.Context, seq *atomic.Uint64) (answers swarm.Latency, err error) {
+	var tick *time.Ticker
+	if l.every > 0 {
+		tick = time.NewTicker(l.every)
+		defer tick.Stop()
+	}
 	for sending.Err() == nil {
+		if tick != nil {
+			select {
+			case <-tick.C:
+			case <-sending.Done():
+				return answers, nil
+			}
+		}
 		if l.window != nil {
 			if err := l.window.acquire(sending, l.each); err != nil {
 				break

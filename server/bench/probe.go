@@ -43,7 +43,7 @@ func (w *world) probe(ctx context.Context, behind int) (*probes, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	ps := &probes{stop: cancel}
 	for i := range probeCount {
-		p, err := w.dialProbe(ctx, w.fleet.User(behind+i))
+		p, err := w.dialProbe(ctx, w.fleet.User(behind+i), &http.Transport{})
 		if err != nil {
 			cancel()
 			ps.done.Wait()
@@ -61,6 +61,15 @@ func (w *world) probe(ctx context.Context, behind int) (*probes, error) {
 	return ps, nil
 }
 
+// take returns how long pings took since it was called before.
+func (ps *probes) take() swarm.Latency {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	pings := ps.pings
+	ps.pings = swarm.Latency{}
+	return pings
+}
+
 // end stops the probes and returns what they measured.
 func (ps *probes) end() (pings, messages swarm.Latency, err error) {
 	ps.stop()
@@ -76,31 +85,40 @@ type probe struct {
 	seq  uint64
 }
 
-func (w *world) dialProbe(ctx context.Context, user string) (*probe, error) {
+// mint makes the token of a user who is no client of the fleet.
+func (w *world) mint(user string) (string, error) {
 	f := w.server.file
 	now := time.Now()
-	token, err := auth.Mint(auth.SigningKey{ID: catalog.KeyID(f.KeyID), Alg: catalog.HS256, Private: f.Key}, auth.Claims{
+	return auth.Mint(auth.SigningKey{ID: catalog.KeyID(f.KeyID), Alg: catalog.HS256, Private: f.Key}, auth.Claims{
 		Product: push.ProductID(f.Product), User: push.UserID(user), Device: "probe", Platform: push.PlatformWeb,
 		Issued: now, Expires: now.Add(time.Hour),
 	})
+}
+
+// dialProbe connects a user. tr has no proxy: the server is on this machine.
+func (w *world) dialProbe(ctx context.Context, user string, tr *http.Transport) (*probe, error) {
+	token, err := w.mint(user)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()
 	ws, _, err := websocket.Dial(ctx, "ws://"+w.server.public+"/connect", &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: &http.Transport{}}, // without a proxy: the server is on this machine
+		HTTPClient: &http.Client{Transport: tr},
 	})
 	if err != nil {
 		return nil, err
 	}
 	p := &probe{w: w, user: user, ws: ws}
 	ws.SetReadLimit(1 << 20)
-	if err := p.send(ctx, &wire.Connect{Version: wire.Version, Token: token}); err != nil {
+	if err = p.send(ctx, &wire.Connect{Version: wire.Version, Token: token}); err == nil {
+		_, err = p.until(ctx, func(f wire.Frame) bool { return f.Type() == wire.TypeWelcome })
+	}
+	if err != nil {
+		ws.CloseNow()
 		return nil, err
 	}
-	_, err = p.until(ctx, func(f wire.Frame) bool { return f.Type() == wire.TypeWelcome })
-	return p, err
+	return p, nil
 }
 
 // run looks, again and again.
@@ -161,19 +179,23 @@ func (p *probe) took(ctx context.Context, began time.Time, what func(wire.Frame)
 // until reads up to a frame and returns when it came.
 func (p *probe) until(ctx context.Context, what func(wire.Frame) bool) (time.Time, error) {
 	for {
-		_, b, err := p.ws.Read(ctx)
+		f, err := p.next(ctx)
 		if err != nil {
 			return time.Time{}, err
 		}
-		at := time.Now()
-		f, err := wire.DecodeServer(wire.JSON, b)
-		if err != nil {
-			return time.Time{}, err
-		}
-		if what(f) {
+		if at := time.Now(); what(f) {
 			return at, nil
 		}
 	}
+}
+
+// next reads a frame.
+func (p *probe) next(ctx context.Context) (wire.Frame, error) {
+	_, b, err := p.ws.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return wire.DecodeServer(wire.JSON, b)
 }
 
 func (p *probe) send(ctx context.Context, f wire.Frame) error {

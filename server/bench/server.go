@@ -43,7 +43,7 @@ type server struct {
 }
 
 // startServer starts a development server on a directory of its own and waits until it takes clients.
-func startServer(ctx context.Context, cfg Config, heartbeat time.Duration) (s *server, err error) {
+func startServer(ctx context.Context, cfg Config, heartbeat time.Duration, flags [][2]string) (s *server, err error) {
 	temp, err := os.MkdirTemp(cfg.Dir, "carillon-bench.")
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
@@ -61,10 +61,10 @@ func startServer(ctx context.Context, cfg Config, heartbeat time.Duration) (s *s
 	}()
 	s.flags = cfg.ServerFlags
 	args := []string{"serve", "--dev", "--data=" + s.data}
-	for _, d := range [][2]string{
+	for _, d := range append([][2]string{
 		{"--public-listen", "127.0.0.1:0"}, {"--admin-listen", "127.0.0.1:0"}, {"--tcp-listen", "127.0.0.1:0"}, {"--log-level", "warn"},
 		{"--heartbeat-interval", heartbeat.String()}, {"--shutdown-timeout", shutdownTimeout},
-	} {
+	}, flags...) {
 		if !slices.ContainsFunc(cfg.ServerFlags, func(f string) bool { return f == d[0] || strings.HasPrefix(f, d[0]+"=") }) {
 			args = append(args, d[0]+"="+d[1])
 		}

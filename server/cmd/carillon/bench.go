@@ -22,6 +22,7 @@ type benchCmd struct {
 	Sustain   benchSustainCmd   `cmd:"" help:"Messages to everyone, as fast as they are taken."`
 	Unicast   benchUnicastCmd   `cmd:"" help:"Messages to single users who are online."`
 	Offline   benchOfflineCmd   `cmd:"" help:"Messages that are stored for users who are offline."`
+	Limits    benchLimitsCmd    `cmd:"" help:"What those who break a limit do to the others."`
 	All       benchAllCmd       `cmd:"" help:"All of these, one after the other."`
 }
 
@@ -269,6 +270,36 @@ func (c *benchOfflineCmd) scenario() bench.Scenario {
 	}
 }
 
+type benchLimitsCmd struct {
+	benchFlags
+	benchBody
+	Clients     int           `default:"100" help:"Users online who keep to the limits, and get the messages in turn."`
+	Connections int           `default:"4" help:"Requests side by side."`
+	Rate        int           `default:"400" help:"Messages a second."`
+	Turns       int           `default:"3" help:"How often each attack comes, in turns with the same without it."`
+	Duration    time.Duration `default:"3s" help:"How long a turn is."`
+}
+
+// Help is shown under --help.
+func (benchLimitsCmd) Help() string {
+	return `Sends messages to users online at an even rate, while others go ten times past one limit after the other: frames a second,
+size of a frame, readers that do not read, polls without pause, connects of one address and of many. Shows how long a
+message and a ping of those who keep to the limits take, with each attack and without it, in one run.
+
+Example:
+
+    carillon bench limits --turns 5`
+}
+
+// Run executes the command.
+func (c *benchLimitsCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
+
+func (c *benchLimitsCmd) scenario() bench.Scenario {
+	return &bench.Limits{
+		Clients: c.Clients, Senders: c.Connections, Rate: c.Rate, Turns: c.Turns, Duration: c.Duration, Body: c.BodyBytes,
+	}
+}
+
 type benchAllCmd struct {
 	benchFlags
 	Clients  int           `placeholder:"N" help:"Sessions at most, in every scenario."`
@@ -299,7 +330,7 @@ func (c *benchAllCmd) scenarios() ([]bench.Scenario, error) {
 		return nil, usagef("--clients and --duration are above zero")
 	}
 	var all benchCmd
-	for _, command := range []any{&all.Idle, &all.Connect, &all.Broadcast, &all.Sustain, &all.Unicast, &all.Offline} {
+	for _, command := range []any{&all.Idle, &all.Connect, &all.Broadcast, &all.Sustain, &all.Unicast, &all.Offline, &all.Limits} {
 		if err := kong.ApplyDefaults(command); err != nil {
 			return nil, err
 		}
@@ -307,19 +338,20 @@ func (c *benchAllCmd) scenarios() ([]bench.Scenario, error) {
 	if c.Clients > 0 {
 		for _, n := range []*int{
 			&all.Idle.Clients, &all.Connect.Clients, &all.Connect.Count, &all.Broadcast.Clients, &all.Sustain.Clients, &all.Unicast.Clients,
+			&all.Limits.Clients,
 		} {
 			*n = min(*n, c.Clients)
 		}
 		all.Idle.Low = min(all.Idle.Low, (c.Clients+3)/4)
 	}
 	if c.Duration > 0 {
-		for _, d := range []*time.Duration{&all.Idle.Window, &all.Sustain.Duration, &all.Unicast.Duration, &all.Offline.Duration} {
+		for _, d := range []*time.Duration{&all.Idle.Window, &all.Sustain.Duration, &all.Unicast.Duration, &all.Offline.Duration, &all.Limits.Duration} {
 			*d = c.Duration
 		}
 	}
 	return []bench.Scenario{
 		all.Idle.scenario(), all.Connect.scenario(), all.Broadcast.scenario(), all.Sustain.scenario(), all.Unicast.scenario(),
-		all.Offline.scenario(),
+		all.Offline.scenario(), all.Limits.scenario(),
 	}, nil
 }
 

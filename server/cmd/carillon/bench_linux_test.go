@@ -163,6 +163,24 @@ func TestBench_OfflineStoresWhatItSends(t *testing.T) {
 	}
 }
 
+func TestBench_LimitsTurnsAttackersAwayAndServesTheOthers(t *testing.T) {
+	t.Parallel()
+	f := benched(t, "limits", "--clients", "20", "--rate", "100", "--turns", "1", "--duration", "500ms")
+	if f["messages"] < 100 || f["messages_missing"] != 0 {
+		t.Errorf("%v messages, %v missing", f["messages"], f["messages_missing"])
+	}
+	for _, attack := range []string{"frame_rate", "frame_size", "slow_reader", "polls", "address_connects", "connects"} {
+		if f[attack+"_refused"] == 0 || f[attack+"_refused"] > f[attack+"_attempts"] {
+			t.Errorf("%s: %v of %v attempts refused", attack, f[attack+"_refused"], f[attack+"_attempts"])
+		}
+		for _, name := range []string{"_p99_ms", "_p99_ms_without", "_ping_p99_ms", "_ping_p99_ms_without"} {
+			if f[attack+name] <= 0 {
+				t.Errorf("%s%s is %v", attack, name, f[attack+name])
+			}
+		}
+	}
+}
+
 func TestBench_AllIsEveryScenarioWithItsDefaults(t *testing.T) {
 	t.Parallel()
 	got, err := (&benchAllCmd{}).scenarios()
@@ -173,7 +191,7 @@ func TestBench_AllIsEveryScenarioWithItsDefaults(t *testing.T) {
 	for _, s := range got {
 		names = append(names, s.Name())
 	}
-	if want := []string{"idle", "connect", "broadcast", "sustain", "unicast", "offline"}; !slices.Equal(names, want) {
+	if want := []string{"idle", "connect", "broadcast", "sustain", "unicast", "offline", "limits"}; !slices.Equal(names, want) {
 		t.Errorf("got %v, want %v", names, want)
 	}
 	want := &bench.Idle{Transport: "ws", Low: 5000, High: 18000, Window: time.Minute, Heartbeat: time.Minute, Settle: 3 * time.Second}
@@ -345,6 +363,11 @@ func TestBench_RefusesWhatItCannotMeasure(t *testing.T) {
 		{[]string{"unicast", "--window", "99"}, exitUsage, "--window"},
 		{[]string{"offline", "--duration", "2h"}, exitUsage, "--duration"},
 		{[]string{"offline", "--users", "0"}, exitUsage, "--users"},
+		{[]string{"limits", "--clients", "197"}, exitUsage, "--clients"},
+		{[]string{"limits", "--rate", "0"}, exitUsage, "--rate"},
+		{[]string{"limits", "--turns", "0"}, exitUsage, "--turns"},
+		{[]string{"limits", "--data", nobody}, exitUsage, "--data"},
+		{[]string{"limits", "--server-flag=--limits-frame-bytes=4096"}, exitUsage, "--limits-frame-bytes"},
 		{[]string{"all", "--clients", "-1"}, exitUsage, "--clients"},
 		{[]string{"broadcast", "--server-flag=--no-such-flag", "--clients", "2"}, exitFailed, "no-such-flag"},
 	}

@@ -1,0 +1,174 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"carillon/server/bench/swarm"
+)
+
+// Limits measures what those who break a limit do to the others. Ordinary clients get messages at an even rate, and a few more look
+// how long a ping takes, while attackers go ten times past one limit after the other. Each attack is measured in turns with
+// the same without it, so that what the machine does besides falls on both.
+type Limits struct {
+	Clients  int           // who keep to the limits
+	Senders  int           // requests side by side
+	Rate     int           // messages a second, to all of them together
+	Turns    int           // of each attack
+	Duration time.Duration // of a turn, with the attack and as long without
+	Body     int           // bytes
+}
+
+// The limits of the server. Rates of connects are far below the defaults, for ten times those would be all that two cores can do.
+// An address may connect ten times its rate at once, which is what the clients of the bench need.
+const (
+	limitFrames       = 20 // a second
+	limitFrameBytes   = 16 << 10
+	limitQueueBytes   = 256 << 10
+	limitWrite        = time.Second
+	limitConnects     = 50                    // a second
+	limitConnectBurst = 500                   // at once
+	limitAddressRate  = 20                    // connects a second of one address
+	limitAddressBurst = 10 * limitAddressRate // as the server has it
+	maxLimitsClients  = limitAddressBurst - probeCount
+	past              = 10 // times a limit
+)
+
+// Name implements Scenario.
+func (*Limits) Name() string { return "limits" }
+
+func (s *Limits) settings() map[string]any {
+	return map[string]any{
+		"clients": s.Clients, "connections": s.Senders, "messages_per_s": s.Rate, "turns": s.Turns, "duration_s": s.Duration.Seconds(),
+		"body_bytes": s.Body,
+	}
+}
+
+func (s *Limits) check() error {
+	switch {
+	case s.Clients < 1 || s.Clients > maxLimitsClients:
+		return usagef("--clients lies between 1 and %d: more may not connect from one address at once", maxLimitsClients)
+	case s.Rate < 1 || s.Rate > 100_000:
+		return usagef("--rate lies between 1 and 100000")
+	case s.Turns < 1 || s.Turns > 100:
+		return usagef("--turns lies between 1 and 100")
+	}
+	return checkLoad(s.Senders, s.Duration, s.Body)
+}
+
+func (s *Limits) clients() int             { return s.Clients }
+func (s *Limits) heartbeat() time.Duration { return quiet }
+func (s *Limits) transport() string        { return swarm.Transports[0] }
+
+// serverFlags implements limited.
+func (s *Limits) serverFlags() [][2]string {
+	text := func(n int) string { return fmt.Sprint(n) }
+	return [][2]string{
+		{"--limits-frames-per-second", text(limitFrames)}, {"--limits-frame-bytes", text(limitFrameBytes)},
+		{"--limits-queue-bytes", text(limitQueueBytes)}, {"--limits-write-deadline", limitWrite.String()},
+		{"--limits-connects-per-second", text(limitConnects)}, {"--limits-connect-burst", text(limitConnectBurst)},
+		{"--limits-connects-per-address", text(limitAddressRate)},
+		{"--heartbeat-linger", "1s"}, // so that sessions of polls that were given up are soon gone
+	}
+}
+
+// others is what the clients that keep to the limits saw.
+type others struct {
+	messages, pings swarm.Latency
+	missing         float64
+}
+
+func (s *Limits) run(ctx context.Context, w *world) error {
+	if _, err := w.connect(ctx, 0, s.Clients, atOnce); err != nil {
+		return err
+	}
+	probes, err := w.probe(ctx, s.Clients)
+	if err != nil {
+		return err
+	}
+	defer probes.end()
+	if err := s.turn(ctx, w, probes, "a turn that does not count", new(others)); err != nil {
+		return err
+	}
+	var messages, missing float64
+	for i := range attacks {
+		a := &attacks[i]
+		var without, with others
+		var done tally
+		for n := range s.Turns {
+			what := fmt.Sprintf("%s, turn %d of %d", a.name, n+1, s.Turns)
+			if err := s.turn(ctx, w, probes, what+", nobody attacks", &without); err != nil {
+				return err
+			}
+			stop := w.attack(ctx, a, s.Clients+probeCount)
+			err := s.turn(ctx, w, probes, what+", under attack", &with)
+			t, attacking := stop()
+			if err != nil {
+				return err
+			}
+			if attacking != nil {
+				return fmt.Errorf("%s: %w", a.name, attacking)
+			}
+			done.add(t)
+		}
+		if done.refused == 0 {
+			return fmt.Errorf("%s: the server took all of %d attempts, so there was no limit to measure", a.name, done.attempts)
+		}
+		s.figures(w, a, &without, &with, done)
+		messages += float64(without.messages.N + with.messages.N)
+		missing += without.missing + with.missing
+	}
+	w.set("messages", messages)
+	w.set("messages_missing", missing)
+	w.note("attackers share the machine with those who are measured: what they take of the processor is in the figures under attack")
+	r, err := w.fleet.Report(ctx, false)
+	if err != nil {
+		return err
+	}
+	w.set("bench_rss_bytes", float64(r.RSS))
+	return lost(r)
+}
+
+// turn sends messages at the rate, as a phase of its own, and adds what the others saw of them.
+func (s *Limits) turn(ctx context.Context, w *world, probes *probes, what string, o *others) error {
+	if err := w.begin(ctx, swarm.CountEach); err != nil {
+		return err
+	}
+	win := newWindow(10 * s.Rate)
+	w.news.set(nil, win)
+	defer w.news.set(nil, nil)
+	probes.take() // what they saw between two turns
+	got, err := w.loaded(ctx, what, load{
+		senders: s.Senders, duration: s.Duration, window: win, each: 1, every: time.Second * time.Duration(s.Senders) / time.Duration(s.Rate),
+		send: func(ctx context.Context, seq uint64) error {
+			mark := w.mark()
+			mark.Seq = seq
+			return w.pub.send(ctx, 1, func(int) message {
+				return message{user: w.fleet.User(int(seq % uint64(s.Clients))), mark: mark, size: s.Body}
+			})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	o.pings.Merge(probes.take())
+	r, err := w.fleet.Report(ctx, false)
+	if err != nil {
+		return err
+	}
+	o.messages.Merge(r.Latency)
+	o.missing += float64(got.requests) - float64(r.Messages)
+	return lost(r)
+}
+
+func (s *Limits) figures(w *world, a *attack, without, with *others, done tally) {
+	p99 := func(l *swarm.Latency) float64 { return millis(l.Quantile(0.99)) }
+	w.set(a.name+"_p99_ms_without", p99(&without.messages))
+	w.set(a.name+"_p99_ms", p99(&with.messages))
+	w.set(a.name+"_p99_more_percent", 100*(p99(&with.messages)/p99(&without.messages)-1))
+	w.set(a.name+"_ping_p99_ms_without", p99(&without.pings))
+	w.set(a.name+"_ping_p99_ms", p99(&with.pings))
+	w.set(a.name+"_attempts", float64(done.attempts))
+	w.set(a.name+"_refused", float64(done.refused))
+}
