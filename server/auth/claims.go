@@ -18,9 +18,9 @@ import (
 // Limits of claims.
 const (
 	MaxToken       = 4096 // bytes of a token
-	MaxTags        = 64   // tags of a device
-	MaxTagPatterns = 16
-	MaxTag         = 128 // bytes of a tag or a pattern
+	MaxTags        = push.MaxTags
+	MaxTagPatterns = push.MaxTagPatterns
+	MaxTag         = push.MaxTag // bytes of a tag or a pattern
 )
 
 // maxDate is the last second that a date in a token may name: the end of the year 9999.

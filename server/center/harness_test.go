@@ -308,6 +308,7 @@ type recordingRooms struct {
 	kicks      []kicked
 	kicked     push.Kicked // what kicks are answered with
 	onKick     func()      // called inside Kick
+	retagged   []push.UserID
 }
 
 type kicked struct {
@@ -348,6 +349,13 @@ func (r *recordingRooms) Kick(_ context.Context, p push.ProductID, u push.UserID
 	}
 	r.kicks = append(r.kicks, kicked{p, u, k})
 	return r.kicked, r.fail
+}
+
+func (r *recordingRooms) Retag(_ context.Context, _ push.ProductID, users []push.UserID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.retagged = append(r.retagged, users...)
+	return r.fail
 }
 
 // take returns what was delivered since it was called last.

@@ -172,11 +172,29 @@ func (o publicOps) changeOne(
 	return showTags(r.Tags), nil
 }
 
-// changeTags stores changes. What was begun is finished when the caller goes away.
+// changeTags stores changes of one product and has live sessions look at them, also at those that changed nothing: the call
+// before this one may have come no further than the store. What was begun is finished when the caller goes away.
 func (c *Center) changeTags(ctx context.Context, cs []saver.TagChange) []saver.TagsChanged {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.limits.StoreDeadline)
 	defer cancel()
-	return c.cfg.Saver.ChangeTags(ctx, cs)
+	out := c.cfg.Saver.ChangeTags(ctx, cs)
+	var users []push.UserID
+	for i := range out {
+		if out[i].Err == nil {
+			users = append(users, cs[i].User)
+		}
+	}
+	if len(users) == 0 {
+		return out
+	}
+	slices.Sort(users)
+	if err := c.cfg.Rooms.Retag(ctx, cs[0].Product, slices.Compact(users)); err != nil {
+		err = unavailable(codeRoomsUnavailable, err)
+		for i := range out {
+			out[i].Err = cmp.Or(out[i].Err, err)
+		}
+	}
+	return out
 }
 
 func (c *Center) tagsOf(ctx context.Context, ref saver.UserRef) (*saver.UserTags, error) {

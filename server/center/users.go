@@ -70,7 +70,7 @@ func sessionOf(sessions []push.LiveSession, d push.DeviceID) *publicapi.DeviceSe
 	if newest == nil {
 		return nil
 	}
-	return &publicapi.DeviceSession{Transport: newest.Transport, Since: showTime(newest.Since)}
+	return &publicapi.DeviceSession{Transport: newest.Transport, Since: showTime(newest.Since), Tags: showTags(newest.Tags)}
 }
 
 // maxLag is where counting a lag stops.

@@ -25,3 +25,7 @@ func (r rooms) Kick(ctx context.Context, p push.ProductID, u push.UserID, k push
 	n, err := r.room.Kick(ctx, p, u, k)
 	return push.Kicked{Sessions: n}, err
 }
+
+func (r rooms) Retag(ctx context.Context, p push.ProductID, users []push.UserID) error {
+	return r.room.Retag(ctx, p, users)
+}

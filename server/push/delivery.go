@@ -51,6 +51,7 @@ type LiveSession struct {
 	Since     MilliTime
 	Sent      Cursor // everything up to here was handed to the kernel, or passed over
 	Acked     Cursor // as the client told this session
+	Tags      []Tag  // of its token, given, and joined; sorted, each once
 }
 
 // Rooms is how publishers reach the rooms of the cluster. Implementations are safe for concurrent use.
@@ -65,6 +66,9 @@ type Rooms interface {
 	// Kick ends sessions of a user in all rooms, also those that are still being opened, and says how certain that is. An
 	// error means that nobody knows; the call may be repeated.
 	Kick(ctx context.Context, p ProductID, u UserID, k Kick) (Kicked, error)
+	// Retag has the sessions of users, in all rooms, look again at the tags that are kept for them. Without an error they have
+	// done so; the call may be repeated.
+	Retag(ctx context.Context, p ProductID, users []UserID) error
 }
 
 // Kick says which of a user's sessions end, and why.

@@ -16,11 +16,13 @@ import (
 	"carillon/server/wire"
 )
 
-// opening is work that a client's frame asked for and that needs a store or costs time: a connect, or a refresh.
+// opening is work that a client's frame asked for and that needs a store or costs time: a connect, a refresh, or a
+// change of tags.
 type opening struct {
 	s       *session
 	connect *wire.Connect
 	refresh *wire.Refresh
+	tags    *wire.Tags
 }
 
 // openLoop is one opener.
@@ -35,6 +37,10 @@ func (r *Room) openLoop(ctx context.Context) {
 		one[0] = opening{}
 		if o.refresh != nil {
 			r.refresh(ctx, o.s, o.refresh)
+			continue
+		}
+		if o.tags != nil {
+			r.changeTags(ctx, o.s, o.tags)
 			continue
 		}
 		if err := r.open(ctx, o.s, o.connect); err != nil {
@@ -122,6 +128,7 @@ func (s *session) identify(id auth.Identity, p Policy, now time.Time) bool {
 	s.classLen = uint8(len(class))
 	s.tokenID, s.platform, s.since = names[s.deviceEnd:len(names)-len(class)], id.Platform, push.Milli(now)
 	s.noteExpiryLocked(id)
+	s.noteTokenTagsLocked(id)
 	s.owner = push.OwnerOf(id.Product.ID, id.User, id.Device)
 	s.shard = s.room.book.shard(saver.ShardRef{Product: id.Product.ID, Shard: push.ShardOf(id.User, p.Shards)}, p.Shards)
 	return true
@@ -194,6 +201,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 		f.mode = live
 	}
 	s.state = open
+	s.openTagsLocked(o.Tags)
 	w := &wire.Welcome{
 		Version: min(version, wire.Version), Session: s.epoch, Cursor: s.cursorLocked(),
 		Own: startFrames[o.Starts[push.Own].How], Common: startFrames[o.Starts[push.Common].How],
@@ -312,6 +320,7 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 		return
 	}
 	s.noteExpiryLocked(id)
+	s.noteTokenTagsLocked(id)
 	s.lookLocked(now, push.Milli(r.cfg.Clock.Now()))
 	s.queue.push(wire.Out{Frame: &wire.Refresh{Expires: s.expires}})
 	s.wakeAndUnlock(now, transport.Direct)

@@ -84,7 +84,7 @@ func (s *session) inspect() (push.LiveSession, bool) {
 	}
 	l := push.LiveSession{
 		Device: s.device(), Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
-		Room: s.room.cfg.ID, Epoch: s.epoch, Since: s.since, Acked: s.acked,
+		Room: s.room.cfg.ID, Epoch: s.epoch, Since: s.since, Acked: s.acked, Tags: s.effectiveTagsLocked(),
 	}
 	for k := range s.slots {
 		l.Sent[k] = s.slots[k].at

@@ -77,10 +77,10 @@ func (l *looseAcks) take() []saver.Ack {
 	return as
 }
 
-// Post takes frames that a client sends beside its session, because that has one direction: ack, event, ping and refresh. Where
+// Post takes frames that a client sends beside its session, because that has one direction: ack, event, ping, refresh and tags. Where
 // this room holds the device's session, they are that session's as if they had come with it, and count in its frames a second.
 // Otherwise acknowledgements go to the store, which judges them as any, events are counted, and pings mean nothing; what there
-// is to be refreshed is not here (KindConflict, code "no_session").
+// is to be refreshed or tagged is not here (KindConflict, code "no_session").
 //
 // The error is a *push.Error: of the token; KindInvalid, code "unexpected_frame", "too_many_frames", or "flood", which ends the
 // session too; KindUnavailable, when it may be sent again. After an error the client knows nothing of those frames that need no
@@ -121,8 +121,8 @@ func (r *Room) post(ctx context.Context, token string, frames []wire.Frame) erro
 			return err
 		}
 	}
-	if slices.ContainsFunc(frames, isRefresh) {
-		return push.Errorf(push.KindConflict, "no_session", "this device has no session here to refresh: connect with the new token")
+	if slices.ContainsFunc(frames, needsSession) {
+		return push.Errorf(push.KindConflict, "no_session", "this device has no session here: connect, with the new token if there is one")
 	}
 	r.m.posted("store", len(frames))
 	return r.postAway(id, policy, frames)
@@ -140,7 +140,7 @@ func checkPost(frames []wire.Frame) error {
 	}
 	for _, f := range frames {
 		switch f.(type) {
-		case *wire.Ack, *wire.Event, *wire.Ping, *wire.Refresh:
+		case *wire.Ack, *wire.Event, *wire.Ping, *wire.Refresh, *wire.Tags:
 		default:
 			return push.Errorf(push.KindInvalid, wire.CodeUnexpected, "%s does not come beside a session", f.Type())
 		}
@@ -148,7 +148,10 @@ func checkPost(frames []wire.Frame) error {
 	return nil
 }
 
-func isRefresh(f wire.Frame) bool { return f.Type() == wire.TypeRefresh }
+// needsSession reports whether a frame is answered, and so means nothing where there is no session.
+func needsSession(f wire.Frame) bool {
+	return f.Type() == wire.TypeRefresh || f.Type() == wire.TypeTags
+}
 
 // sessionOf returns the session that the room holds of a device, nil if there is none. Of several, which are there for the
 // moment in which one replaces another, it is the open one.

@@ -164,6 +164,7 @@ type Room struct {
 	workers  []*fanout
 	acks     ackBook
 	loose    looseAcks
+	tags     tagBook
 	posting  chan struct{} // holds a token for each call of Post; never closed
 	renewed  atomic.Int64  // nanoseconds from began to the last good renewal, on the monotonic clock
 	zombie   atomic.Bool   // a Take was refused since

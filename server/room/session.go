@@ -53,8 +53,9 @@ type session struct {
 	bookIndex  int32
 
 	// Guarded by mu, and here because there is room.
-	gave bool   // the last poll was answered with something
-	held uint16 // the poll that waits is held for so many milliseconds since heard; 0: none waits
+	gave    bool   // the last poll was answered with something
+	tagging bool   // a tags frame of the client is being worked on
+	held    uint16 // the poll that waits is held for so many milliseconds since heard; 0: none waits
 
 	// Set once, under mu, before the session enters the book; static after that.
 	names     string // user and device, one behind the other, perhaps the token id, and the class
@@ -64,6 +65,7 @@ type session struct {
 	platform  push.Platform
 
 	refreshing bool // a token of the client is being judged; guarded by mu, and here because there is room
+	tagged     bool // it is in room.tags; guarded by mu, and here because there is room
 
 	owner push.CursorOwner
 	shard *bookShard
@@ -201,8 +203,15 @@ func (s *session) handleAndUnlock(now moment, f wire.Frame) {
 			return
 		}
 	case *wire.Tags:
-		if s.state == open {
-			s.queue.push(wire.Out{Frame: &wire.Error{Code: wire.CodeUnknown, Detail: "clients join no tags here"}})
+		switch {
+		case s.state != open:
+		case s.tagging: // as with tokens
+			s.queue.push(wire.Out{Frame: tagsLater})
+		default:
+			s.tagging = true
+			s.mu.Unlock()
+			s.room.openings.put(opening{s: s, tags: f})
+			return
 		}
 	default: // a second connect
 		s.endAndUnlock(now, wire.CloseProtocol, "connect is sent once")
@@ -479,6 +488,7 @@ func (s *session) Closed(code wire.CloseCode) {
 	}
 	s.state = closed
 	s.queue.drop()
+	s.dropTagsLocked()
 	for k := range s.slots {
 		s.slots[k].dropHeld()
 	}

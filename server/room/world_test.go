@@ -138,6 +138,9 @@ func (w *world) leftNothing(r *Room) {
 	if n := r.Count(); n != 0 {
 		w.t.Errorf("room %s still holds %d sessions", r.cfg.ID, n)
 	}
+	if n := len(r.tags.of); n != 0 {
+		w.t.Errorf("room %s still keeps the tags of %d sessions", r.cfg.ID, n)
+	}
 	if n := r.wheel.count(); n != 0 {
 		w.t.Errorf("room %s: %d sessions are still armed", r.cfg.ID, n)
 	}
@@ -185,6 +188,8 @@ type gate struct {
 	onOpen func() error
 	after  func() // a read or an open was carried out, and its result is not handed over yet
 	reads  int
+
+	tagsErr error // of every look at tags
 }
 
 func (g *gate) hooks() (r func([]saver.Read) error, a func([]saver.Ack) error, o func() error) {
@@ -225,6 +230,18 @@ func (g *gate) carriedOut() {
 	if f != nil {
 		f()
 	}
+}
+
+func (g *gate) Tags(ctx context.Context, us []saver.UserRef) ([]saver.UserTags, error) {
+	g.mu.Lock()
+	err := g.tagsErr
+	g.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	tags, err := g.Store.Tags(ctx, us)
+	g.carriedOut()
+	return tags, err
 }
 
 func (g *gate) Ack(ctx context.Context, as []saver.Ack) error {

@@ -414,6 +414,17 @@ func (n notifier) End(_ context.Context, p push.ProductID, u push.UserID, d push
 	return nil
 }
 
+func (n notifier) Retag(ctx context.Context, p push.ProductID, users []push.UserID) error {
+	for _, r := range n.w.rooms {
+		if r.up() {
+			if err := r.room.Retag(ctx, p, users); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (n notifier) Kick(ctx context.Context, p push.ProductID, u push.UserID, k push.Kick) (push.Kicked, error) {
 	var out push.Kicked
 	for _, r := range n.w.rooms {

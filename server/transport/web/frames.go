@@ -23,7 +23,7 @@ type Poster interface {
 const maxFrames = 20
 
 // Frames serves POST /connect/frames, by which clients of SSE and long-poll acknowledge, report events, ask whether anybody is
-// there, and renew their token.
+// there, renew their token, and join tags.
 type Frames struct {
 	poster Poster
 	most   int64 // bytes of a body

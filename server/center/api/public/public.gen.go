@@ -412,6 +412,9 @@ type DeviceSession struct {
 	// Since Examples: 2026-11-22T09:35:59.120Z
 	Since Moment `json:"since"`
 
+	// Tags All tags that the session has, those of its token among them; sorted.
+	Tags []string `json:"tags"`
+
 	// Transport Examples: ws
 	Transport string `json:"transport"`
 }

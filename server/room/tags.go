@@ -1,0 +1,254 @@
+package room
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"carillon/server/auth"
+	"carillon/server/push"
+	"carillon/server/saver"
+	"carillon/server/transport"
+	"carillon/server/wire"
+)
+
+// tagBook holds the tags of sessions that have some, or whose token permits some. Most have none, and they are counted in
+// bytes: so tags lie beside the sessions, and a session without tags has no entry.
+type tagBook struct {
+	looks atomic.Uint64 // looks at the store begun so far; each has a number of its own
+
+	mu sync.Mutex
+	of map[*session]*sessionTags // guarded by mu; what is in it, by the session's mu
+}
+
+// sessionTags are the tags of one session. The lists are replaced as a whole and never changed.
+type sessionTags struct {
+	token    []push.Tag        // of its token
+	patterns []push.TagPattern // of its token
+	kept     saver.KeptTags    // as the store was last seen
+	look     uint64            // the newest look at the store that is under way; 0: none is
+	fresh    bool              // of a session that is being opened: kept is newer than what Open found
+}
+
+func (t *sessionTags) empty() bool {
+	return len(t.token)+len(t.patterns)+len(t.kept.Given)+len(t.kept.Joined) == 0 && t.look == 0 && !t.fresh
+}
+
+func (b *tagBook) lookup(s *session) *sessionTags {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.of[s]
+}
+
+// tagsLocked returns the session's entry, nil if it has none. It looks into the book only if there is one.
+func (s *session) tagsLocked() *sessionTags {
+	if !s.tagged {
+		return nil
+	}
+	return s.room.tags.lookup(s)
+}
+
+// needTagsLocked returns the session's entry and makes it if need be. Whoever calls it settles it afterwards.
+func (s *session) needTagsLocked() *sessionTags {
+	if t := s.tagsLocked(); t != nil {
+		return t
+	}
+	b, t := &s.room.tags, new(sessionTags)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.of == nil {
+		b.of = make(map[*session]*sessionTags)
+	}
+	b.of[s], s.tagged = t, true
+	return t
+}
+
+// settleTagsLocked gives up an entry that says nothing.
+func (s *session) settleTagsLocked(t *sessionTags) {
+	if t.empty() {
+		s.dropTagsLocked()
+	}
+}
+
+func (s *session) dropTagsLocked() {
+	if !s.tagged {
+		return
+	}
+	b := &s.room.tags
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.of, s)
+	s.tagged = false
+}
+
+// noteTokenTagsLocked notes what a token says of tags, in memory of our own: what it was parsed into is one piece.
+func (s *session) noteTokenTagsLocked(id auth.Identity) {
+	if len(id.Tags)+len(id.TagPatterns) == 0 && !s.tagged {
+		return
+	}
+	t := s.needTagsLocked()
+	t.token, t.patterns = nil, nil
+	for _, tag := range id.Tags {
+		t.token = append(t.token, push.Tag(strings.Clone(tag)))
+	}
+	for _, p := range id.TagPatterns {
+		t.patterns = append(t.patterns, push.TagPattern(strings.Clone(p)))
+	}
+	s.settleTagsLocked(t)
+}
+
+// openTagsLocked notes the tags that Open found, unless somebody looked again since the session is in the book.
+func (s *session) openTagsLocked(kept saver.KeptTags) {
+	t := s.tagsLocked()
+	if t == nil && len(kept.Given)+len(kept.Joined) == 0 {
+		return
+	}
+	t = s.needTagsLocked()
+	if t.look == 0 && !t.fresh {
+		t.kept = kept
+	}
+	t.fresh = false
+	s.settleTagsLocked(t)
+}
+
+// effectiveTagsLocked returns the union of a session's tags, sorted, nil if it has none.
+func (s *session) effectiveTagsLocked() []push.Tag {
+	t := s.tagsLocked()
+	if t == nil {
+		return nil
+	}
+	return push.UniteTags(t.token, t.kept.Given, t.kept.Joined)
+}
+
+// Retag has the sessions of these users here, those that are being opened too, look at the tags that are kept for them. When
+// it returns nil, they have what was stored before the call, or something newer. It may be repeated.
+func (r *Room) Retag(ctx context.Context, p push.ProductID, users []push.UserID) error {
+	policy, err := r.cfg.Policy(ctx, p)
+	if push.KindOf(err) == push.KindNotFound {
+		return nil // no product, no session
+	}
+	if err != nil {
+		return err
+	}
+	var ss []*session
+	for _, u := range users {
+		ss = r.sessionsAt(ss, p, policy.Shards, u)
+	}
+	return r.look(ctx, ss)
+}
+
+// look reads the tags that are kept for sessions. Of several looks for one session that overlap, only the one that began last
+// counts: it reads what all before it could have read.
+func (r *Room) look(ctx context.Context, ss []*session) error {
+	if len(ss) == 0 {
+		return nil
+	}
+	looks := make([]uint64, len(ss))
+	refs := make([]saver.UserRef, len(ss))
+	for i, s := range ss {
+		looks[i], refs[i] = s.beginLook(), s.userRef()
+	}
+	kept, err := r.cfg.Saver.Tags(ctx, refs)
+	for i, s := range ss {
+		if err != nil {
+			s.failLook(looks[i])
+			continue
+		}
+		s.endLook(looks[i], kept[i].Kept(s.device()))
+	}
+	return err
+}
+
+// beginLook returns the number of a look that begins now; 0, which ends nothing, if the session is on its way out.
+func (s *session) beginLook() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state >= ending {
+		return 0
+	}
+	t := s.needTagsLocked()
+	t.look = s.room.tags.looks.Add(1)
+	return t.look
+}
+
+func (s *session) endLook(look uint64, kept saver.KeptTags) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tagsLocked()
+	if t == nil || look == 0 || t.look != look {
+		return
+	}
+	t.look, t.kept, t.fresh = 0, kept, s.state == opening_
+	s.settleTagsLocked(t)
+}
+
+func (s *session) failLook(look uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tagsLocked(); t != nil && look != 0 && t.look == look {
+		t.look = 0
+		s.settleTagsLocked(t)
+	}
+}
+
+// changeTags does what a client's tags frame asks for and answers it. One is worked on at a time for each session.
+func (r *Room) changeTags(ctx context.Context, s *session, f *wire.Tags) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	answer := r.answerTags(ctx, s, f)
+	now := r.now()
+	s.mu.Lock()
+	s.tagging = false
+	if s.state != open {
+		s.mu.Unlock()
+		return
+	}
+	s.queue.push(wire.Out{Frame: answer})
+	s.wakeAndUnlock(now, transport.Direct)
+}
+
+func (r *Room) answerTags(ctx context.Context, s *session, f *wire.Tags) wire.Frame {
+	joined, permitted := s.judgeTags(f)
+	switch {
+	case !permitted:
+		return &wire.Error{Code: "tag_not_permitted", Detail: "the token does not permit to join or leave one of these tags"}
+	case len(f.Join)+len(f.Leave) == 0:
+		return &wire.Tags{Tags: joined}
+	}
+	changed := r.cfg.Saver.ChangeTags(ctx, []saver.TagChange{{
+		UserRef: s.userRef(), Device: s.device(), Joined: true, Remove: f.Leave, Add: f.Join,
+	}})[0]
+	err := changed.Err
+	if err == nil {
+		err = r.look(ctx, []*session{s})
+	}
+	switch {
+	case err == nil:
+		return &wire.Tags{Tags: changed.Tags}
+	case push.KindOf(err) == push.KindConflict:
+		return &wire.Error{Code: "too_many_tags", Detail: asError(err).Detail}
+	}
+	return tagsLater
+}
+
+var tagsLater = &wire.Error{Code: "try_again", Detail: "the tags could not be changed now"}
+
+// judgeTags returns what the client has joined, and whether its token permits all that it asks for.
+func (s *session) judgeTags(f *wire.Tags) (joined []push.Tag, permitted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var patterns []push.TagPattern
+	if t := s.tagsLocked(); t != nil {
+		patterns, joined = t.patterns, t.kept.Joined
+	}
+	for _, tags := range [][]push.Tag{f.Join, f.Leave} {
+		for _, tag := range tags {
+			if !slices.ContainsFunc(patterns, func(p push.TagPattern) bool { return p.Permits(tag) }) {
+				return joined, false
+			}
+		}
+	}
+	return joined, true
+}
