@@ -258,3 +258,22 @@ func TestParseTags_SaysWhereAndWhat_AndAgreesWithTheContract(t *testing.T) {
 		}
 	}
 }
+
+func TestTags_LiveSessionsLookAgainAlsoAtARepeat(t *testing.T) {
+	g := newGateway(t)
+	g.rooms.fail = errOut
+	set := ask{method: "PUT", path: "/v1/users/alice/tags", body: `{"tags":["vip"]}`}
+	g.do(set).want(t, 503, "rooms_unavailable") // stored, and perhaps seen by nobody
+	g.rooms.fail = nil
+	g.do(set).want(t, 200) // changes nothing
+	if got := g.rooms.retagged; !slices.Equal(got, []push.UserID{"alice", "alice"}) {
+		t.Errorf("the sessions of %q look again", got)
+	}
+	g.rooms.retagged = nil
+	g.do(ask{path: "/v1/tags/batch", body: `{"changes":[
+		{"user":"bob","add":["a"]},{"user":"alice","add":["a"]},{"user":"bob","add":["b"]},{"user":"cathy","device":"none","add":["a"]}
+	]}`}).want(t, 200)
+	if got := g.rooms.retagged; !slices.Equal(got, []push.UserID{"alice", "bob"}) {
+		t.Errorf("after a batch the sessions of %q look again, want each user once, and nobody who was refused", got)
+	}
+}
