@@ -130,6 +130,11 @@ func New(cfg Config) (*Center, error) {
 	return c, nil
 }
 
+// finishing returns the context of a change that was begun: it outlives its caller, by no more than the store's deadline.
+func (c *Center) finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), c.limits.StoreDeadline)
+}
+
 // Public returns the handler of /v1, for the public listener. It routes by the whole path of the request, wherever it is
 // mounted: nothing may strip it.
 func (c *Center) Public() http.Handler { return c.publicRouter() }

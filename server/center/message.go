@@ -23,7 +23,7 @@ func (o publicOps) RecallMessage(
 	}
 	product := callOf(ctx).principal.Product
 	// A recall that was begun is told to the rooms even if the caller goes away.
-	storing, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limits.StoreDeadline)
+	storing, cancel := o.finishing(ctx)
 	defer cancel()
 	rec, err := o.cfg.Saver.Recall(storing, saver.Recall{
 		Product: product.ID, Shards: product.Shards, Limits: product.Limits.WithDefaults(), ID: id,

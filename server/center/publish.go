@@ -115,7 +115,7 @@ func (c *Center) store(ctx context.Context, ps []*saver.Publication, results []r
 	if len(need) == 0 {
 		return stored
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.limits.StoreDeadline)
+	ctx, cancel := c.finishing(ctx)
 	defer cancel()
 	answers := c.cfg.Saver.Publish(ctx, need)
 	next := 0

@@ -17,27 +17,19 @@ func (o publicOps) KickUser(
 	if err != nil {
 		return nil, err
 	}
-	k, err := parseKick(callOf(ctx).body, false)
+	k, err := parseKick(callOf(ctx).body, push.KickKicked)
 	if err != nil {
 		return nil, err
 	}
-	k.Kind = push.KickKicked
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limits.StoreDeadline)
+	ctx, cancel := o.finishing(ctx)
 	defer cancel()
-	ended, err := o.cfg.Rooms.Kick(ctx, callOf(ctx).principal.Product.ID, user, k)
+	ended, err := o.endSessions(ctx, user, k)
 	if err != nil {
-		return nil, unavailable(codeRoomsUnavailable, err)
+		return nil, err
 	}
 	return publicapi.KickUser200JSONResponse{
 		Status: certainty(ended), Sessions: ended.Sessions, Certain: optTime(ended.Certain),
 	}, nil
-}
-
-func certainty(k push.Kicked) publicapi.Certainty {
-	if k.Certain != 0 {
-		return publicapi.Pending
-	}
-	return publicapi.Confirmed
 }
 
 // RevokeUser serves POST /v1/users/{user}/revoke. The revocation is stored first, so that from then on nobody is let in, and
@@ -49,29 +41,43 @@ func (o publicOps) RevokeUser(
 	if err != nil {
 		return nil, err
 	}
-	k, err := parseKick(callOf(ctx).body, true)
+	k, err := parseKick(callOf(ctx).body, push.KickRevoked)
 	if err != nil {
 		return nil, err
 	}
-	k.Kind = push.KickRevoked
-	product := callOf(ctx).principal.Product.ID
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limits.StoreDeadline)
+	ctx, cancel := o.finishing(ctx)
 	defer cancel()
 	r, err := o.cfg.Catalog.Revoke(ctx, catalog.Revocation{
-		Product: product, RevocationTarget: catalog.RevocationTarget{User: user, Device: k.Device, TokenID: k.TokenID},
-		Reason: k.Reason,
+		Product:          callOf(ctx).principal.Product.ID,
+		RevocationTarget: catalog.RevocationTarget{User: user, Device: k.Device, TokenID: k.TokenID}, Reason: k.Reason,
 	})
 	if err != nil {
 		return nil, err
 	}
-	ended, err := o.cfg.Rooms.Kick(ctx, product, user, k)
+	ended, err := o.endSessions(ctx, user, k)
 	if err != nil {
-		return nil, unavailable(codeRoomsUnavailable, err)
+		return nil, err
 	}
 	return publicapi.RevokeUser200JSONResponse{
 		Status: certainty(ended), Sessions: ended.Sessions, Certain: optTime(ended.Certain),
 		IssuedUntil: showTime(r.At), Ends: showTime(r.Until),
 	}, nil
+}
+
+// endSessions has the rooms end sessions of a user of the product that calls.
+func (o publicOps) endSessions(ctx context.Context, user push.UserID, k push.Kick) (push.Kicked, error) {
+	ended, err := o.cfg.Rooms.Kick(ctx, callOf(ctx).principal.Product.ID, user, k)
+	if err != nil {
+		return ended, unavailable(codeRoomsUnavailable, err)
+	}
+	return ended, nil
+}
+
+func certainty(k push.Kicked) publicapi.Certainty {
+	if k.Certain != 0 {
+		return publicapi.Pending
+	}
+	return publicapi.Confirmed
 }
 
 // UnrevokeUser serves DELETE /v1/users/{user}/revoke.
@@ -84,9 +90,8 @@ func (o publicOps) UnrevokeUser(
 	}
 	t := catalog.RevocationTarget{User: user}
 	if d := in.Params.Device; d != nil {
-		t.Device = push.DeviceID(*d)
-		if err := t.Device.Check(); err != nil {
-			return nil, &badParameter{"device", strictjson.BadFormat, err.Error()}
+		if t.Device, err = deviceID(*d); err != nil {
+			return nil, err
 		}
 	}
 	if id := in.Params.TokenId; id != nil {
@@ -99,7 +104,7 @@ func (o publicOps) UnrevokeUser(
 		}
 	}
 	product := callOf(ctx).principal.Product.ID
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limits.StoreDeadline)
+	ctx, cancel := o.finishing(ctx)
 	defer cancel()
 	if err := o.cfg.Catalog.LiftRevocation(ctx, product, t); err != nil {
 		return nil, err
@@ -120,7 +125,8 @@ var (
 )
 
 // parseKick reads KickRequest, or RevokeRequest, which names one thing at most.
-func parseKick(body []byte, revoke bool) (k push.Kick, err error) {
+func parseKick(body []byte, kind push.KickKind) (k push.Kick, err error) {
+	k.Kind = kind
 	err = parseBody(body, kickShape, func(r *strictjson.Reader, i int) {
 		switch i {
 		case inKickDevice:
@@ -132,7 +138,7 @@ func parseKick(body []byte, revoke bool) (k push.Kick, err error) {
 			k.Reason, _ = r.Text(reasonRule)
 		}
 	}, func(r *strictjson.Reader, seen strictjson.Set) {
-		if revoke && seen.Has(inKickDevice) && seen.Has(inKickToken) {
+		if kind == push.KickRevoked && seen.Has(inKickDevice) && seen.Has(inKickToken) {
 			r.Note(strictjson.NotAllowed, "a device or a token id, not both", kickShape.Name(inKickToken))
 		}
 	})

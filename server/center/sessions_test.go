@@ -187,7 +187,11 @@ var kickCases = []struct {
 func TestParseKick_SaysWhereAndWhat_AndAgreesWithTheContract(t *testing.T) {
 	for _, c := range kickCases {
 		for schema, want := range map[string][]string{"KickRequest": c.kick, "RevokeRequest": c.revoke} {
-			_, err := parseKick([]byte(c.body), schema == "RevokeRequest")
+			kind := push.KickKicked
+			if schema == "RevokeRequest" {
+				kind = push.KickRevoked
+			}
+			_, err := parseKick([]byte(c.body), kind)
 			if got := places(t, err); !slices.Equal(got, want) {
 				t.Errorf("%s %s:\n got %q\nwant %q", schema, c.body, got, want)
 			}

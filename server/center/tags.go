@@ -173,9 +173,9 @@ func (o publicOps) changeOne(
 }
 
 // changeTags stores changes of one product and has live sessions look at them, also at those that changed nothing: the call
-// before this one may have come no further than the store. What was begun is finished when the caller goes away.
+// before this one may have come no further than the store.
 func (c *Center) changeTags(ctx context.Context, cs []saver.TagChange) []saver.TagsChanged {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.limits.StoreDeadline)
+	ctx, cancel := c.finishing(ctx)
 	defer cancel()
 	out := c.cfg.Saver.ChangeTags(ctx, cs)
 	var users []push.UserID

@@ -156,7 +156,7 @@ func (o publicOps) DeleteDevice(
 		return nil, err
 	}
 	product := callOf(ctx).principal.Product
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limits.StoreDeadline)
+	ctx, cancel := o.finishing(ctx)
 	defer cancel()
 	ref := saver.UserRef{Product: product.ID, Shards: product.Shards, User: user}
 	found, err := o.cfg.Saver.DeleteDevice(ctx, ref, device)
