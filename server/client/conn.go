@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,6 +28,23 @@ type Conn interface {
 	Close()
 	// Cut ends the connection at once; a Read under way returns.
 	Cut()
+}
+
+// mostBytes is the largest frame that a connection takes from a server, by default 4 MiB.
+func mostBytes[T int | int64](configured T) T {
+	if configured <= 0 {
+		return 4 << 20
+	}
+	return configured
+}
+
+// decode decodes a frame of the server. It returns nil for one of a type that only a later version knows: that is passed over.
+func decode(e wire.Encoding, b []byte) (wire.Frame, error) {
+	f, err := wire.DecodeServer(e, b)
+	if refused := (*push.Error)(nil); errors.As(err, &refused) && refused.Code == wire.CodeUnknown {
+		return nil, nil
+	}
+	return f, err
 }
 
 // ClosedError says that the server ended a connection, and what it told of it.

@@ -24,6 +24,19 @@ type asked struct {
 	query                     map[string]string
 }
 
+// askedBy reads a request.
+func askedBy(r *http.Request) (asked, error) {
+	b, err := io.ReadAll(r.Body)
+	a := asked{
+		method: r.Method, path: r.URL.Path, token: strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), body: string(b),
+		query: map[string]string{},
+	}
+	for k, v := range r.URL.Query() {
+		a.query[k] = strings.Join(v, "|")
+	}
+	return a, err
+}
+
 // fakeHTTP is a gateway whose streams and polls a test answers. Frames that are posted are noted.
 type fakeHTTP struct {
 	*httptest.Server
@@ -37,16 +50,9 @@ func newFakeHTTP(t *testing.T, serve func(w http.ResponseWriter, r *http.Request
 	t.Helper()
 	f := &fakeHTTP{t: t, posted: make(chan asked, 100), status: http.StatusNoContent}
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		b, err := io.ReadAll(r.Body)
+		a, err := askedBy(r)
 		if err != nil {
 			return
-		}
-		a := asked{
-			method: r.Method, path: r.URL.Path, token: strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), body: string(b),
-			query: map[string]string{},
-		}
-		for k, v := range r.URL.Query() {
-			a.query[k] = strings.Join(v, "|")
 		}
 		if a.path == "/connect/frames" {
 			f.posted <- a

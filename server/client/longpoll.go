@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"carillon/server/push"
 	"carillon/server/wire"
 )
 
@@ -145,12 +144,12 @@ func (c *pollConn) poll() error {
 func (c *pollConn) take(frames []json.RawMessage) error {
 	c.queue = c.queue[:0]
 	for _, raw := range frames {
-		f, err := wire.DecodeServer(wire.JSON, raw)
-		if e := (*push.Error)(nil); errors.As(err, &e) && e.Code == wire.CodeUnknown {
-			continue // of a later version
-		}
+		f, err := decode(wire.JSON, raw)
 		if err != nil {
 			return fmt.Errorf("client: poll: %w", err)
+		}
+		if f == nil {
+			continue
 		}
 		switch f.(type) {
 		case *wire.Kick, *wire.Goaway:

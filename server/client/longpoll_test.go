@@ -30,10 +30,9 @@ type pollWorld struct {
 func newPollWorld(t *testing.T) *pollWorld {
 	w := &pollWorld{world: newWorld(t), polls: make(chan polled), posted: make(chan asked, 10)}
 	hc := pipes(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		b, _ := io.ReadAll(r.Body)
-		a := asked{path: r.URL.Path, token: strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), body: string(b), query: map[string]string{}}
-		for k, v := range r.URL.Query() {
-			a.query[k] = strings.Join(v, "|")
+		a, err := askedBy(r)
+		if err != nil {
+			return
 		}
 		if a.path == "/connect/frames" {
 			w.posted <- a

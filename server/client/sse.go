@@ -10,7 +10,6 @@ import (
 	"mime"
 	"net/http"
 
-	"carillon/server/push"
 	"carillon/server/wire"
 )
 
@@ -28,11 +27,7 @@ func (s *SSE) Dial(_ context.Context, url string) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	most := s.FrameBytes
-	if most <= 0 {
-		most = 4 << 20
-	}
-	return &sseConn{line: l, most: most}, nil
+	return &sseConn{line: l, most: mostBytes(s.FrameBytes)}, nil
 }
 
 // sseConn is one stream.
@@ -81,15 +76,14 @@ func (c *sseConn) read() (wire.Frame, error) {
 		if len(c.data) == 0 {
 			continue
 		}
-		f, err := wire.DecodeServer(wire.JSON, c.data)
+		f, err := decode(wire.JSON, c.data)
 		c.data = c.data[:0]
-		if e := (*push.Error)(nil); errors.As(err, &e) && e.Code == wire.CodeUnknown {
-			continue // of a later version
-		}
 		if err != nil {
 			return nil, fmt.Errorf("client: read: %w", err)
 		}
-		return f, nil
+		if f != nil {
+			return f, nil
+		}
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"carillon/server/push"
 	"carillon/server/wire"
 )
 
@@ -57,11 +56,7 @@ func (t *TCP) Dial(ctx context.Context, at string) (Conn, error) {
 		}
 		nc = s
 	}
-	c := &tcpConn{nc: nc, in: bufio.NewReader(nc), most: t.FrameBytes, over: make(chan struct{})}
-	if c.most <= 0 {
-		c.most = 4 << 20
-	}
-	return c, nil
+	return &tcpConn{nc: nc, in: bufio.NewReader(nc), most: mostBytes(t.FrameBytes), over: make(chan struct{})}, nil
 }
 
 // lengthBytes is the size of what stands in front of each frame: its length, big endian.
@@ -86,17 +81,17 @@ type tcpConn struct {
 func (c *tcpConn) Read() (wire.Frame, error) {
 	for {
 		f, err := c.read()
-		if e := (*push.Error)(nil); errors.As(err, &e) && e.Code == wire.CodeUnknown {
-			continue // of a later version
-		}
 		if err != nil {
 			c.ended.Do(func() { close(c.over) })
 			return nil, fmt.Errorf("client: read: %w", err)
 		}
-		return f, nil
+		if f != nil {
+			return f, nil
+		}
 	}
 }
 
+// read reads a frame; nil is one of a later version.
 func (c *tcpConn) read() (wire.Frame, error) {
 	var length [lengthBytes]byte
 	if _, err := io.ReadFull(c.in, length[:]); err != nil {
@@ -113,7 +108,7 @@ func (c *tcpConn) read() (wire.Frame, error) {
 	if _, err := io.ReadFull(c.in, c.body); err != nil {
 		return nil, io.ErrUnexpectedEOF
 	}
-	return wire.DecodeServer(wire.Binary, c.body)
+	return decode(wire.Binary, c.body)
 }
 
 // Write implements Conn.

@@ -30,10 +30,7 @@ func (w *WebSocket) Dial(ctx context.Context, url string) (Conn, error) {
 		}
 		return nil, fmt.Errorf("client: dial: %w", err)
 	}
-	conn.SetReadLimit(4 << 20)
-	if w.FrameBytes > 0 {
-		conn.SetReadLimit(w.FrameBytes)
-	}
+	conn.SetReadLimit(mostBytes(w.FrameBytes))
 	c := &wsConn{conn: conn}
 	c.reading, c.cut = context.WithCancel(context.Background())
 	return c, nil
@@ -72,14 +69,13 @@ func (c *wsConn) Read() (wire.Frame, error) {
 		if typ != websocket.MessageText {
 			return nil, errors.New("client: the server sent a binary message")
 		}
-		f, err := wire.DecodeServer(wire.JSON, b)
-		if e := (*push.Error)(nil); errors.As(err, &e) && e.Code == wire.CodeUnknown {
-			continue // of a later version
-		}
+		f, err := decode(wire.JSON, b)
 		if err != nil {
 			return nil, fmt.Errorf("client: read: %w", err)
 		}
-		return f, nil
+		if f != nil {
+			return f, nil
+		}
 	}
 }
 
