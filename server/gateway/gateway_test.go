@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -149,6 +150,30 @@ func (n *node) call(method, base, path, bearer string, body any) (int, map[strin
 func (n *node) admin(method, path string, body any) (int, map[string]any) {
 	n.t.Helper()
 	return n.call(method, urlOf(n.AdminAddr()), path, secret, body)
+}
+
+// adminText returns what stands at a path of the admin listener that anybody may read.
+func (n *node) adminText(path string) string {
+	n.t.Helper()
+	resp, err := http.Get(urlOf(n.AdminAddr()) + path)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// wantReady holds the node to say that it carries sessions over a transport.
+func (n *node) wantReady(over transport.Kind) {
+	n.t.Helper()
+	var a ready
+	if err := json.Unmarshal([]byte(n.adminText("/readyz")), &a); err != nil || !slices.Contains(a.Transports, over) {
+		n.t.Errorf("/readyz names the transports %q (%v), want %s among them", a.Transports, err, over)
+	}
 }
 
 func (n *node) rest(method, path string, body any) (int, map[string]any) {

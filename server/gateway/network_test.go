@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"regexp"
@@ -137,19 +136,10 @@ func (h *handset) wants(ids []string) {
 // closes returns how many connections, over any transport, the room counts as ended for a reason.
 func (n *node) closes(reason string) int {
 	n.t.Helper()
-	resp, err := http.Get(urlOf(n.AdminAddr()) + "/metrics")
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		n.t.Fatal(err)
-	}
 	count := 0
 	line := regexp.MustCompile(`carillon_room_closes_total\{reason="` + reason + `",transport="\w+"\} (\d+)`)
-	for _, m := range line.FindAllSubmatch(b, -1) {
-		c, err := strconv.Atoi(string(m[1]))
+	for _, m := range line.FindAllStringSubmatch(n.adminText("/metrics"), -1) {
+		c, err := strconv.Atoi(m[1])
 		if err != nil {
 			n.t.Fatal(err)
 		}

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"carillon/server/client"
 	"carillon/server/push"
 	"carillon/server/room"
+	"carillon/server/transport"
 	"carillon/server/transport/ws"
 	"carillon/server/wire"
 )
@@ -192,9 +192,9 @@ func (p *pollDevice) wantWelcome() {
 func TestPoll_KeepsItsConnection(t *testing.T) {
 	n := start(t, vfs.NewMem())
 	n.setUp()
-	transport := &http.Transport{}
-	defer transport.CloseIdleConnections()
-	n.http = &http.Client{Transport: transport}
+	requests := &http.Transport{}
+	defer requests.CloseIdleConnections()
+	n.http = &http.Client{Transport: requests}
 	p := n.poller("alice", "phone")
 	p.caughtUp()
 	for range 20 {
@@ -202,59 +202,6 @@ func TestPoll_KeepsItsConnection(t *testing.T) {
 	}
 	if slices.Contains(p.reused[1:], false) {
 		t.Errorf("polls on a connection that served one before: %v, want all but the first", p.reused)
-	}
-}
-
-func TestPoll_TheRoomsRefusalIsTheAnswer(t *testing.T) {
-	n := start(t, vfs.NewMem())
-	n.setUp()
-	mint := func(change func(*auth.Claims), key auth.SigningKey) string {
-		c := auth.Claims{
-			Product: "shop", User: "alice", Device: "phone", Platform: push.PlatformWeb,
-			Issued: time.Now().Add(-2 * time.Hour), Expires: time.Now().Add(time.Hour),
-		}
-		change(&c)
-		token, err := auth.Mint(key, c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return token
-	}
-	stranger := n.sign
-	stranger.Private = []byte("another secret of thirty-two byte")
-	expired := mint(func(c *auth.Claims) { c.Expires = time.Now().Add(-time.Hour) }, n.sign)
-	for _, c := range []struct {
-		name, token string
-		query       []string
-		status      int
-		code        string
-	}{
-		{"nobody", "", nil, 401, "unauthenticated"},
-		{"a stranger", mint(func(*auth.Claims) {}, stranger), nil, 401, "token_refused"},
-		{"too late", expired, nil, 401, "token_expired"},
-		{"no token at all", "a.b.c", nil, 401, "token_refused"},
-		{"another version", n.token("alice", "phone"), []string{"version", "99"}, 400, "version"},
-		{"a token in the URL", "", []string{"token", n.token("alice", "phone")}, 400, "token_in_url"},
-		{"at once, too", "a.b.c", []string{"wait", "0"}, 401, "token_refused"},
-	} {
-		p := &pollDevice{n: n, token: c.token}
-		res, b, err := p.send(t.Context(), p.query(c.query...))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var problem struct {
-			Status      int
-			Code, Title string
-		}
-		if err := json.Unmarshal(b, &problem); err != nil {
-			t.Fatalf("%s: %v in %s", c.name, err, b)
-		}
-		if res.StatusCode != c.status || problem.Status != c.status || problem.Code != c.code || problem.Title == "" {
-			t.Errorf("%s: got %d %s, want %d %s", c.name, res.StatusCode, b, c.status, c.code)
-		}
-	}
-	if strings.Contains(n.logs.String(), expired) {
-		t.Error("a token stands in the log")
 	}
 }
 
@@ -471,55 +418,16 @@ func TestPoll_IsCountedBesideTheOthers(t *testing.T) {
 	n.setUp()
 	p := n.poller("alice", "phone")
 	p.caughtUp()
-	read := func(path string) []byte {
-		resp, err := http.Get(urlOf(n.AdminAddr()) + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	metrics := read("/metrics")
+	metrics := n.adminText("/metrics")
 	for _, want := range []string{
 		`carillon_poll_writes_total [1-9]`, `carillon_poll_parked \d`, `carillon_poll_returned_total \d`, `carillon_poll_turned_away_total 0`,
 		`carillon_room_connections\{transport="poll"\} 1`,
 	} {
-		if !regexp.MustCompile(`(?m)^` + want).Match(metrics) {
+		if !regexp.MustCompile(`(?m)^` + want).MatchString(metrics) {
 			t.Errorf("/metrics has no %s", want)
 		}
 	}
-	var ready struct{ Transports []string }
-	if err := json.Unmarshal(read("/readyz"), &ready); err != nil || !slices.Contains(ready.Transports, "poll") {
-		t.Errorf("/readyz names %v (%v)", ready.Transports, err)
-	}
-}
-
-// The answer leaves by itself and not through net/http, and still has what the edge of the node sets: pages may read it.
-func TestPoll_PagesOfAdmittedOriginsReadTheAnswer(t *testing.T) {
-	n := startWith(t, vfs.NewMem(), func(c *Config) { c.Origins = []string{"https://app.example"} })
-	n.setUp()
-	p := n.poller("alice", "browser")
-	for _, c := range []struct {
-		token  string
-		status int
-	}{{p.token, 200}, {"a.b.c", 401}} {
-		p.token = c.token
-		res, b, err := p.send(t.Context(), p.query(), "Origin", "https://app.example")
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := res.Header
-		if res.StatusCode != c.status || h.Get("Access-Control-Allow-Origin") != "https://app.example" || h.Get("Vary") != "Origin" {
-			t.Errorf("got %d with %v: %s", res.StatusCode, h, b)
-		}
-		if got := h.Values("X-Content-Type-Options"); len(got) != 1 {
-			t.Errorf("X-Content-Type-Options stands %d times", len(got))
-		}
-	}
+	n.wantReady(transport.LongPoll)
 }
 
 func TestPoll_OverTLSWhateverTheEngine(t *testing.T) {

@@ -5,21 +5,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"carillon/server/auth"
 	"carillon/server/client"
-	"carillon/server/push"
 	"carillon/server/room"
+	"carillon/server/transport"
 	"carillon/server/transport/ws"
 	"carillon/server/wire"
 )
@@ -203,54 +200,6 @@ func TestSSE_ContinuesFromTheLastID(t *testing.T) {
 	}
 }
 
-func TestSSE_TheRoomsRefusalIsTheAnswer(t *testing.T) {
-	n := start(t, vfs.NewMem())
-	n.setUp()
-	mint := func(change func(*auth.Claims), key auth.SigningKey) string {
-		c := auth.Claims{
-			Product: "shop", User: "alice", Device: "phone", Platform: push.PlatformWeb,
-			Issued: time.Now().Add(-2 * time.Hour), Expires: time.Now().Add(time.Hour),
-		}
-		change(&c)
-		token, err := auth.Mint(key, c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return token
-	}
-	stranger := n.sign
-	stranger.Private = []byte("another secret of thirty-two byte")
-	expired := mint(func(c *auth.Claims) { c.Expires = time.Now().Add(-time.Hour) }, n.sign)
-	for _, c := range []struct {
-		name, token, query string
-		status             int
-		code               string
-	}{
-		{"nobody", "", "", 401, "unauthenticated"},
-		{"a stranger", mint(func(*auth.Claims) {}, stranger), "", 401, "token_refused"},
-		{"too late", expired, "", 401, "token_expired"},
-		{"no token at all", "a.b.c", "", 401, "token_refused"},
-		{"another version", n.token("alice", "phone"), "version=99", 400, "version"},
-		{"a token in the URL", "", "token=" + n.token("alice", "phone"), 400, "token_in_url"},
-	} {
-		resp := n.sse(c.token, c.query).resp
-		var p struct {
-			Status              int
-			Code, Title, Detail string
-		}
-		if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != c.status || p.Status != c.status || p.Code != c.code || p.Title == "" {
-			t.Errorf("%s: got %d %+v, want %d %s", c.name, resp.StatusCode, p, c.status, c.code)
-		}
-	}
-	if strings.Contains(n.logs.String(), expired) {
-		t.Error("a token stands in the log")
-	}
-}
-
 // A session comes back over another transport in mid-stream: the same cursor, nothing lost, nothing twice.
 func TestSSE_AndWebSocketContinueEachOther(t *testing.T) {
 	n := start(t, vfs.NewMem())
@@ -363,19 +312,7 @@ func TestSSE_IsCountedBesideTheOthers(t *testing.T) {
 	n.setUp()
 	s := n.sse(n.token("alice", "phone"), "")
 	s.caughtUp()
-	metrics := func() []byte {
-		resp, err := http.Get(urlOf(n.AdminAddr()) + "/metrics")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	if !regexp.MustCompile(`(?m)^carillon_sse_writes_total [1-9]`).Match(metrics()) {
+	if !regexp.MustCompile(`(?m)^carillon_sse_writes_total [1-9]`).MatchString(n.adminText("/metrics")) {
 		t.Error("/metrics counts no writes")
 	}
 	_, user := n.rest("GET", "/v1/users/alice", nil)
@@ -384,41 +321,9 @@ func TestSSE_IsCountedBesideTheOthers(t *testing.T) {
 	}
 	s.leave()
 	eventually(t, networkPatience, func() bool {
-		return bytes.Contains(metrics(), []byte(`carillon_room_closes_total{reason="lost",transport="sse"} 1`))
+		return strings.Contains(n.adminText("/metrics"), `carillon_room_closes_total{reason="lost",transport="sse"} 1`)
 	}, func() string { return "the end of the stream is not counted" })
-	resp, err := http.Get(urlOf(n.AdminAddr()) + "/readyz")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var ready struct{ Transports []string }
-	if err := json.NewDecoder(resp.Body).Decode(&ready); err != nil || !slices.Contains(ready.Transports, "sse") {
-		t.Errorf("/readyz names %v (%v)", ready.Transports, err)
-	}
-}
-
-// The answer leaves by itself and not through net/http, and still has what the edge of the node sets: pages may read it.
-func TestSSE_PagesOfAdmittedOriginsReadTheStream(t *testing.T) {
-	n := startWith(t, vfs.NewMem(), func(c *Config) { c.Origins = []string{"https://app.example"} })
-	n.setUp()
-	for name, c := range map[string]struct {
-		token  string
-		status int
-	}{"a stream": {n.token("alice", "browser"), 200}, "a refusal of the room": {"a.b.c", 401}} {
-		s := n.sse(c.token, "", "Origin", "https://app.example")
-		h := s.resp.Header
-		if s.resp.StatusCode != c.status || h.Get("Access-Control-Allow-Origin") != "https://app.example" || h.Get("Vary") != "Origin" {
-			t.Errorf("%s: got %d with %v", name, s.resp.StatusCode, h)
-		}
-		if got := h.Values("X-Content-Type-Options"); len(got) != 1 {
-			t.Errorf("%s: X-Content-Type-Options stands %d times", name, len(got))
-		}
-		if c.status == 200 {
-			s.leave()
-		} else {
-			s.resp.Body.Close()
-		}
-	}
+	n.wantReady(transport.SSE)
 }
 
 func TestSSE_OverTLSWhateverTheEngine(t *testing.T) {

@@ -3,12 +3,9 @@ package gateway
 import (
 	"bufio"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
-	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -219,28 +216,11 @@ func TestTCP_IsCountedAndReported(t *testing.T) {
 	n := start(t, vfs.NewMem())
 	n.setUp()
 	n.gadget("alice", "gadget", "").caughtUp()
-	text := func(path string) string {
-		resp, err := http.Get(urlOf(n.AdminAddr()) + path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		b, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-	m := text("/metrics")
+	m := n.adminText("/metrics")
 	if !strings.Contains(m, "\ncarillon_tcp_writes_total ") || strings.Contains(m, "\ncarillon_tcp_writes_total 0\n") {
 		t.Error("/metrics counts no writes of raw TCP")
 	}
-	var ready struct {
-		Transports []string `json:"transports"`
-	}
-	if err := json.Unmarshal([]byte(text("/readyz")), &ready); err != nil || !slices.Contains(ready.Transports, "tcp") {
-		t.Errorf("/readyz names the transports %q, %v", ready.Transports, err)
-	}
+	n.wantReady(transport.TCP)
 }
 
 func TestTCP_ANodeWithoutItsListenerHasNone(t *testing.T) {
