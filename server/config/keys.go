@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -83,20 +84,9 @@ var table = []key{
 	networks("proxy.trusted",
 		"proxies that may say whom they speak for: networks like 10.0.0.0/8, or addresses; nobody else is believed",
 		func(c *Config) *[]netip.Prefix { return &c.Proxy.Trusted }),
-	{
-		name: "proxy.header", standard: string(ProxyXForwardedFor),
-		doc: "how trusted proxies tell the client's address: x-forwarded-for, forwarded (RFC 7239), or proxy-v2 (the PROXY " +
-			"protocol in front of each connection)",
-		set: func(c *Config, s string) error {
-			switch h := ProxyHeader(s); h {
-			case ProxyXForwardedFor, ProxyForwarded, ProxyV2:
-				c.Proxy.Header = h
-				return nil
-			}
-			return errors.New("write x-forwarded-for, forwarded or proxy-v2")
-		},
-		get: func(c *Config) string { return string(c.Proxy.Header) },
-	},
+	word("proxy.header", "how trusted proxies tell the client's address: x-forwarded-for, forwarded (RFC 7239), or proxy-v2 (the "+
+		"PROXY protocol in front of each connection)",
+		func(c *Config) *ProxyHeader { return &c.Proxy.Header }, ProxyXForwardedFor, ProxyForwarded, ProxyV2),
 	tcpListen(),
 	networks("outbound.allow", "private networks where products may publish the keys of their device tokens (jwks_url): networks "+
 		"like 10.0.0.0/8, or addresses; public addresses may be reached anyway",
@@ -124,16 +114,7 @@ var table = []key{
 		},
 		get: func(c *Config) string { return strings.ToLower(c.Log.Level.String()) },
 	},
-	{
-		name: "log.format", standard: "text", doc: "text or json",
-		set: func(c *Config, s string) error {
-			if c.Log.Format = LogFormat(s); c.Log.Format != LogText && c.Log.Format != LogJSON {
-				return errors.New("write text or json")
-			}
-			return nil
-		},
-		get: func(c *Config) string { return string(c.Log.Format) },
-	},
+	word("log.format", "text or json", func(c *Config) *LogFormat { return &c.Log.Format }, LogText, LogJSON),
 	duration("limits.connect_timeout", "5s", "time for a client's connect frame", time.Millisecond, time.Minute,
 		func(c *Config) *time.Duration { return &c.Limits.ConnectTimeout }),
 	number("limits.frame_bytes", "16384", "largest frame of a client, in bytes", 4096, 1<<20,
@@ -195,20 +176,9 @@ var table = []key{
 	},
 	duration("shutdown.timeout", "20s", "time for goodbyes and requests under way when the server stops",
 		time.Millisecond, time.Hour, func(c *Config) *time.Duration { return &c.Shutdown.Timeout }),
-	{
-		name: "transport.engine", standard: "auto",
-		doc: "how clients' connections are held: epoll (Linux; an idle one holds no goroutine), goroutine (one each), " +
-			"or auto, which is epoll where it is possible",
-		set: func(c *Config, s string) error {
-			switch e := Engine(s); e {
-			case EngineAuto, EngineEpoll, EngineGoroutine:
-				c.Transport.Engine = e
-				return nil
-			}
-			return errors.New("write auto, epoll or goroutine")
-		},
-		get: func(c *Config) string { return string(c.Transport.Engine) },
-	},
+	word("transport.engine", "how clients' connections are held: epoll (Linux; an idle one holds no goroutine), goroutine (one "+
+		"each), or auto, which is epoll where it is possible",
+		func(c *Config) *Engine { return &c.Transport.Engine }, EngineAuto, EngineEpoll, EngineGoroutine),
 	number("store.cache_bytes", "67108864", "memory for the store's block cache, in bytes", 1<<20, math.MaxInt64,
 		func(c *Config) *int64 { return &c.Store.CacheBytes }),
 	memoryLimit(),
@@ -254,6 +224,26 @@ func text(name, standard, doc string, field func(*Config) *string) key {
 			return nil
 		},
 		get: func(c *Config) string { return *field(c) },
+	}
+}
+
+// word is one of some words, the first of which is the default.
+func word[T ~string](name, doc string, field func(*Config) *T, words ...T) key {
+	return key{
+		name: name, standard: string(words[0]), doc: doc,
+		set: func(c *Config, s string) error {
+			if !slices.Contains(words, T(s)) {
+				last := len(words) - 1
+				all := make([]string, last)
+				for i, w := range words[:last] {
+					all[i] = string(w)
+				}
+				return fmt.Errorf("write %s or %s", strings.Join(all, ", "), words[last])
+			}
+			*field(c) = T(s)
+			return nil
+		},
+		get: func(c *Config) string { return string(*field(c)) },
 	}
 }
 
