@@ -77,3 +77,13 @@ func TestFrames_AcknowledgeForAStreamAndWithoutOne(t *testing.T) {
 		t.Errorf("the metrics do not say %s", want)
 	}
 }
+
+// Whoever is not let in hears the same word whatever it asks for: clients know what a close code asks of them, and no other.
+func TestFrames_OfADisabledProductAreForbidden(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	if status, a := n.admin("PATCH", "/admin/v1/products/shop", map[string]any{"disabled": true}); status != 200 {
+		t.Fatalf("disable: %d %v", status, a)
+	}
+	n.wantFrames(n.token("alice", "phone"), `{"type":"ping"}`, http.StatusForbidden, wire.CloseForbidden.String())
+}

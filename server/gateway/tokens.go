@@ -87,12 +87,7 @@ func (g *Gateway) serveTicket(w http.ResponseWriter, r *http.Request) {
 // refused is a token that was refused, or could not be judged, in the words in which a session would be.
 func refused(err error) *web.Problem {
 	p := web.ProblemOf(err)
-	switch push.KindOf(err) {
-	case push.KindForbidden:
-		if p.Code != auth.CodeRevoked {
-			p.Code = wire.CloseForbidden.String()
-		}
-	case push.KindUnavailable:
+	if push.KindOf(err) == push.KindUnavailable {
 		p.Code = wire.CloseOverloaded.String()
 	}
 	return p

@@ -132,7 +132,8 @@ func RefusalOf(o *wire.Out) *Problem {
 }
 
 // ProblemOf translates an error, once, into what the client is told. What is not a *push.Error, or one of kind internal, is
-// told without its text.
+// told without its text. Whoever is kept out is told the name of the close code that a session would end with: that is what
+// clients know the meaning of.
 func ProblemOf(err error) *Problem {
 	var e *push.Error
 	if !errors.As(err, &e) || e.Kind == push.KindInternal || e.Code == "" {
@@ -146,6 +147,9 @@ func ProblemOf(err error) *Problem {
 		p.Status = http.StatusUnauthorized
 	case push.KindForbidden:
 		p.Status = http.StatusForbidden
+		if p.Code != wire.CloseRevoked.String() {
+			p.Code = wire.CloseForbidden.String()
+		}
 	case push.KindNotFound:
 		p.Status = http.StatusNotFound
 	case push.KindConflict:

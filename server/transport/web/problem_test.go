@@ -153,6 +153,8 @@ func TestProblemOf_TellsNothingOfWhatIsInternal(t *testing.T) {
 		{push.Errorf(push.KindUnavailable, "overloaded", "no"), Problem{Status: 503, Code: "overloaded", Detail: "no"}},
 		{push.Errorf(push.KindUnauthenticated, "token_refused", "no"), Problem{Status: 401, Code: "token_refused", Detail: "no"}},
 		{push.Errorf(push.KindForbidden, "forbidden", "no"), Problem{Status: 403, Code: "forbidden", Detail: "no"}},
+		{push.Errorf(push.KindForbidden, "revoked", "no"), Problem{Status: 403, Code: "revoked", Detail: "no"}},
+		{push.Errorf(push.KindForbidden, "product_disabled", "no"), Problem{Status: 403, Code: "forbidden", Detail: "no"}},
 		{push.Errorf(push.KindInvalid, "invalid_field", "no"), Problem{Status: 400, Code: "invalid_field", Detail: "no"}},
 		{push.Errorf(push.KindConflict, "no_session", "no"), Problem{Status: 409, Code: "no_session", Detail: "no"}},
 		{push.Errorf(push.KindTooLarge, "frame_too_large", "no"), Problem{Status: 413, Code: "frame_too_large", Detail: "no"}},
