@@ -9,6 +9,7 @@
 //	public listener   /connect        -> transport/ws -> room -> saver, register
 //	                  /connect/sse    -> transport/sse -> room
 //	                  /connect/poll   -> transport/longpoll -> room
+//	                  /connect/frames -> transport/web -> room
 //	                  /connect/ticket -> auth
 //	                  /v1             -> center -> saver, then push.Rooms -> room
 //	TCP listener      transport/tcp   -> room
@@ -159,6 +160,7 @@ type Gateway struct {
 	sse     *sse.Transport
 	tcp     *tcp.Transport
 	polls   *longpoll.Transport
+	carry   []interface{ Close(context.Context) error } // all that carry sessions, in the order in which they end
 	center  *center.Center
 	metrics *prometheus.Registry
 
@@ -299,13 +301,19 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	if g.room, err = room.New(rc); err != nil {
 		return err
 	}
+	return g.openTransports()
+}
+
+func (g *Gateway) openTransports() (err error) {
+	cfg := &g.cfg
 	g.ws, err = ws.New(ws.Config{
-		Acceptor: g.room, Origins: cfg.Origins, Remote: g.edge.proxies.Remote, FrameBytes: rc.FrameBytes, Engine: cfg.Engine,
+		Acceptor: g.room, Origins: cfg.Origins, Remote: g.edge.proxies.Remote, FrameBytes: cfg.Room.FrameBytes, Engine: cfg.Engine,
 		Log: cfg.Log,
 	})
 	if err != nil {
 		return err
 	}
+	g.carry = append(g.carry, g.ws)
 	g.metrics.MustRegister(writesMetric("ws", "WebSockets", g.ws.Writes))
 	g.sse, err = sse.New(sse.Config{
 		Acceptor: g.room, Tickets: g.tickets, Grace: g.room.Grace(), Remote: g.edge.proxies.Remote, Engine: sse.Engine(cfg.Engine),
@@ -314,6 +322,7 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	if err != nil {
 		return err
 	}
+	g.carry = append(g.carry, g.sse)
 	g.metrics.MustRegister(writesMetric("sse", "event streams", g.sse.Writes))
 	g.polls, err = longpoll.New(longpoll.Config{
 		Acceptor: g.room, Tickets: g.tickets, Owner: owner(g.tokens), Remote: g.edge.proxies.Remote, Engine: cfg.Engine,
@@ -322,14 +331,16 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	if err != nil {
 		return err
 	}
+	g.carry = append(g.carry, g.polls)
 	g.metrics.MustRegister(pollMetrics(g.polls, g.public)...)
 	if g.raw == nil {
 		return nil
 	}
-	g.tcp, err = tcp.New(tcp.Config{Acceptor: g.room, FrameBytes: rc.FrameBytes, Engine: cfg.Engine, Log: cfg.Log})
+	g.tcp, err = tcp.New(tcp.Config{Acceptor: g.room, FrameBytes: cfg.Room.FrameBytes, Engine: cfg.Engine, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
+	g.carry = append(g.carry, g.tcp) // it closes its listener too, which has refused everybody since the room drains
 	g.metrics.MustRegister(writesMetric("tcp", "raw TCP connections", g.tcp.Writes))
 	return nil
 }
@@ -489,20 +500,11 @@ func (g *Gateway) stop(ctx context.Context, halt func(), parts *sync.WaitGroup) 
 	return errors.Join(errPublic, errTransports, errAdmin)
 }
 
-// closeTransports ends what carries sessions, those that are there.
+// closeTransports ends what carries sessions, as far as it was made.
 func (g *Gateway) closeTransports(ctx context.Context) error {
 	var errs []error
-	if g.ws != nil {
-		errs = append(errs, g.ws.Close(ctx))
-	}
-	if g.sse != nil {
-		errs = append(errs, g.sse.Close(ctx))
-	}
-	if g.tcp != nil {
-		errs = append(errs, g.tcp.Close(ctx)) // its listener too, which has refused everybody since the room drains
-	}
-	if g.polls != nil {
-		errs = append(errs, g.polls.Close(ctx))
+	for _, c := range g.carry {
+		errs = append(errs, c.Close(ctx))
 	}
 	return errors.Join(errs...)
 }
