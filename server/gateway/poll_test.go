@@ -378,41 +378,6 @@ func TestPoll_PlainCurl(t *testing.T) {
 	p.wantMessage(id)
 }
 
-// The client library over polls, as an application has it.
-func TestPoll_TheClientLibraryHasItsMessagesAndAcknowledgesThem(t *testing.T) {
-	n := start(t, vfs.NewMem())
-	n.setUp()
-	got := make(chan string, 100)
-	c, err := client.New(client.Config{
-		URLs: []string{n.PublicURL() + "/connect"}, Dialer: &client.LongPoll{Client: n.http},
-		Tokens: client.StaticToken(n.token("alice", "phone")), Storage: &client.Memory{},
-		Callbacks: client.Callbacks{Message: func(_ context.Context, m *wire.Message) error { got <- m.ID.String(); return nil }},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	var last string
-	for range 50 {
-		last = n.publish("alice", "again")
-		select {
-		case id := <-got:
-			if id != last {
-				t.Fatalf("got message %s, want %s", id, last)
-			}
-		case <-time.After(networkPatience):
-			t.Fatalf("message %s never came", last)
-		}
-	}
-	n.waitState(last, "phone", "acknowledged")
-	stop()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
 func TestPoll_IsCountedBesideTheOthers(t *testing.T) {
 	n := start(t, vfs.NewMem())
 	n.setUp()
@@ -450,7 +415,7 @@ func TestPoll_TakesATicket(t *testing.T) {
 	n.setUp()
 	token := n.token("alice", "browser")
 	ticket := func() string {
-		status, a := n.call("POST", n.PublicURL(), "/connect/ticket", token, nil)
+		status, a := n.ticket("POST", token)
 		if status != http.StatusOK {
 			t.Fatalf("a ticket: %d %v", status, a)
 		}

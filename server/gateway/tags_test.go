@@ -152,7 +152,7 @@ func TestGateway_TagsOfTokenServerAndClientAreUnitedAndOutliveTheNode(t *testing
 func TestGateway_ClientsJoinTagsOverEveryTransport(t *testing.T) {
 	n := start(t, vfs.NewMem())
 	n.setUp()
-	for _, over := range []transport.Kind{transport.WebSocket, transport.SSE, transport.LongPoll, transport.TCP} {
+	for _, over := range overs {
 		device := "on-" + string(over)
 		g := n.tagger(over, n.taggedToken(device))
 		g.ask(t, []push.Tag{"news.a"}, nil, "[news.a]")
