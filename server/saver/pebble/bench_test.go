@@ -82,3 +82,34 @@ func benchPublish(b *testing.B, producers, batch int) {
 	b.ReportMetric(float64(next.Load())/b.Elapsed().Seconds(), "messages/s")
 	b.ReportMetric(float64(next.Load())/float64(max(s.db.Metrics().Syncs, 1)), "messages/sync")
 }
+
+// BenchmarkOpenAgain is what the store does when a known device connects, with few and with many users of one product
+// that came before.
+func BenchmarkOpenAgain(b *testing.B) {
+	for _, users := range []int{2_000, 15_000} {
+		b.Run(fmt.Sprint("users=", users), func(b *testing.B) {
+			store := openBench(b)
+			open := func(i int) {
+				u := push.UserID(fmt.Sprint("user", i))
+				o := saver.Open{UserRef: saver.UserRef{Product: "shop", Shards: 64, User: u}, Facts: push.DeviceFacts{Device: "phone"}}
+				if _, err := store.Open(context.Background(), o); err != nil {
+					b.Error(err)
+				}
+			}
+			var come sync.WaitGroup
+			for part := range 64 { // side by side, so that they share flushes
+				come.Go(func() {
+					for i := part; i < users; i += 64 {
+						open(i)
+					}
+				})
+			}
+			come.Wait()
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				open(i * 7919 % users)
+			}
+		})
+	}
+}

@@ -156,6 +156,40 @@ func TestStripe_CacheIsBounded(t *testing.T) {
 	}
 }
 
+// The shards of one product fall on a part of the stripes, and may have what the others do not use.
+func TestStripe_OneProductMayHaveTheWholeCache(t *testing.T) {
+	f := newFixture(t, vfs.NewMem(), "data")
+	const most = 2 * stripes
+	f.store.cacheUsers = most
+	id := 0
+	come := func(p push.ProductID, users int) (kept int) {
+		t.Helper()
+		for i := range users {
+			id++
+			pub := to(id, "", push.UserID(fmt.Sprint("user", i)))
+			pub.Product = p
+			if r := publish1(f.store, pub); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		for i := range f.store.stripes {
+			kept += len(f.store.stripes[i].users)
+		}
+		return kept
+	}
+	if kept := come("shop", most); kept != most {
+		t.Errorf("of %d users of one product %d are kept", most, kept)
+	}
+	if kept := come("shop", 3*most); kept > most || kept < most/2 {
+		t.Errorf("of more users than there is room for %d are kept, and there is room for %d", kept, most)
+	}
+	for i := range 20 {
+		if kept := come(push.ProductID(fmt.Sprint("shop", i)), most); kept > 2*most {
+			t.Errorf("with %d products %d users are kept, more than twice the %d", i+2, kept, most)
+		}
+	}
+}
+
 func TestPublish_CollapsesWithinOneCall(t *testing.T) {
 	f := newFixture(t, vfs.NewMem(), "data")
 	for round := range 3 {

@@ -42,6 +42,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 
 	"carillon/server/clock"
 	"carillon/server/embedded"
@@ -58,7 +59,8 @@ type Config struct {
 	Limits  func(push.ProductID) push.Limits // of products, for the sweep; nil: the defaults
 	Log     *slog.Logger                     // nil: discards
 
-	// CacheUsers is how many users' slot states are kept in memory, about a kilobyte each at most; 0: 32 768.
+	// CacheUsers is how many users' slot states are kept in memory, about a kilobyte each at most; 0: 16 384. Where several
+	// products come one after the other it may be up to twice as many.
 	CacheUsers int
 	// SweepUsers is how many users Run looks at in a second; 0: 2 000.
 	SweepUsers int
@@ -66,7 +68,7 @@ type Config struct {
 
 const (
 	stripes           = 256
-	defaultCacheUsers = 32 << 10
+	defaultCacheUsers = 16 << 10
 	defaultSweepUsers = 2000
 )
 
@@ -79,10 +81,11 @@ type Store struct {
 	limits     func(push.ProductID) push.Limits
 	log        *slog.Logger
 	seed       maphash.Seed
-	cacheUsers int // a stripe's share
+	cacheUsers int
 	sweepUsers int
 
 	stripes [stripes]stripe
+	cached  atomic.Int64 // users whose states all stripes keep
 	claims  claims
 	keyGens *generations // of idempotency keys
 	msgGens *generations // of message records
@@ -107,7 +110,7 @@ func New(c Config) (*Store, error) {
 	s := &Store{
 		db: c.DB, clock: c.Clock, locator: c.Locator, limits: c.Limits, log: c.Log,
 		seed:       maphash.MakeSeed(),
-		cacheUsers: max(c.CacheUsers, 0) / stripes, sweepUsers: c.SweepUsers,
+		cacheUsers: max(c.CacheUsers, 0), sweepUsers: c.SweepUsers,
 	}
 	if s.clock == nil {
 		s.clock = clock.System
@@ -122,7 +125,7 @@ func New(c Config) (*Store, error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if c.CacheUsers == 0 {
-		s.cacheUsers = defaultCacheUsers / stripes
+		s.cacheUsers = defaultCacheUsers
 	}
 	if s.sweepUsers <= 0 {
 		s.sweepUsers = defaultSweepUsers

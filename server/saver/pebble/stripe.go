@@ -17,6 +17,7 @@ type stripe struct {
 	// Guarded by mu.
 	last    embedded.Ticket  // of the newest batch submitted
 	users   map[string]*user // by the prefix of their keys
+	counted int              // of them in Store.cached
 	commons map[saver.ShardRef]*slot
 
 	// Lock order: mu, then logMu.
@@ -125,7 +126,7 @@ func (t *tx) end() {
 		}
 	}
 	for _, n := range t.locked {
-		t.s.stripes[n].trim(t.s.cacheUsers)
+		t.s.trim(&t.s.stripes[n])
 		t.s.stripes[n].mu.Unlock()
 	}
 	clear(t.users)
@@ -137,18 +138,25 @@ func (t *tx) end() {
 // dropCached forgets all cached states; the caller holds mu.
 func (st *stripe) dropCached() { st.users, st.commons = nil, nil }
 
-// trim keeps the cache within its bounds; the caller holds mu. Which states go is left to chance: a state that is
-// missed is read again.
-func (st *stripe) trim(most int) {
-	if len(st.users) > most {
+// trim keeps the cache within its bounds; the caller holds the stripe's mu. A stripe may keep its share in any case, and more
+// while others leave something of theirs: the shards of one product fall on a part of the stripes. So all of them together
+// keep at most twice what was asked for. Which states go is left to chance: a state that is missed is read again.
+func (s *Store) trim(st *stripe) {
+	share, others := s.cacheUsers/stripes, s.cached.Load()-int64(st.counted)
+	if n := len(st.users); n > share && others+int64(n) > int64(s.cacheUsers) {
+		most := min(n*7/8, s.cacheUsers)
 		for ref := range st.users {
-			delete(st.users, ref)
-			if len(st.users) <= most*7/8 {
+			if len(st.users) <= most {
 				break
 			}
+			delete(st.users, ref)
 		}
 	}
-	if len(st.commons) > most {
+	if n := len(st.users); n != st.counted {
+		s.cached.Add(int64(n - st.counted))
+		st.counted = n
+	}
+	if len(st.commons) > share {
 		clear(st.commons)
 	}
 }
