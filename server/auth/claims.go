@@ -5,7 +5,6 @@ import (
 	"math"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -20,7 +19,6 @@ const (
 	MaxToken       = 4096 // bytes of a token
 	MaxTags        = push.MaxTags
 	MaxTagPatterns = push.MaxTagPatterns
-	MaxTag         = push.MaxTag // bytes of a tag or a pattern
 )
 
 // maxDate is the last second that a date in a token may name: the end of the year 9999.
@@ -167,23 +165,12 @@ func readSet(v []byte, most int) ([]string, error) {
 		return nil, fmt.Errorf("has at most %d items", most)
 	}
 	for _, s := range ss {
-		if err := checkText(s, MaxTag); err != nil {
-			return nil, fmt.Errorf("has an item that %v", err)
+		if err := push.Tag(s).Check(); err != nil { // for patterns the rules are the same
+			return nil, fmt.Errorf("has an item that is none: %v", err)
 		}
 	}
 	slices.Sort(ss)
 	return slices.Compact(ss), nil
-}
-
-// checkText reports what is wrong with a short text, nil if nothing is.
-func checkText(s string, most int) error {
-	if s == "" || len(s) > most {
-		return fmt.Errorf("does not have 1 to %d bytes", most)
-	}
-	if strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f }) {
-		return fmt.Errorf("holds control characters")
-	}
-	return nil
 }
 
 // product returns the one audience.
@@ -217,8 +204,8 @@ func (c *claims) identity() (Identity, *Refusal) {
 		}
 	}
 	if c.has("jti") {
-		if err := checkText(c.jti, catalog.MaxTokenID); err != nil {
-			return id, refuseToken(ReasonClaims, "the claim jti %v", err)
+		if err := catalog.CheckTokenID(c.jti); err != nil {
+			return id, refuseToken(ReasonClaims, "the claim jti: %v", err)
 		}
 	}
 	return id, nil

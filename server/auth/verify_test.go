@@ -269,7 +269,7 @@ func TestVerifier_RefusesClaims(t *testing.T) {
 		{"a long token id", goodClaims().with("jti", strings.Repeat("j", catalog.MaxTokenID+1)), ReasonClaims},
 		{"65 tags", goodClaims().with("tags", numbered(MaxTags+1)), ReasonClaims},
 		{"an empty tag", goodClaims().with("tags", []string{""}), ReasonClaims},
-		{"a long tag", goodClaims().with("tags", []string{strings.Repeat("t", MaxTag+1)}), ReasonClaims},
+		{"a long tag", goodClaims().with("tags", []string{strings.Repeat("t", push.MaxTag+1)}), ReasonClaims},
 		{"tags that are a text", goodClaims().with("tags", "vip"), ReasonClaims},
 		{"tags with null", goodClaims().with("tags", []any{"vip", nil}), ReasonClaims},
 		{"17 patterns", goodClaims().with("tag_patterns", numbered(MaxTagPatterns+1)), ReasonClaims},
