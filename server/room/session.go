@@ -387,12 +387,12 @@ func (s *session) endByAndUnlock(now moment, code wire.CloseCode, detail string,
 	s.conn.Close(code)
 }
 
-// cut ends a session that cannot be told.
-func (s *session) cut(code wire.CloseCode) {
-	s.mu.Lock()
+// cutAndUnlock ends a session that cannot be told, or was told and had its time: then it ends for that first reason.
+func (s *session) cutAndUnlock(code wire.CloseCode) {
 	if s.state < ending {
 		s.state, s.code = ending, code
 	}
+	code = s.code
 	s.mu.Unlock()
 	s.conn.Cut(code)
 }
@@ -410,8 +410,7 @@ func (s *session) tick(at time.Time) {
 		return
 	}
 	if at, counts := s.slowAtLocked(); counts && now >= at && !s.room.zombie.Load() {
-		s.mu.Unlock()
-		s.cut(wire.CloseSlow)
+		s.cutAndUnlock(wire.CloseSlow)
 		return
 	}
 	due := now >= s.dueLocked()
@@ -419,8 +418,7 @@ func (s *session) tick(at time.Time) {
 	case due && s.manner == duplex:
 		s.endAndUnlock(now, wire.CloseSilent, "")
 	case due && s.manner == polls && s.held == 0:
-		s.mu.Unlock()
-		s.cut(wire.CloseLost)
+		s.cutAndUnlock(wire.CloseLost)
 	case s.expires != 0 && wall >= s.expires:
 		s.endAndUnlock(now, wire.CloseTokenExpired, "the token of this session ran out")
 	case due && s.queue.empty():
@@ -474,9 +472,7 @@ func (s *session) tickDeadline(now moment) {
 	case opening_:
 		s.endAndUnlock(now, wire.CloseInternal, "")
 	default: // ending: the peer had its time
-		code := s.code
-		s.mu.Unlock()
-		s.conn.Cut(code)
+		s.cutAndUnlock(s.code)
 	}
 }
 
