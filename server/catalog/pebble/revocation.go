@@ -1,6 +1,7 @@
 package pebble
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -71,12 +72,19 @@ func (c *Catalog) Revoke(ctx context.Context, r catalog.Revocation) (catalog.Rev
 		if r, err = catalog.NewRevocation(r, old, p.MaxTokenLifetime(), now, change); err != nil {
 			return err
 		}
-		counts, err := c.sweepRevocations(b, now, revocationKey(r.Product, r.RevocationTarget))
+		s := revocationSweep{c: c, b: b, now: now, but: revocationKey(r.Product, r.RevocationTarget)}
+		counts := &revocationCounts{c, make(map[push.ProductID]uint64)}
+		more, err := s.some(counts)
 		if err != nil {
 			return err
 		}
 		if old == nil {
 			n, err := counts.of(r.Product)
+			for err == nil && n >= catalog.MaxRevocations && more { // those of other products may stand before its own
+				if more, err = s.some(counts); err == nil {
+					n, err = counts.of(r.Product)
+				}
+			}
 			if err != nil {
 				return err
 			}
@@ -152,37 +160,51 @@ func (rc *revocationCounts) write(b *embedded.Batch) {
 	}
 }
 
-// sweepRevocations takes some revocations out that have ended, of whatever product, all but the one that is being written.
-func (c *Catalog) sweepRevocations(b *embedded.Batch, now push.MilliTime, but []byte) (*revocationCounts, error) {
-	counts := &revocationCounts{c, make(map[push.ProductID]uint64)}
-	ended, err := c.endedRevocations(now)
+// revocationSweep takes revocations out that have ended, of whatever product, those first that ended first, all but the one
+// that is being written.
+type revocationSweep struct {
+	c    *Catalog
+	b    *embedded.Batch
+	now  push.MilliTime
+	but  []byte // its key
+	last []byte // where it has come to among the ends; nil: it has not begun
+}
+
+// some takes the next few out, and reports whether there may be more.
+func (s *revocationSweep) some(counts *revocationCounts) (more bool, err error) {
+	ended, err := s.next()
 	if err != nil {
-		return nil, err
+		return false, err
 	}
 	for i := range ended {
 		r := &ended[i]
 		key := revocationKey(r.Product, r.RevocationTarget)
-		if string(key) == string(but) {
+		if bytes.Equal(key, s.but) {
 			continue
 		}
 		n, err := counts.of(r.Product)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		counts.n[r.Product] = max(n, 1) - 1
-		b.Delete(key)
-		b.Delete(changeKey(r.Change))
-		b.Delete(endKey(r))
+		s.b.Delete(key)
+		s.b.Delete(changeKey(r.Change))
+		s.b.Delete(endKey(r))
 	}
-	return counts, nil
+	return len(ended) == catalog.SweptAtRevoke, nil
 }
 
-// endedRevocations returns the first of those that have ended.
-func (c *Catalog) endedRevocations(now push.MilliTime) ([]catalog.Revocation, error) {
+// next returns the first of those behind last that have ended.
+func (s *revocationSweep) next() ([]catalog.Revocation, error) {
 	prefix := keyOf(sortEnd)
-	return c.walk(prefix, embedded.AppendKeyUint64(keyOf(sortEnd), uint64(now)+1), catalog.SweptAtRevoke,
+	from := prefix
+	if s.last != nil {
+		from = append(s.last, 0)
+	}
+	return s.c.walk(from, embedded.AppendKeyUint64(keyOf(sortEnd), uint64(s.now)+1), catalog.SweptAtRevoke,
 		func(key, _ []byte) (*catalog.Revocation, error) {
-			return c.revocation(append(keyOf(sortRevocation), key[len(prefix)+8:]...))
+			s.last = bytes.Clone(key)
+			return s.c.revocation(append(keyOf(sortRevocation), key[len(prefix)+8:]...))
 		})
 }
 

@@ -111,3 +111,39 @@ func TestCatalog_AFullProductRefusesAnotherRevocationUntilSomeHaveEnded(t *testi
 		t.Errorf("after one has ended: %v", err)
 	}
 }
+
+// What others have left behind is cleared away too, and does not stand before what the product itself has.
+func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(t *testing.T) {
+	clock := newHandClock()
+	cat := newCatalog(t, opened(t, vfs.NewMem(), "data", 1), clock)
+	for _, p := range []push.ProductID{"shop", "game"} {
+		if _, err := cat.CreateProduct(t.Context(), catalog.Product{ID: p, TokenLifetime: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke := func(p push.ProductID, u string) error {
+		_, err := cat.Revoke(t.Context(), catalog.Revocation{Product: p, RevocationTarget: catalog.RevocationTarget{User: push.UserID(u)}})
+		return err
+	}
+	for i := range 3 * catalog.SweptAtRevoke {
+		if err := revoke("game", fmt.Sprint("u", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clock.move(time.Minute)
+	if err := revoke("shop", "alice"); err != nil {
+		t.Fatal(err)
+	}
+	full := cat.db.NewBatch() // as if there were others
+	full.Set(countKey("shop"), binary.BigEndian.AppendUint64(nil, catalog.MaxRevocations))
+	if _, err := cat.db.Commit(full); err != nil {
+		t.Fatal(err)
+	}
+	clock.move(3 * time.Hour)
+	if err := revoke("shop", "bob"); err != nil {
+		t.Errorf("all have ended: %v", err)
+	}
+	if all, changes, ends := cat.keys(t, keyOf(sortRevocation)), cat.keys(t, keyOf(sortChange)), cat.keys(t, keyOf(sortEnd)); all != 1 || changes != 1 || ends != 1 {
+		t.Errorf("%d revocations, %d places among the changes, %d among the ends; want bob's alone", all, changes, ends)
+	}
+}
