@@ -34,6 +34,7 @@ var definitions = map[string][]definition{
 		{"kernel_bytes_per_session_both_ends", "kernel memory a session (slab and TCP), client and server", "B", Lower, 0, 0},
 		{"heartbeats_core_percent", "processor for heartbeats of all sessions", "% of a core", Lower, 1.5, 0},
 		{"heartbeat_cpu_us", "processor for one heartbeat", "µs", Lower, 0, 0},
+		{"kernel_us_per_ping", "the kernel alone, a ping read and answered: processor", "µs", Lower, 0, 0},
 		{"empty_core_percent", "processor of the empty server", "% of a core", Lower, 0, 0},
 		{"heartbeats", "heartbeats in the window", "", Exact, 0, 0},
 		{"empty_rss_bytes", "resident memory of the empty server", "B", Lower, 0, 50 << 20},

@@ -2,7 +2,9 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"carillon/server/bench/sample"
@@ -10,7 +12,7 @@ import (
 )
 
 // Idle measures what sessions cost that do nothing but live: memory of each, as the slope between two levels, so that what the
-// process takes anyway is left out; and processor time of their heartbeats.
+// process takes anyway is left out; and processor time of their heartbeats, beside what the kernel alone takes for as many pings.
 type Idle struct {
 	Transport string        // one of swarm.Transports
 	Low, High int           // levels, in clients
@@ -101,6 +103,35 @@ func (s *Idle) run(ctx context.Context, w *world) error {
 		return err
 	}
 	s.figures(w, before, levels, empty, busy, r)
+	if r.Pings == 0 || s.Transport == "sse" { // over which the server beats, and nobody answers
+		return nil
+	}
+	return s.alone(ctx, w, busy.wall/time.Duration(r.Pings))
+}
+
+// aloneTime is how long the kernel alone is measured, at most.
+const aloneTime = 5 * time.Second
+
+// alone measures what the kernel alone takes for pings that come as often as the heartbeats did.
+func (s *Idle) alone(ctx context.Context, w *world, every time.Duration) error {
+	w.progress("disconnecting")
+	w.fleet.Stop() // no heartbeat comes between
+	if err := w.wait(ctx, s.Settle, "the server forgets its sessions"); err != nil {
+		return err
+	}
+	d := min(s.Window, aloneTime)
+	var cpu time.Duration
+	var measured error
+	var measuring sync.WaitGroup
+	measuring.Go(func() { cpu, measured = measureEcho(ctx, s.High, every, d) })
+	err := w.wait(ctx, d, "what the kernel alone takes for a ping")
+	measuring.Wait()
+	if err = errors.Join(err, measured); err != nil {
+		return err
+	}
+	if cpu > 0 {
+		w.set("kernel_us_per_ping", micros(cpu, 1))
+	}
 	return nil
 }
 

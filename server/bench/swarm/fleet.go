@@ -160,7 +160,7 @@ func (f *Fleet) PIDs() []int {
 // User returns the name of a client's user.
 func (f *Fleet) User(number int) string { return f.cfg.Setup.Users + strconv.Itoa(number) }
 
-// Stop ends all processes, and with them their connections, and waits until they are gone.
+// Stop ends all processes, and with them their connections, and waits until they are gone. After the first time it does nothing.
 func (f *Fleet) Stop() {
 	var wg sync.WaitGroup
 	for _, p := range f.ps {

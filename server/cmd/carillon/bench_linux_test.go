@@ -103,6 +103,9 @@ func idleCountsEverySession(t *testing.T, transport string) {
 	if f["heartbeats"] < 25 { // the last of some come behind the end of the window
 		t.Errorf("%v heartbeats, and 50 sessions had the time for one", f["heartbeats"])
 	}
+	if got := f["kernel_us_per_ping"]; (got > 0) != (transport != "sse") {
+		t.Errorf("the kernel alone took %v µs for a ping", got)
+	}
 	for _, name := range []string{"empty_rss_bytes", "low_rss_bytes", "high_rss_bytes", "bench_rss_bytes"} {
 		if f[name] <= 0 {
 			t.Errorf("%s is %v", name, f[name])
