@@ -186,9 +186,10 @@ type world struct {
 	pub    *publisher
 	phase  uint32
 
-	values map[string]float64
-	notes  []string
-	facts  ServerFacts
+	values   map[string]float64
+	unmarked []string // figures whose marks were set for other settings than these
+	notes    []string
+	facts    ServerFacts
 
 	// What the fleet tells; set by scenarios before they begin a phase, nil between phases.
 	news news

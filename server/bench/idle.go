@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -109,6 +111,12 @@ func (s *Idle) run(ctx context.Context, w *world) error {
 	return s.alone(ctx, w, busy.wall/time.Duration(r.Pings))
 }
 
+// isMarked reports whether the heartbeats are those for which their mark was set, as far as the transport does not tell.
+func (s *Idle) isMarked(w *world) bool {
+	return s.High == heartbeatsSessions && s.Heartbeat == heartbeatsInterval && !w.facts.Running && !slices.ContainsFunc(w.cfg.ServerFlags,
+		func(given string) bool { return strings.HasPrefix(given, "--heartbeat-interval") })
+}
+
 // aloneTime is how long the kernel alone is measured, at most.
 const aloneTime = 5 * time.Second
 
@@ -186,7 +194,10 @@ func (s *Idle) figures(w *world, before level, levels [2]level, empty, busy mete
 	w.set("sessions", float64(s.High))
 
 	w.set("empty_core_percent", empty.percent(empty.server))
-	w.set("heartbeats_core_percent", busy.percent(busy.server)-empty.percent(empty.server))
+	w.set(heartbeatsFigure, busy.percent(busy.server)-empty.percent(empty.server))
+	if !s.isMarked(w) {
+		w.unmarked = append(w.unmarked, heartbeatsFigure)
+	}
 	w.set("heartbeats", float64(r.Pings))
 	if r.Pings > 0 {
 		own := busy.server - time.Duration(float64(empty.server)*busy.wall.Seconds()/empty.wall.Seconds())

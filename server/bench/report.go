@@ -70,6 +70,9 @@ func (r *Result) add(w *world) {
 		if !ok || math.IsNaN(v) || math.IsInf(v, 0) {
 			continue
 		}
+		if slices.Contains(w.unmarked, d.name) {
+			d.target, d.goal = 0, 0
+		}
 		i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Name == d.name })
 		if i < 0 {
 			i = len(r.Figures)

@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"carillon/server/bench/swarm"
 )
 
 func TestResult_SeveralRunsAreMedianAndBounds(t *testing.T) {
@@ -32,6 +35,35 @@ func TestResult_SeveralRunsAreMedianAndBounds(t *testing.T) {
 	for _, want := range []string{"median", "max", "≤ 12 yes", "≤ 11 NO", "note: the same"} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in\n%s", want, text.String())
+		}
+	}
+}
+
+func TestIdle_HeartbeatsHaveTheirMarkWhereItWasSet(t *testing.T) {
+	asSet := Idle{Transport: "ws", High: 18_000, Heartbeat: time.Minute}
+	other, seldom := asSet, asSet
+	other.High, seldom.Heartbeat = 10_000, 2*time.Minute
+	for _, c := range []struct {
+		name string
+		s    Idle
+		w    *world
+		want float64
+	}{
+		{"as it was set", asSet, &world{}, 1.5},
+		{"fewer sessions", other, &world{}, 0},
+		{"seldom", seldom, &world{}, 0},
+		{"a server that was there", asSet, &world{facts: ServerFacts{Running: true}}, 0},
+		{"another interval by flag", asSet, &world{cfg: Config{ServerFlags: []string{"--heartbeat-interval=30s"}}}, 0},
+		{"other flags", asSet, &world{cfg: Config{ServerFlags: []string{"--limits-queue-messages=9"}}}, 1.5},
+	} {
+		c.w.values = make(map[string]float64)
+		passed := meter{wall: time.Minute}
+		c.s.figures(c.w, level{}, [2]level{}, passed, passed, new(swarm.Report))
+		r := Result{Scenario: "idle", transport: "ws"}
+		r.add(c.w)
+		i := slices.IndexFunc(r.Figures, func(f Figure) bool { return f.Name == heartbeatsFigure })
+		if got := r.Figures[i].Target; got != c.want {
+			t.Errorf("%s: the target is %v, want %v", c.name, got, c.want)
 		}
 	}
 }
@@ -96,10 +128,11 @@ func TestDefinitions_OtherTransportsHaveMarksOfTheirOwn(t *testing.T) {
 		{"idle", "ws", "rss_bytes_per_session_collected", 5120, 4096},
 		{"idle", "sse", "rss_bytes_per_session_collected", 4096, 3072},
 		{"idle", "tcp", "rss_bytes_per_session", 5120, 0},
-		{"idle", "sse", "heartbeats_core_percent", 1.5, 0},
+		{"idle", "ws", "heartbeats_core_percent", 1.5, 0},
+		{"idle", "sse", "heartbeats_core_percent", 0, 0},
 		{"broadcast", "tcp", "cpu_us_per_delivery", 0, 0},
 		{"broadcast", "ws", "cpu_us_per_delivery", 12, 11},
-		{"connect", "sse", "again_cpu_us", 0, 200},
+		{"connect", "sse", "again_cpu_us", 220, 200},
 	} {
 		if d := of(c.scenario, c.transport, c.name); d.target != c.target || d.goal != c.goal {
 			t.Errorf("%s over %s: %s has %v and %v, want %v and %v", c.scenario, c.transport, c.name, d.target, d.goal, c.target, c.goal)
