@@ -89,6 +89,11 @@ type limited interface {
 	serverFlags() [][2]string
 }
 
+// gives reports whether the server was given a flag.
+func (c Config) gives(flag string) bool {
+	return slices.ContainsFunc(c.ServerFlags, func(f string) bool { return f == flag || strings.HasPrefix(f, flag+"=") })
+}
+
 // checkFlags says if a scenario cannot have the flags that it needs.
 func (c Config) checkFlags(s Scenario) error {
 	l, ok := s.(limited)
@@ -99,7 +104,7 @@ func (c Config) checkFlags(s Scenario) error {
 		return usagef("%s needs a server with limits of its own, and --data names one that runs", s.Name())
 	}
 	for _, f := range l.serverFlags() {
-		if slices.ContainsFunc(c.ServerFlags, func(given string) bool { return given == f[0] || strings.HasPrefix(given, f[0]+"=") }) {
+		if c.gives(f[0]) {
 			return usagef("--server-flag %s: %s sets it by itself, for its figures are made for it", f[0], s.Name())
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -113,8 +111,8 @@ func (s *Idle) run(ctx context.Context, w *world) error {
 
 // isMarked reports whether the heartbeats are those for which their mark was set, as far as the transport does not tell.
 func (s *Idle) isMarked(w *world) bool {
-	return s.High == heartbeatsSessions && s.Heartbeat == heartbeatsInterval && !w.facts.Running && !slices.ContainsFunc(w.cfg.ServerFlags,
-		func(given string) bool { return strings.HasPrefix(given, "--heartbeat-interval") })
+	return s.High == heartbeatsSessions && s.Heartbeat == heartbeatsInterval && !w.facts.Running &&
+		!w.cfg.gives("--heartbeat-interval") && !w.cfg.gives("--heartbeat-intervals")
 }
 
 // aloneTime is how long the kernel alone is measured, at most.

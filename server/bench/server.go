@@ -65,7 +65,7 @@ func startServer(ctx context.Context, cfg Config, heartbeat time.Duration, flags
 		{"--public-listen", "127.0.0.1:0"}, {"--admin-listen", "127.0.0.1:0"}, {"--tcp-listen", "127.0.0.1:0"}, {"--log-level", "warn"},
 		{"--heartbeat-interval", heartbeat.String()}, {"--shutdown-timeout", shutdownTimeout},
 	}, flags...) {
-		if !slices.ContainsFunc(cfg.ServerFlags, func(f string) bool { return f == d[0] || strings.HasPrefix(f, d[0]+"=") }) {
+		if !cfg.gives(d[0]) {
 			args = append(args, d[0]+"="+d[1])
 		}
 	}
