@@ -138,7 +138,9 @@ func (s *Limits) turn(ctx context.Context, w *world, probes *probes, what string
 	win := newWindow(10 * s.Rate)
 	w.news.set(nil, win)
 	defer w.news.set(nil, nil)
-	probes.take() // what they saw between two turns
+	if _, err := probes.take(); err != nil { // what they saw between two turns
+		return err
+	}
 	got, err := w.loaded(ctx, what, load{
 		senders: s.Senders, duration: s.Duration, window: win, each: 1, every: time.Second * time.Duration(s.Senders) / time.Duration(s.Rate),
 		send: func(ctx context.Context, seq uint64) error {
@@ -152,7 +154,11 @@ func (s *Limits) turn(ctx context.Context, w *world, probes *probes, what string
 	if err != nil {
 		return err
 	}
-	o.pings.Merge(probes.take())
+	pings, err := probes.take()
+	if err != nil {
+		return err
+	}
+	o.pings.Merge(pings)
 	r, err := w.fleet.Report(ctx, false)
 	if err != nil {
 		return err

@@ -61,13 +61,13 @@ func (w *world) probe(ctx context.Context, behind int) (*probes, error) {
 	return ps, nil
 }
 
-// take returns how long pings took since it was called before.
-func (ps *probes) take() swarm.Latency {
+// take returns how long pings took since it was called before. It fails if one of the probes did.
+func (ps *probes) take() (swarm.Latency, error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	pings := ps.pings
 	ps.pings = swarm.Latency{}
-	return pings
+	return pings, ps.err
 }
 
 // end stops the probes and returns what they measured.
