@@ -23,7 +23,8 @@
 //	live         a message that is not persistent lay in a slot, or came later than to those who were online
 //	expired      a message came after its time
 //	reset        a device was told that its slot's state was lost, which it was not
-//	kick         a session that another of the same device had replaced, or that had to go for one of the same user, got something more
+//	kick         a session that another of the same device had replaced, or that had to go, for one of the same user or since its product
+//	             ended it, got something more
 //	session      a device had two live sessions
 //
 // What a store lost of which it says so (a failover to a replica that lagged: [Lost]) excuses what was in it, and nothing else.
@@ -51,7 +52,7 @@ const (
 	Unknown Kind = "unknown" // no answer, or a 5xx: Sender, Seq
 	Recall  Kind = "recall"  // the sender takes ID back
 	Online  Kind = "online"  // a session of a device was welcomed: Device, Session, Begins
-	Off     Kind = "off"     // a session of a device had to go for another of its user: Device, Session
+	Off     Kind = "off"     // a session of a device had to go, for another of its user or since its product ended it: Device, Session
 	Deliver Kind = "deliver" // a device's application saw a message: Device, Session, ID, Body, Slot, Pos
 	Peek    Kind = "peek"    // a device to which nothing is owed, since it breaks rules, saw a message, as Deliver
 	Ack     Kind = "ack"     // a device acknowledged Slot up to Pos: Device
