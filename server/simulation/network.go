@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 	"time"
 
 	"carillon/server/client"
@@ -72,22 +71,17 @@ type conn struct {
 	room   *roomProc
 	meta   transport.Meta
 
-	// Lanes, one for each that may ask at a time: the room's side by Wake, by Close and Cut; the client's side by writing, by
-	// reading, and by ending.
-	pump, end, up, read, bye, posts *lane
-	down                            *lane // driver only
-	result                          chan error
+	// Lanes of the client's side, one for each that may ask at a time: by writing, by reading, and by ending.
+	up, read, bye, posts *lane
+	result               chan error
+
+	near
 
 	// Owned by the driver.
-	sess     transport.Session // nil before it is accepted and after Closed
-	lastDown time.Duration     // when the last thing to the client arrives
-	over     bool              // the session was told Closed, or never existed
-	unread   bool              // the kernel waits for the client to acknowledge what was sent, and will give it up
+	lastDown time.Duration // when the last thing to the client arrives
+	unread   bool          // the kernel waits for the client to acknowledge what was sent, and will give it up
 
-	mu sync.Mutex
-	// Guarded by mu.
-	pumping   bool // a pump is due
-	code      wire.CloseCode
+	// Guarded by near.mu.
 	closeSent bool
 	lastUp    time.Duration // when the last frame of the client arrives
 	flight    int           // bytes on their way to the client
@@ -130,6 +124,7 @@ func (w *world) dial(ctx context.Context, by caller, r *roomProc, avoid int) (en
 		return w.dialPoll(by, meta, r), kind, nil
 	}
 	c := &conn{w: w, caller: by, room: r, meta: meta, result: make(chan error, 1), ready: make(chan struct{}, 1)}
+	c.work = c.write
 	for _, x := range []struct {
 		l    **lane
 		name string
@@ -182,30 +177,6 @@ func (c *conn) accept() error {
 }
 
 // ---- the room's side ---------------------------------------------------------------------------------------------
-
-// Wake has the server's side write soon.
-func (c *conn) Wake(transport.Share) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pumpLocked(c.pump)
-}
-
-func (c *conn) pumpLocked(l *lane) {
-	if !c.pumping {
-		c.pumping = true
-		l.after(l.between(0, 2*time.Millisecond), c.write)
-	}
-}
-
-// Close writes what is queued, and then says goodbye.
-func (c *conn) Close(code wire.CloseCode) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.code == 0 {
-		c.code = code
-	}
-	c.pumpLocked(c.end)
-}
 
 // Cut ends the connection at once: the client finds it broken.
 func (c *conn) Cut(code wire.CloseCode) {
@@ -294,24 +265,6 @@ func (c *conn) send(it item) {
 			c.signal()
 		}
 	})
-}
-
-// finish tells the session that it is over. Driver.
-func (c *conn) finish(code wire.CloseCode) {
-	if c.over {
-		return
-	}
-	c.over = true
-	sess := c.sess
-	c.sess = nil
-	c.mu.Lock()
-	if c.code != 0 {
-		code = c.code
-	}
-	c.mu.Unlock()
-	if sess != nil {
-		sess.Closed(code)
-	}
 }
 
 // ---- the client's side -------------------------------------------------------------------------------------------
@@ -497,8 +450,6 @@ func (c *conn) shut(code wire.CloseCode) {
 }
 
 // ---- faults ------------------------------------------------------------------------------------------------------
-
-func (c *conn) events() *lane { return c.down }
 
 // darken ends the path: nothing passes any more. Each side learns of it after a time, or never, if that is below zero.
 // Driver.

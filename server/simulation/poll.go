@@ -1,12 +1,9 @@
 package simulation
 
 import (
-	"context"
 	"fmt"
-	"sync"
 	"time"
 
-	"carillon/server/client"
 	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/transport/web"
@@ -30,72 +27,31 @@ type pollAnswer struct {
 	last    bool // the session's goodbye
 }
 
-// patienceToHandle is how long a client waits until everything of an answer is handled and acknowledged. Then it polls from
-// where it stands, and is given a new session.
-const patienceToHandle = 2 * time.Second
-
 // mostOfAnswer is how many frames an answer may have after which nothing more is taken for it.
 const mostOfAnswer = 100
-
-// ---- the room's side ---------------------------------------------------------------------------------------------
 
 // hanging is what the session of a client that polls knows: a transport.Conn that outlives its polls. As with conn, the driver
 // alone calls the session.
 type hanging struct {
 	// Static after construction.
-	w         *world
-	meta      transport.Meta
-	room      *roomProc
-	pump, cut *lane // of Wake and Close, and of Cut: each is called by one goroutine at a time
-	down      *lane // driver only
+	w     *world
+	room  *roomProc
+	polls transport.PollSession // the session, as long as near has it
+
+	near
 
 	// Owned by the driver.
-	sess     transport.PollSession // nil after Closed
-	waits    *pollRequest          // the poll that waits
-	atOnce   bool                  // it does not
+	waits    *pollRequest // the poll that waits
+	atOnce   bool         // it does not
 	id       push.SessionEpoch
 	follower web.Follower // behind the last answer
-	over     bool
-
-	mu      sync.Mutex
-	pumping bool           // guarded by mu; a write is due
-	code    wire.CloseCode // guarded by mu; the session wants to end with it
 }
 
-var (
-	_ served = (*hanging)(nil)
-	_ end    = (*poller)(nil)
-)
-
-// Wake has the server's side answer soon, if a poll waits then.
-func (h *hanging) Wake(transport.Share) { h.request(h.pump) }
-
-func (h *hanging) request(l *lane) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.requestLocked(l)
-}
-
-func (h *hanging) requestLocked(l *lane) {
-	if !h.pumping {
-		h.pumping = true
-		l.after(l.between(0, 2*time.Millisecond), h.write)
-	}
-}
-
-// Close says goodbye to the poll that waits, or to the next.
-func (h *hanging) Close(code wire.CloseCode) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.code == 0 {
-		h.code = code
-	}
-	h.requestLocked(h.cut)
-}
+var _ served = (*hanging)(nil)
 
 // Cut ends the session at once. A poll that waits is answered with nothing.
 func (h *hanging) Cut(code wire.CloseCode) {
-	h.cut.after(0, func() {
+	h.end.after(0, func() {
 		if !h.over {
 			h.answer(nil, false)
 			h.finish(code)
@@ -126,16 +82,14 @@ func (w *world) arrived(rq *pollRequest, r *roomProc, at *hanging) {
 	}
 	p.sessions++
 	name := fmt.Sprintf("poll/%s/%d/", p.caller.name, p.sessions)
-	h := &hanging{
-		w: w, meta: p.meta, room: r, pump: w.sched.lane(name + "pump"), cut: w.sched.lane(name + "cut"),
-		down: w.sched.lane(name + "down"),
-	}
-	sess, err := r.room.Accept(h, h.meta)
+	h := &hanging{w: w, room: r}
+	h.near = near{pump: w.sched.lane(name + "pump"), end: w.sched.lane(name + "cut"), down: w.sched.lane(name + "down"), work: h.write}
+	sess, err := r.room.Accept(h, p.meta)
 	if err != nil {
 		p.fail(rq, err)
 		return
 	}
-	h.sess = sess.(transport.PollSession)
+	h.sess, h.polls = sess, sess.(transport.PollSession)
 	r.conns = append(r.conns, h)
 	p.serve(rq, h)
 	connect := *rq.connect
@@ -155,10 +109,10 @@ func (h *hanging) poll(rq *pollRequest, cursor string) {
 	if h.atOnce {
 		wait = 0
 	}
-	h.sess.Poll(cursor, wait)
+	h.polls.Poll(cursor, wait)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.requestLocked(h.down)
+	h.pumpLocked(h.down)
 }
 
 func (h *hanging) cursor() string { return string(h.follower.Append(nil)) }
@@ -193,7 +147,7 @@ func (h *hanging) write() {
 	}
 	if taken || code != 0 || h.atOnce {
 		h.answer(frames, code != 0)
-		h.sess.PollOver()
+		h.polls.PollOver()
 	}
 	if code != 0 {
 		h.w.pass(goodbyeByPoll)
@@ -236,29 +190,9 @@ func (h *hanging) send(rq *pollRequest, a *pollAnswer) {
 func (h *hanging) left(rq *pollRequest) {
 	if h.waits == rq && h.sess != nil {
 		h.waits = nil
-		h.sess.PollOver()
+		h.polls.PollOver()
 	}
 }
-
-// finish tells the session that it is over. Driver.
-func (h *hanging) finish(code wire.CloseCode) {
-	if h.over {
-		return
-	}
-	h.over = true
-	sess := h.sess
-	h.sess = nil
-	h.mu.Lock()
-	if h.code != 0 {
-		code = h.code
-	}
-	h.mu.Unlock()
-	if sess != nil {
-		sess.Closed(code)
-	}
-}
-
-func (h *hanging) events() *lane { return h.down }
 
 // darken ends the poll that waits.
 func (h *hanging) darken(server, device time.Duration) {
@@ -266,293 +200,3 @@ func (h *hanging) darken(server, device time.Duration) {
 		rq.from.darken(server, device)
 	}
 }
-
-// ---- the client's side -------------------------------------------------------------------------------------------
-
-// poller is a client that polls: client.Conn over one session. An answer of another session, which it was given since its
-// poll went elsewhere or showed another cursor, is the end of it: the client comes back from where it stands.
-//
-// The cursor of a poll acknowledges, so the next poll waits until the client has acknowledged what the last answer held.
-type poller struct {
-	// Static after construction.
-	w      *world
-	caller caller
-	meta   transport.Meta
-	room   *roomProc
-
-	// Lanes: of writing, of reading, of ending, and the driver's.
-	up, read, bye, down *lane
-
-	// Owned by the driver.
-	at       *hanging // the session that it continues
-	sessions int      // that its polls opened
-
-	mu sync.Mutex
-	// Guarded by mu.
-	connect *wire.Connect
-	current *pollRequest // the poll under way
-	session push.SessionEpoch
-	said    string // the cursor that its client stands at and may acknowledge
-	shown   string // behind the last answer
-	answers int
-	due     bool          // answered, and to poll again
-	since   time.Duration // then
-	frozen  bool
-	inbox   []item
-	err     error
-	gone    bool
-	ready   chan struct{} // room for one
-}
-
-// dialPoll returns a client's end. Nothing happens before its first frame.
-func (w *world) dialPoll(by caller, meta transport.Meta, r *roomProc) *poller {
-	p := &poller{w: w, caller: by, meta: meta, room: r, ready: make(chan struct{}, 1)}
-	for _, x := range []struct {
-		l    **lane
-		name string
-	}{{&p.up, "up"}, {&p.read, "read"}, {&p.bye, "bye"}, {&p.down, "down"}} {
-		*x.l = w.sched.lane("poller/" + by.name + "/" + x.name)
-	}
-	return p
-}
-
-// Write sends what is the next poll's with it, and other things in requests of their own.
-func (p *poller) Write(_ context.Context, f wire.Frame) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.gone:
-		return errCut
-	case p.err != nil:
-		return p.err
-	}
-	switch f := f.(type) {
-	case *wire.Connect:
-		p.connect = f
-		if p.caller.acked != nil {
-			p.said = p.caller.acked()
-		}
-		p.pollLocked(p.up, f.Cursor)
-	case *wire.Ping, *wire.Pong:
-	case *wire.Ack:
-		p.said = f.Cursor
-		if !p.pollIfDoneLocked(p.up) {
-			p.w.post(p.up, p.caller, f)
-		}
-	default:
-		p.w.post(p.up, p.caller, f)
-	}
-	return nil
-}
-
-// pollIfDoneLocked polls if everything of the last answer is handled and acknowledged.
-func (p *poller) pollIfDoneLocked(l *lane) bool {
-	if !p.due || p.gone || p.err != nil || p.frozen || len(p.inbox) > 0 || p.said != p.shown {
-		return false
-	}
-	p.pollLocked(l, p.said)
-	return true
-}
-
-// pollLocked sends a poll, and now and then a second one right behind it.
-func (p *poller) pollLocked(l *lane, cursor string) {
-	p.due = false
-	r := p.room
-	strays := p.session != 0 && !p.w.healed
-	if strays && l.chance(25) {
-		r = p.w.rooms[l.IntN(len(p.w.rooms))]
-	}
-	n := 1
-	if strays && l.chance(30) {
-		n = 2
-	}
-	for range n {
-		rq := &pollRequest{from: p, cursor: cursor, session: p.session, connect: p.connect}
-		p.current = rq // what comes for the one before is passed over
-		l.after(l.between(leastDelay, mostDelay), func() { p.w.arrived(rq, r, p.at) })
-	}
-}
-
-// serve notes the session that a poll opened, if that is the client's first. Driver.
-func (p *poller) serve(rq *pollRequest, h *hanging) {
-	if rq.session == 0 {
-		p.at = h
-	}
-}
-
-// answered is an answer at the client. Driver.
-func (p *poller) answered(rq *pollRequest, a *pollAnswer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current != rq || p.gone {
-		return
-	}
-	p.current = nil
-	defer p.signal()
-	if p.session != 0 && a.session != p.session {
-		p.err = errEnded
-		return
-	}
-	p.session, p.shown, p.since, p.due = a.session, a.cursor, p.w.sched.now(), true
-	p.answers++
-	for _, b := range a.frames {
-		p.inbox = append(p.inbox, item{frame: b})
-		if f, ok := p.decode(b).(*wire.Welcome); ok && p.caller.acked != nil && f.Cursor != p.connect.Cursor {
-			p.said = f.Cursor // the server's own, which nobody has to acknowledge
-		}
-	}
-	if len(a.frames) == 0 {
-		p.inbox = append(p.inbox, item{frame: wire.Append(nil, wire.JSON, &wire.Pong{})}) // a sign of life
-	}
-	if a.last || a.session == 0 {
-		p.err = errEnded
-		return
-	}
-	n := p.answers
-	p.down.after(patienceToHandle, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.due && p.answers == n && !p.gone && p.err == nil {
-			p.lateLocked()
-			if !p.frozen {
-				p.pollLocked(p.down, p.said)
-			}
-		}
-	})
-}
-
-// lateLocked notes that the client takes its time to poll again, so that what comes meanwhile comes late.
-func (p *poller) lateLocked() {
-	since := p.since
-	p.down.after(patienceToHandle, func() { p.caller.late(since) })
-}
-
-func (p *poller) decode(b []byte) wire.Frame {
-	f, err := wire.DecodeServer(wire.JSON, b)
-	if err != nil {
-		p.w.fault("a client cannot read what it was sent: %v", err)
-	}
-	return f
-}
-
-// broken is a poll whose connection broke: the client asks again. Driver.
-func (p *poller) broken(rq *pollRequest) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.current == rq && !p.gone && p.err == nil {
-		p.current = nil
-		p.pollLocked(p.down, rq.cursor)
-	}
-}
-
-// fail is a poll that was refused. Driver.
-func (p *poller) fail(rq *pollRequest, err error) {
-	p.down.after(p.down.between(leastDelay, mostDelay), func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.current == rq && p.err == nil {
-			p.err = err
-			p.signal()
-		}
-	})
-}
-
-func (p *poller) signal() {
-	select {
-	case p.ready <- struct{}{}:
-	default:
-	}
-}
-
-// Read returns the next frame.
-func (p *poller) Read() (wire.Frame, error) {
-	for {
-		it, ok, err := p.take()
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			return p.decode(it.frame), nil
-		}
-		<-p.ready
-	}
-}
-
-func (p *poller) take() (it item, ok bool, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.gone:
-		return it, false, errCut
-	case p.frozen:
-		return it, false, nil
-	case len(p.inbox) == 0:
-		return it, false, p.err
-	}
-	it = p.inbox[0]
-	p.inbox = p.inbox[1:]
-	p.pollIfDoneLocked(p.read)
-	return it, true, nil
-}
-
-// Close ends it: there is no goodbye, the client does not poll any more.
-func (p *poller) Close() { p.Cut() }
-
-// Cut ends it.
-func (p *poller) Cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gone {
-		return
-	}
-	p.gone = true
-	p.inbox = nil
-	p.signal()
-	if rq := p.current; rq != nil {
-		p.bye.after(p.bye.between(leastDelay, mostDelay), func() { p.hungUp(rq) })
-	}
-}
-
-// hungUp is a client's end of a connection at the server. Driver.
-func (p *poller) hungUp(rq *pollRequest) {
-	if !rq.dark && p.at != nil {
-		p.at.left(rq)
-	}
-}
-
-// darken ends the path of the poll under way. Each side learns of it after a time, or never, if that is below zero. Driver.
-func (p *poller) darken(server, device time.Duration) {
-	p.mu.Lock()
-	rq := p.current
-	p.mu.Unlock()
-	if rq == nil || rq.dark {
-		return
-	}
-	rq.dark = true
-	since := p.w.sched.now()
-	if server >= 0 && p.at != nil {
-		h := p.at
-		p.down.after(server, func() { h.left(rq) })
-	}
-	if device >= 0 {
-		p.down.after(device, func() {
-			p.broken(rq)
-			p.down.after(patienceToHandle, func() { p.caller.late(since) })
-		})
-	}
-}
-
-// freeze has the client not read, and so not poll either, or read on.
-func (p *poller) freeze(on bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.frozen = on
-	if !on && p.due && p.w.sched.now()-p.since > patienceToHandle {
-		p.lateLocked()
-		p.answers++
-		p.pollLocked(p.down, p.said)
-	}
-	p.signal()
-}
-
-var _ client.Conn = (*poller)(nil)
