@@ -312,7 +312,6 @@ func (w *world) stopRoom(r *roomProc, f func()) {
 		case err := <-r.done:
 			// It may be cut off from the register, not even have joined it, or die on its way out.
 			if err != nil && !r.link.killed.Load() && push.KindOf(err) != push.KindUnavailable && !errors.Is(err, context.Canceled) {
-
 				w.fault("room %s: %v", r.id, err)
 			}
 			r.clock.stop()

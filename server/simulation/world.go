@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"testing/synctest"
 	"time"
 
@@ -22,10 +23,8 @@ import (
 	"carillon/server/saver"
 )
 
-// The deadlines of rooms here: shorter than a product's, so that a short life sees many of them pass.
-const (
-	writeDeadline = 8 * time.Second
-)
+// writeDeadline is that of rooms here: shorter than a product's, so that a short life sees many of them pass.
+const writeDeadline = 8 * time.Second
 
 // What the checker allows. They are above what delays of a healthy network and of a slow store add up to, and below what a
 // room needs to give a frozen client up.
@@ -458,11 +457,5 @@ func compareActors(a, b *history.Record) int {
 	key := func(r *history.Record) string {
 		return r.Sender + "/" + r.Device.Product + "/" + r.Device.User + "/" + r.Device.Device
 	}
-	switch x, y := key(a), key(b); {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
-	}
-	return 0
+	return strings.Compare(key(a), key(b))
 }
