@@ -69,3 +69,35 @@ func (n *near) finish(code wire.CloseCode) {
 }
 
 func (n *near) events() *lane { return n.down }
+
+// far is what every connection has of the client's side: what came, for the client's reader to take. It is guarded by the
+// connection's mutex, but for ready.
+type far struct {
+	frozen bool // the client's side does not read
+	inbox  []item
+	err    error         // the last word to the client's reader
+	gone   bool          // the client's side ended it
+	ready  chan struct{} // room for one
+}
+
+func (f *far) signal() {
+	select {
+	case f.ready <- struct{}{}:
+	default:
+	}
+}
+
+// takeLocked takes the next thing that came; ok is false while there is none.
+func (f *far) takeLocked() (it item, ok bool, err error) {
+	switch {
+	case f.gone:
+		return it, false, errCut
+	case f.frozen:
+		return it, false, nil
+	case len(f.inbox) == 0:
+		return it, false, f.err
+	}
+	it = f.inbox[0]
+	f.inbox = f.inbox[1:]
+	return it, true, nil
+}

@@ -87,11 +87,7 @@ type conn struct {
 	flight    int           // bytes on their way to the client
 	full      bool          // the server's side would write more
 	dark      bool          // nothing passes any more, either way
-	frozen    bool          // the client's side does not read
-	inbox     []item
-	err       error         // the last word to the client's reader
-	gone      bool          // the client's side ended it
-	ready     chan struct{} // room for one
+	far
 }
 
 // item is one thing in the stream to the client.
@@ -123,8 +119,8 @@ func (w *world) dial(ctx context.Context, by caller, r *roomProc, avoid int) (en
 	if meta.Capabilities.Polls {
 		return w.dialPoll(by, meta, r), kind, nil
 	}
-	c := &conn{w: w, caller: by, room: r, meta: meta, result: make(chan error, 1), ready: make(chan struct{}, 1)}
-	c.work = c.write
+	c := &conn{w: w, caller: by, room: r, meta: meta, result: make(chan error, 1)}
+	c.work, c.ready = c.write, make(chan struct{}, 1)
 	for _, x := range []struct {
 		l    **lane
 		name string
@@ -269,13 +265,6 @@ func (c *conn) send(it item) {
 
 // ---- the client's side -------------------------------------------------------------------------------------------
 
-func (c *conn) signal() {
-	select {
-	case c.ready <- struct{}{}:
-	default:
-	}
-}
-
 // Read returns the next frame.
 func (c peer) Read() (wire.Frame, error) {
 	for {
@@ -305,16 +294,9 @@ func (c peer) Read() (wire.Frame, error) {
 func (c *conn) take() (it item, ok bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case c.gone:
-		return it, false, errCut
-	case c.frozen:
-		return it, false, nil
-	case len(c.inbox) == 0:
-		return it, false, c.err
+	if it, ok, err = c.takeLocked(); !ok {
+		return it, false, err
 	}
-	it = c.inbox[0]
-	c.inbox = c.inbox[1:]
 	c.flight -= len(it.frame)
 	if c.full && c.flight < c.w.opt.window {
 		c.full = false

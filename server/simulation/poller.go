@@ -42,18 +42,15 @@ type poller struct {
 	answers int
 	due     bool          // answered, and to poll again
 	since   time.Duration // then
-	frozen  bool
-	inbox   []item
-	err     error
-	gone    bool
-	ready   chan struct{} // room for one
+	far
 }
 
 var _ end = (*poller)(nil)
 
 // dialPoll returns a client's end. Nothing happens before its first frame.
 func (w *world) dialPoll(by caller, meta transport.Meta, r *roomProc) *poller {
-	p := &poller{w: w, caller: by, meta: meta, room: r, ready: make(chan struct{}, 1)}
+	p := &poller{w: w, caller: by, meta: meta, room: r}
+	p.ready = make(chan struct{}, 1)
 	for _, x := range []struct {
 		l    **lane
 		name string
@@ -204,13 +201,6 @@ func (p *poller) fail(rq *pollRequest, err error) {
 	})
 }
 
-func (p *poller) signal() {
-	select {
-	case p.ready <- struct{}{}:
-	default:
-	}
-}
-
 // Read returns the next frame.
 func (p *poller) Read() (wire.Frame, error) {
 	for {
@@ -228,18 +218,10 @@ func (p *poller) Read() (wire.Frame, error) {
 func (p *poller) take() (it item, ok bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case p.gone:
-		return it, false, errCut
-	case p.frozen:
-		return it, false, nil
-	case len(p.inbox) == 0:
-		return it, false, p.err
+	if it, ok, err = p.takeLocked(); ok {
+		p.pollIfDoneLocked(p.read)
 	}
-	it = p.inbox[0]
-	p.inbox = p.inbox[1:]
-	p.pollIfDoneLocked(p.read)
-	return it, true, nil
+	return it, ok, err
 }
 
 // Close ends it: there is no goodbye, the client does not poll any more.
