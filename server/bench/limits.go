@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"carillon/server/bench/swarm"
@@ -63,12 +64,11 @@ func (s *Limits) transport() string        { return swarm.Transports[0] }
 
 // serverFlags implements limited.
 func (s *Limits) serverFlags() [][2]string {
-	text := func(n int) string { return fmt.Sprint(n) }
 	return [][2]string{
-		{"--limits-frames-per-second", text(limitFrames)}, {"--limits-frame-bytes", text(limitFrameBytes)},
-		{"--limits-queue-bytes", text(limitQueueBytes)}, {"--limits-write-deadline", limitWrite.String()},
-		{"--limits-connects-per-second", text(limitConnects)}, {"--limits-connect-burst", text(limitConnectBurst)},
-		{"--limits-connects-per-address", text(limitAddressRate)},
+		{"--limits-frames-per-second", strconv.Itoa(limitFrames)}, {"--limits-frame-bytes", strconv.Itoa(limitFrameBytes)},
+		{"--limits-queue-bytes", strconv.Itoa(limitQueueBytes)}, {"--limits-write-deadline", limitWrite.String()},
+		{"--limits-connects-per-second", strconv.Itoa(limitConnects)}, {"--limits-connect-burst", strconv.Itoa(limitConnectBurst)},
+		{"--limits-connects-per-address", strconv.Itoa(limitAddressRate)},
 		{"--heartbeat-linger", "1s"}, // so that sessions of polls that were given up are soon gone
 	}
 }

@@ -45,7 +45,7 @@ func (l *loop) ask(fd int32, c *client, a *polled) bool {
 		l.lose(fd, c, err.Error())
 		return false
 	}
-	if moved := cursor != p.cursor; moved {
+	if cursor != p.cursor {
 		l.count.report.Acks++
 	}
 	p.owner, p.cursor = owner, cursor
