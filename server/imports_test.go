@@ -37,6 +37,7 @@ var layers = []struct {
 	{"transport/transporttest", []string{"transport", "wire", "push"}, "a suite knows the contract alone"},
 	{"transport/poller", nil, "sockets, and nothing of what they carry"},
 	{"transport/ready", []string{"transport"}, "a list of connections, whatever they are"},
+	{"transport/roster", nil, "a list of connections, whatever they are"},
 	{"transport/engine", []string{"transport", "transport/poller", "wire", "push"}, "it holds connections for transports, and knows none of them"},
 	{"transport/ws", []string{"transport", "wire", "push", "origin"}, "a transport never imports a sibling or the room"},
 	{"transport/sse", []string{"transport", "wire", "push"}, "a transport never imports a sibling or the room"},

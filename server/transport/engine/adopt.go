@@ -18,13 +18,13 @@ import (
 // follows.
 func (e *Engine) Accept(d Dialect, m transport.Meta, plain bool) error {
 	c := d.base()
-	if !e.enter(c) {
+	if !e.live.Enter(c) {
 		return errClosed
 	}
 	defer func() {
 		if c.session == nil { // refused, or the Acceptor panics, after which net/http goes on
 			c.sock.Close(false)
-			e.leave(c)
+			e.live.Leave(c)
 		}
 	}()
 	c.e, c.dialect = e, d
@@ -44,10 +44,7 @@ func (e *Engine) Accept(d Dialect, m transport.Meta, plain bool) error {
 
 // reserve makes sure of a descriptor for a connection that is to be parked. The error is a refusal.
 func (e *Engine) reserve(c *Conn) error {
-	p, err := e.pollerOf()
-	if err == nil {
-		err = p.Reserve(&c.sock)
-	}
+	err := e.poller.Reserve(&c.sock)
 	if err == nil {
 		return nil
 	}
@@ -86,7 +83,7 @@ func (e *Engine) Adopt(d Dialect, nc net.Conn, early []byte) error {
 		}
 	}
 	if c.parks {
-		err := e.poller.Load().Adopt(&c.sock, nc)
+		err := c.sock.Adopt(nc)
 		if err == nil {
 			c.stand(early)
 			return nil

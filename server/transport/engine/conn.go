@@ -6,6 +6,7 @@ import (
 	"carillon/server/transport"
 	"carillon/server/transport/poller"
 	"carillon/server/transport/ready"
+	"carillon/server/transport/roster"
 	"carillon/server/wire"
 )
 
@@ -22,10 +23,8 @@ type Conn struct {
 	thread *thread       // of the goroutine form; nil: the connection is parked
 	sock   poller.Socket // of a parked connection
 
-	// Guarded by Engine.mu.
-	before, after *Conn
-
-	place ready.Entry[Conn] // in the ready list
+	entry roster.Entry[Conn] // among all connections
+	place ready.Entry[Conn]  // in the ready list
 
 	// Owned by the reader.
 	greeted bool // a first frame was read
@@ -250,5 +249,5 @@ func (c *Conn) finish() {
 	c.mu.Unlock()
 	c.dialect.Release()
 	c.session.Closed(code)
-	c.e.leave(c)
+	c.e.live.Leave(c)
 }

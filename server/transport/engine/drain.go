@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"runtime"
 	"sync/atomic"
 
 	"carillon/server/transport"
@@ -36,31 +35,18 @@ func newDrain(writes *atomic.Int64) *drain {
 	return d
 }
 
-// yieldEvery is after how many connections a worker looks after what else there is: a long fan-out would otherwise keep the
-// pings and acknowledgements that come, and whatever else the process does, waiting for whole time slices.
-const yieldEvery = 32
-
 // work is a drain worker.
 func (e *Engine) work(writes *atomic.Int64) {
 	d := newDrain(writes)
-	for n := 1; ; n++ {
-		c := e.ready.Pop()
+	e.ready.Work(func(c *Conn) {
 		switch {
-		case c == nil:
-			return
 		case !c.begin():
 		case c.thread == nil || c.thread.raw != nil:
 			c.drainAtOnce(d)
 		default:
 			e.running.Go(c.drainWaiting)
 		}
-		if n%yieldEvery == 0 {
-			if p := e.poller.Load(); p != nil {
-				p.Help()
-			}
-			runtime.Gosched()
-		}
-	}
+	}, e.poller.Help)
 }
 
 // begin takes the connection from the ready list; false if there is nothing to do any more.

@@ -15,6 +15,7 @@ import (
 	"carillon/server/transport"
 	"carillon/server/transport/poller"
 	"carillon/server/transport/ready"
+	"carillon/server/transport/roster"
 	"carillon/server/wire"
 )
 
@@ -28,6 +29,23 @@ const (
 	// Goroutine gives each connection a goroutine. It runs everywhere.
 	Goroutine Form = "goroutine"
 )
+
+// Check returns an error unless f is a form, or "", which is that of this system.
+func (f Form) Check() error {
+	switch f {
+	case "", Epoll, Goroutine:
+		return nil
+	}
+	return fmt.Errorf("the engine is %q, and not %s or %s", f, Epoll, Goroutine)
+}
+
+// OrDefault returns f, which for "" is that of this system: Epoll where there is an epoll, else Goroutine.
+func (f Form) OrDefault() Form {
+	if f == "" && !poller.Supported {
+		return Goroutine
+	}
+	return cmp.Or(f, Epoll)
+}
 
 // Config says how to hold connections. Kind and Acceptor are required, everything else has a default.
 type Config struct {
@@ -55,10 +73,8 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Acceptor == nil {
 		return cfg, fmt.Errorf("%s: config: Acceptor is missing", cfg.Kind)
 	}
-	switch cfg.Form {
-	case "", Epoll, Goroutine:
-	default:
-		return cfg, fmt.Errorf("%s: config: the engine is %q, and not %s or %s", cfg.Kind, cfg.Form, Epoll, Goroutine)
+	if err := cfg.Form.Check(); err != nil {
+		return cfg, fmt.Errorf("%s: config: %w", cfg.Kind, err)
 	}
 	if cfg.FirstFrameBytes < 0 || cfg.FrameBytes < 0 || cfg.Workers < 0 || cfg.UserTimeout < 0 {
 		return cfg, fmt.Errorf("%s: config: a limit is negative", cfg.Kind)
@@ -77,20 +93,13 @@ type Engine struct {
 	// Static after construction.
 	cfg Config
 
+	live    *roster.Roster[Conn] // all connections, from Accept to the return of Session.Closed
 	ready   *ready.List[Conn]
-	parkMu  sync.Mutex                    // held while poller is made or closed
-	poller  atomic.Pointer[poller.Poller] // of parked connections; nil before the first one
-	noFiles sync.Once                     // says that there are no descriptors left
-	writes  []atomic.Int64                // system calls that wrote: one counter a worker, the last for all who wait
-	drains  sync.Pool                     // of *drain, for the goroutines that write by waiting
-	running sync.WaitGroup                // every goroutine of ours; added to only while a connection or a worker is counted
-
-	mu sync.Mutex
-	// Guarded by mu.
-	closed bool
-	live   *Conn // all connections, from Accept to the return of Session.Closed
-	count  int
-	empty  chan struct{} // closed by whoever finds, after closed was set, that count is 0
+	poller  poller.Lazy    // of parked connections
+	noFiles sync.Once      // says that there are no descriptors left
+	writes  []atomic.Int64 // system calls that wrote: one counter a worker, the last for all who wait
+	drains  sync.Pool      // of *drain, for the goroutines that write by waiting
+	running sync.WaitGroup // every goroutine of ours; added to only while a connection or a worker is counted
 }
 
 // New returns a running engine. Its goroutines end with [Engine.Close].
@@ -101,11 +110,11 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg:   cfg,
+		live:  roster.New(func(c *Conn) *roster.Entry[Conn] { return &c.entry }),
 		ready: ready.New(func(c *Conn) *ready.Entry[Conn] { return &c.place }),
-		empty: make(chan struct{}),
 	}
 	if cfg.Form == Epoll {
-		if _, err := e.pollerOf(); err != nil {
+		if err := e.poller.Make(); err != nil {
 			return nil, fmt.Errorf("%s: engine %s: %w", cfg.Kind, Epoll, err)
 		}
 	}
@@ -118,30 +127,7 @@ func New(cfg Config) (*Engine, error) {
 }
 
 // Form returns the form in which connections over plain TCP are held.
-func (e *Engine) Form() Form {
-	if e.cfg.Form == "" && !poller.Supported {
-		return Goroutine
-	}
-	return cmp.Or(e.cfg.Form, Epoll)
-}
-
-// pollerOf returns the poller of parked connections, and makes it for the first one.
-func (e *Engine) pollerOf() (*poller.Poller, error) {
-	if p := e.poller.Load(); p != nil {
-		return p, nil
-	}
-	e.parkMu.Lock()
-	defer e.parkMu.Unlock()
-	if p := e.poller.Load(); p != nil {
-		return p, nil
-	}
-	p, err := poller.New(0)
-	if err != nil {
-		return nil, err // the next connection tries again
-	}
-	e.poller.Store(p)
-	return p, nil
-}
+func (e *Engine) Form() Form { return e.cfg.Form.OrDefault() }
 
 // Writes returns how many writes to sockets have been made, or tried. Compared with the number of frames it tells how many
 // frames leave together.
@@ -157,80 +143,13 @@ func (e *Engine) Writes() int64 {
 // and for every goroutine of the engine. When ctx ends, it cuts what is left and says so in its error; then it still
 // waits for the goroutines, which a cut connection does not hold up.
 func (e *Engine) Close(ctx context.Context) error {
-	e.mu.Lock()
-	if !e.closed {
-		e.closed = true
-		if e.count == 0 {
-			close(e.empty)
-		}
-	}
-	e.mu.Unlock()
-
 	var err error
-	select {
-	case <-e.empty:
-	case <-ctx.Done():
-		left := e.connections()
-		for _, c := range left {
-			c.Cut(wire.CloseGoingAway)
-		}
-		if len(left) > 0 {
-			err = fmt.Errorf("%s: close: %d connections were cut: %w", e.cfg.Kind, len(left), context.Cause(ctx))
-		}
-		<-e.empty
+	if cut := e.live.Close(ctx, func(c *Conn) { c.Cut(wire.CloseGoingAway) }); cut > 0 {
+		err = fmt.Errorf("%s: close: %d connections were cut: %w", e.cfg.Kind, cut, context.Cause(ctx))
 	}
 	e.ready.Close()
 	e.running.Wait()
-	e.parkMu.Lock()
-	if p := e.poller.Swap(nil); p != nil {
-		err = errors.Join(err, p.Close())
-	}
-	e.parkMu.Unlock()
-	return err
-}
-
-// enter counts a new connection; false once the engine is closed.
-func (e *Engine) enter(c *Conn) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.closed {
-		return false
-	}
-	e.count++
-	c.after = e.live
-	if e.live != nil {
-		e.live.before = c
-	}
-	e.live = c
-	return true
-}
-
-// leave is the opposite of enter, after the connection's last call.
-func (e *Engine) leave(c *Conn) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if c.before != nil {
-		c.before.after = c.after
-	} else {
-		e.live = c.after
-	}
-	if c.after != nil {
-		c.after.before = c.before
-	}
-	c.before, c.after = nil, nil
-	if e.count--; e.count == 0 && e.closed {
-		close(e.empty)
-	}
-}
-
-func (e *Engine) connections() []*Conn {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	cs := make([]*Conn, 0, e.count)
-	for c := e.live; c != nil; c = c.after {
-		cs = append(cs, c)
-	}
-	return cs
+	return errors.Join(err, e.poller.Close())
 }
 
 // errClosed is the refusal of an engine that has been closed.

@@ -120,7 +120,7 @@ func TestAccept_AfterCloseRefuses(t *testing.T) {
 	if len(r.began) > 0 {
 		t.Error("a refused connection got a session")
 	}
-	if e.poller.Load() != nil {
+	if e.poller.Made() {
 		t.Error("a poller was made after Close")
 	}
 }
@@ -151,7 +151,7 @@ func TestAccept_PanicOfTheAcceptorLeavesNothing(t *testing.T) {
 		if _, err := p.sock.Write(nil); err == nil {
 			t.Error("the reserved descriptor is still open")
 		}
-		if n := len(e.connections()); n != 0 {
+		if n := e.live.Len(); n != 0 {
 			t.Errorf("%d connections are counted, want 0: Close would wait for them", n)
 		}
 		if err := e.Close(t.Context()); err != nil {

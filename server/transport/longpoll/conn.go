@@ -8,6 +8,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/transport/ready"
+	"carillon/server/transport/roster"
 	"carillon/server/transport/web"
 	"carillon/server/wire"
 )
@@ -22,10 +23,8 @@ type conn struct {
 	// Set when the Acceptor returned, static once the connection stands.
 	session transport.PollSession
 
-	// Guarded by Transport.mu.
-	before, after *conn
-
-	place ready.Entry[conn] // in the ready list
+	entry roster.Entry[conn] // among all connections
+	place ready.Entry[conn]  // in the ready list
 
 	// calls is held over those calls of the session that come one after the other (Receive, Poll, PollOver, Closed) and
 	// over the decision to make them. Nobody who holds it takes, writes or closes.

@@ -412,7 +412,14 @@ func TestTransport_ClosedRefusesSessionsAndLetsThoseThatAreThereEnd(t *testing.T
 		s, a := l.begin(r)
 		done := make(chan error, 1)
 		go func() { done <- tr.Close(context.Background()) }()
-		eventually(t, "Close has begun", func() bool { tr.mu.Lock(); defer tr.mu.Unlock(); return tr.closed })
+		eventually(t, "Close has begun", func() bool {
+			c := &conn{}
+			open := tr.live.Enter(c)
+			if open {
+				tr.live.Leave(c)
+			}
+			return !open
+		})
 		stranger := dial(t, addr)
 		stranger.write(request("", "", "", "bob", ""))
 		if res, code := stranger.refused(); res.StatusCode != 503 || code != "shutting_down" {

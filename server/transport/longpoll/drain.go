@@ -1,7 +1,6 @@
 package longpoll
 
 import (
-	"runtime"
 	"sync/atomic"
 
 	"carillon/server/push"
@@ -37,28 +36,15 @@ func newDrain(writes *atomic.Int64) *drain {
 	}
 }
 
-// yieldEvery is after how many connections a worker looks after what else there is: see the package ws.
-const yieldEvery = 32
-
 // work is a worker.
 func (t *Transport) work(writes *atomic.Int64) {
 	d := newDrain(writes)
-	for n := 1; ; n++ {
-		c := t.ready.Pop()
-		if c == nil {
-			return
-		}
+	t.ready.Work(func(c *conn) {
 		if c.begin() {
 			c.answer(d)
 			c.release()
 		}
-		if n%yieldEvery == 0 {
-			if p := t.poller.Load(); p != nil {
-				p.Help()
-			}
-			runtime.Gosched()
-		}
-	}
+	}, t.poller.Help)
 }
 
 // begin takes the connection from the ready list; false if there is nothing to do any more.

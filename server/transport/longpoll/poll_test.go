@@ -263,13 +263,13 @@ func checkEmpty(t *testing.T, tr *Transport) {
 	late := time.Now().Add(patience)
 	for {
 		tr.mu.Lock()
-		count, live, known := tr.count, tr.live, len(tr.known)
+		known := len(tr.known)
 		tr.mu.Unlock()
-		if count == 0 && live == nil && known == 0 && tr.Waiting() == 0 {
+		if tr.live.Len() == 0 && known == 0 && tr.Waiting() == 0 {
 			return
 		}
 		if time.Now().After(late) {
-			t.Fatalf("left over: %d in all, a connection: %v, %d known, %d parked", count, live != nil, known, tr.Waiting())
+			t.Fatalf("left over: %d in all, %d known, %d parked", tr.live.Len(), known, tr.Waiting())
 		}
 		runtime.Gosched()
 	}

@@ -55,7 +55,7 @@ func (t *Transport) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // begin attaches a poll to the session that it continues, or to a new one. A refusal is left to the caller to write.
 func (t *Transport) begin(r *http.Request, rq *web.Request, p *poll) *web.Problem {
-	if !t.enterPoll() {
+	if !t.live.Join() { // until all have left, those who are here hear their goodbye
 		return web.ProblemOf(errClosed)
 	}
 	attached := false
@@ -102,7 +102,7 @@ func (t *Transport) speaksFor(ctx context.Context, token string, c *conn) bool {
 // open makes a session for a poll.
 func (t *Transport) open(r *http.Request, rq *web.Request, p *poll) *web.Problem {
 	c := &conn{t: t, proof: proofOf(rq.Connect.Token)}
-	if !t.enter(c) {
+	if !t.live.Enter(c) {
 		return web.ProblemOf(errClosed)
 	}
 	p.c = c
@@ -159,11 +159,7 @@ func (t *Transport) park(h *handler, r *http.Request, p *poll) bool {
 	if t.Engine() != engine.Epoll || home == nil || r.TLS != nil {
 		return false
 	}
-	parked, err := t.pollerOf()
-	if err == nil {
-		err = parked.Reserve(&p.sock)
-	}
-	if err != nil {
+	if err := t.poller.Reserve(&p.sock); err != nil {
 		t.noFiles.Do(func() {
 			t.cfg.Log.Warn("longpoll: a poll keeps its goroutine, and so do others without a word here", slog.Any("err", err))
 		})
@@ -183,7 +179,7 @@ func (t *Transport) park(h *handler, r *http.Request, p *poll) bool {
 		b, _ := brw.Reader.Peek(n)
 		early = append([]byte(nil), b...)
 	}
-	if err := parked.Adopt(&p.sock, nc); err != nil { // it had a descriptor a moment ago
+	if err := p.sock.Adopt(nc); err != nil { // it had a descriptor a moment ago
 		t.cfg.Log.Warn("longpoll: a poll is lost", slog.Any("err", err))
 		p.sock.Close(false)
 		nc.Close()

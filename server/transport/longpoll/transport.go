@@ -18,6 +18,7 @@ import (
 	"carillon/server/transport/engine"
 	"carillon/server/transport/poller"
 	"carillon/server/transport/ready"
+	"carillon/server/transport/roster"
 	"carillon/server/transport/web"
 	"carillon/server/wire"
 )
@@ -55,10 +56,8 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Acceptor == nil {
 		return cfg, errors.New("longpoll: config: Acceptor is missing")
 	}
-	switch cfg.Engine {
-	case "", engine.Epoll, engine.Goroutine:
-	default:
-		return cfg, fmt.Errorf("longpoll: config: the engine is %q, and not %s or %s", cfg.Engine, engine.Epoll, engine.Goroutine)
+	if err := cfg.Engine.Check(); err != nil {
+		return cfg, fmt.Errorf("longpoll: config: %w", err)
 	}
 	if cfg.Workers < 0 {
 		return cfg, errors.New("longpoll: config: a limit is negative")
@@ -66,9 +65,7 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Workers == 0 {
-		cfg.Workers = runtime.GOMAXPROCS(0)
-	}
+	cfg.Workers = cmp.Or(cfg.Workers, runtime.GOMAXPROCS(0))
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -82,22 +79,17 @@ type Transport struct {
 	// Static after construction.
 	cfg Config
 
+	live    *roster.Roster[conn] // all, from before Accept to the return of Session.Closed; polls that are not over join them
 	ready   *ready.List[conn]
-	parkMu  sync.Mutex                    // held while poller is made or closed
-	poller  atomic.Pointer[poller.Poller] // of parked polls; nil before the first one
-	noFiles sync.Once                     // says that there are no descriptors left
-	writes  []atomic.Int64                // of answers: one counter a worker, the last for everybody else
-	waiting atomic.Int64                  // polls that are parked
-	drains  sync.Pool                     // of *drain, for handlers
-	running sync.WaitGroup                // the workers
+	poller  poller.Lazy    // of parked polls
+	noFiles sync.Once      // says that there are no descriptors left
+	writes  []atomic.Int64 // of answers: one counter a worker, the last for everybody else
+	waiting atomic.Int64   // polls that are parked
+	drains  sync.Pool      // of *drain, for handlers
+	running sync.WaitGroup // the workers
 
-	mu sync.Mutex
-	// Guarded by mu.
-	closed bool
-	live   *conn // all, from before Accept to the return of Session.Closed
-	known  map[push.SessionEpoch]*conn
-	count  int           // of them, and of the polls that are not over
-	empty  chan struct{} // closed by whoever finds, after closed was set, that count is 0
+	mu    sync.Mutex
+	known map[push.SessionEpoch]*conn // guarded by mu
 }
 
 // New returns a running transport. Its goroutines end with [Transport.Close].
@@ -108,12 +100,12 @@ func New(cfg Config) (*Transport, error) {
 	}
 	t := &Transport{
 		cfg:   cfg,
+		live:  roster.New(func(c *conn) *roster.Entry[conn] { return &c.entry }),
 		ready: ready.New(func(c *conn) *ready.Entry[conn] { return &c.place }),
 		known: make(map[push.SessionEpoch]*conn),
-		empty: make(chan struct{}),
 	}
 	if cfg.Engine == engine.Epoll {
-		if _, err := t.pollerOf(); err != nil {
+		if err := t.poller.Make(); err != nil {
 			return nil, fmt.Errorf("longpoll: engine %s: %w", engine.Epoll, err)
 		}
 	}
@@ -126,30 +118,7 @@ func New(cfg Config) (*Transport, error) {
 }
 
 // Engine returns the form in which polls over plain TCP wait.
-func (t *Transport) Engine() Engine {
-	if t.cfg.Engine == "" && !poller.Supported {
-		return engine.Goroutine
-	}
-	return cmp.Or(t.cfg.Engine, engine.Epoll)
-}
-
-// pollerOf returns the poller of parked polls, and makes it for the first one.
-func (t *Transport) pollerOf() (*poller.Poller, error) {
-	if p := t.poller.Load(); p != nil {
-		return p, nil
-	}
-	t.parkMu.Lock()
-	defer t.parkMu.Unlock()
-	if p := t.poller.Load(); p != nil {
-		return p, nil
-	}
-	p, err := poller.New(0)
-	if err != nil {
-		return nil, err // the next poll tries again
-	}
-	t.poller.Store(p)
-	return p, nil
-}
+func (t *Transport) Engine() Engine { return t.cfg.Engine.OrDefault() }
 
 // Writes returns how many writes of answers have been made, or tried.
 func (t *Transport) Writes() int64 {
@@ -170,101 +139,34 @@ func (t *Transport) Waiting() int64 { return t.waiting.Load() }
 // request and goroutine of the transport. When ctx ends, it cuts what is left and says so in its error; then it still waits
 // for the rest, which a cut session does not hold up.
 func (t *Transport) Close(ctx context.Context) error {
-	t.mu.Lock()
-	if !t.closed {
-		t.closed = true
-		if t.count == 0 {
-			close(t.empty)
-		}
-	}
-	t.mu.Unlock()
-
 	var err error
-	select {
-	case <-t.empty:
-	case <-ctx.Done():
-		left := t.connections()
-		for _, c := range left {
-			c.Cut(wire.CloseGoingAway)
-		}
-		if len(left) > 0 {
-			err = fmt.Errorf("longpoll: close: %d sessions were cut: %w", len(left), context.Cause(ctx))
-		}
-		<-t.empty
+	if cut := t.live.Close(ctx, func(c *conn) { c.Cut(wire.CloseGoingAway) }); cut > 0 {
+		err = fmt.Errorf("longpoll: close: %d sessions were cut: %w", cut, context.Cause(ctx))
 	}
 	t.ready.Close()
 	t.running.Wait()
-	t.parkMu.Lock()
-	if p := t.poller.Swap(nil); p != nil {
-		err = errors.Join(err, p.Close())
-	}
-	t.parkMu.Unlock()
-	return err
+	return errors.Join(err, t.poller.Close())
 }
 
-// enterPoll counts a request; false once the transport is closed and empty. Until then those who are here hear their goodbye.
-func (t *Transport) enterPoll() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed && t.count == 0 {
-		return false
-	}
-	t.count++
-	return true
-}
-
-// leavePoll is the opposite of enterPoll, when the poll is over.
+// leavePoll is the end of a request.
 func (t *Transport) leavePoll(parked bool) {
 	if parked {
 		t.waiting.Add(-1)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.leaveLocked()
+	t.live.Part()
 }
 
-// enter counts a new connection; false once the transport is closed.
-func (t *Transport) enter(c *conn) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return false
-	}
-	t.count++
-	c.after = t.live
-	if t.live != nil {
-		t.live.before = c
-	}
-	t.live = c
-	return true
-}
-
-// leave is the opposite of enter, after the connection's last call.
+// leave is the end of a connection, after its last call.
 func (t *Transport) leave(c *conn) {
 	c.mu.Lock()
 	id := c.id
 	c.mu.Unlock()
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.known[id] == c {
 		delete(t.known, id)
 	}
-	if c.before != nil {
-		c.before.after = c.after
-	} else {
-		t.live = c.after
-	}
-	if c.after != nil {
-		c.after.before = c.before
-	}
-	c.before, c.after = nil, nil
-	t.leaveLocked()
-}
-
-func (t *Transport) leaveLocked() {
-	if t.count--; t.count == 0 && t.closed {
-		close(t.empty)
-	}
+	t.mu.Unlock()
+	t.live.Leave(c)
 }
 
 // enroll lets polls find a session that was welcomed. Numbers are the register's; of two of the same the newer is found.
@@ -281,14 +183,4 @@ func (t *Transport) lookup(id push.SessionEpoch) *conn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.known[id]
-}
-
-func (t *Transport) connections() []*conn {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	cs := make([]*conn, 0, t.count)
-	for c := t.live; c != nil; c = c.after {
-		cs = append(cs, c)
-	}
-	return cs
 }

@@ -3,9 +3,10 @@
 //
 // # Place in the flow
 //
-// A transport takes a connection out of net/http, hands its descriptor over with [Poller.Adopt] into a place that it has
-// reserved before it promised the client anything ([Poller.Reserve]), and arms it with a [Handler]. A few loops, one for each processor, wait on an epoll each and call the handler of whatever became readable or
-// writable. Reading, writing and closing go through the [Socket], never wait, and are the handler's and the transport's to do.
+// A transport takes a connection out of net/http, hands its descriptor over with [Socket.Adopt] into a place that it has
+// reserved before it promised the client anything ([Lazy.Reserve]), and arms it with a [Handler]. A few loops, one for each
+// processor, wait on an epoll each and call the handler of whatever became readable or writable. Reading, writing and closing
+// go through the [Socket], never wait, and are the handler's and the transport's to do.
 //
 // The loops themselves wait in Go's own poller, in which an epoll is a descriptor like any other: no thread sits in a system
 // call, and a loop that is woken runs as soon as a goroutine would.

@@ -3,7 +3,6 @@ package poller
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -236,34 +235,5 @@ func (p *Poller) Reserve(s *Socket) error {
 		return fmt.Errorf("poller: reserve a descriptor: %w", errno)
 	}
 	s.take(l, int(fd))
-	return nil
-}
-
-// Adopt takes the descriptor of a connection, which has to have one of its own (a *net.TCPConn, or what passes its
-// SyscallConn on), for a reserved Socket, and closes nc. The socket can be written and closed from then on; it is read once
-// [Socket.Arm] was called. On an error both are still the caller's, errors.ErrUnsupported if nc has no descriptor.
-func (p *Poller) Adopt(s *Socket, nc net.Conn) error {
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return fmt.Errorf("poller: adopt a %T: %w", nc, errors.ErrUnsupported)
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("poller: adopt: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.open == 0 {
-		return net.ErrClosed
-	}
-	var dup error
-	if err := raw.Control(func(old uintptr) { dup = syscall.Dup3(int(old), int(s.open-1), syscall.O_CLOEXEC) }); err != nil {
-		return fmt.Errorf("poller: adopt: %w", err)
-	}
-	if dup != nil {
-		return fmt.Errorf("poller: adopt: %w", dup)
-	}
-	// The connection lives on in the duplicate; this takes the original out of Go's poller.
-	nc.Close()
 	return nil
 }

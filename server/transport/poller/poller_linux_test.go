@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -115,7 +116,7 @@ func adopt(t *testing.T, p *Poller, s *Socket, nc net.Conn) {
 	if err := p.Reserve(s); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Adopt(s, nc); err != nil {
+	if err := s.Adopt(nc); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -451,12 +452,12 @@ func TestPoller_AdoptNeedsADescriptor(t *testing.T) {
 	if err := p.Reserve(&s); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Adopt(&s, a); !errors.Is(err, errors.ErrUnsupported) {
+	if err := s.Adopt(a); !errors.Is(err, errors.ErrUnsupported) {
 		t.Errorf("adopting a pipe: got %v, want errors.ErrUnsupported", err)
 	}
 	s.Close(false)
 	near, _ := pair(t)
-	if err := p.Adopt(&s, near); !errors.Is(err, net.ErrClosed) {
+	if err := s.Adopt(near); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("adopting without a reservation: got %v, want net.ErrClosed", err)
 	}
 }
@@ -591,7 +592,7 @@ func TestPoller_CloseEndsALoopThatAlwaysHasSomething(t *testing.T) {
 	}
 	near, far := pair(t)
 	var s Socket
-	if err := errors.Join(p.Reserve(&s), p.Adopt(&s, near)); err != nil {
+	if err := errors.Join(p.Reserve(&s), s.Adopt(near)); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close(false)
@@ -607,5 +608,36 @@ func TestPoller_CloseEndsALoopThatAlwaysHasSomething(t *testing.T) {
 	go func() { done <- p.Close() }()
 	if err := get(t, done, "the end of Close"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestLazy_IsMadeForTheFirstSocketAndOnce(t *testing.T) {
+	var l Lazy
+	l.Help() // of nothing
+	if err := l.Close(); err != nil || l.Made() {
+		t.Fatalf("with no socket: closed with %v, made: %v", err, l.Made())
+	}
+	var all sync.WaitGroup
+	sockets := make([]Socket, 8)
+	for i := range sockets {
+		all.Go(func() {
+			if err := l.Reserve(&sockets[i]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	first, err := l.get()
+	if err != nil || !l.Made() {
+		t.Fatal(err, l.Made())
+	}
+	for i := range sockets {
+		if !slices.Contains(first.loops, sockets[i].loop) {
+			t.Error("a socket is another poller's")
+		}
+		sockets[i].Close(false)
+	}
+	if err := l.Close(); err != nil || l.Made() {
+		t.Errorf("closed with %v, made: %v", err, l.Made())
 	}
 }

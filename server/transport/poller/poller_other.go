@@ -25,11 +25,11 @@ func (*Poller) Help() {}
 // Reserve fails with errors.ErrUnsupported.
 func (*Poller) Reserve(*Socket) error { return errors.ErrUnsupported }
 
-// Adopt fails with errors.ErrUnsupported.
-func (*Poller) Adopt(*Socket, net.Conn) error { return errors.ErrUnsupported }
-
 // Socket is always closed on this system.
 type Socket struct{}
+
+// Adopt fails with errors.ErrUnsupported.
+func (*Socket) Adopt(net.Conn) error { return errors.ErrUnsupported }
 
 // Arm fails with net.ErrClosed.
 func (*Socket) Arm(Handler) error { return net.ErrClosed }

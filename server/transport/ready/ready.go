@@ -11,6 +11,7 @@
 package ready
 
 import (
+	"runtime"
 	"sync"
 
 	"carillon/server/transport"
@@ -119,6 +120,26 @@ func (l *List[T]) Pop() *T {
 		l.there.Wait()
 	}
 	return nil
+}
+
+// yieldEvery is after how many connections a worker looks after what else there is: a long fan-out would otherwise keep the
+// pings and acknowledgements that come, and whatever else the process does, waiting for whole time slices.
+const yieldEvery = 32
+
+// Work is a worker: it calls serve for one connection after the other, in their turn, until the list is closed. Now and then
+// it calls help, which is to serve what came in meanwhile.
+func (l *List[T]) Work(serve func(*T), help func()) {
+	for n := 1; ; n++ {
+		c := l.Pop()
+		if c == nil {
+			return
+		}
+		serve(c)
+		if n%yieldEvery == 0 {
+			help()
+			runtime.Gosched()
+		}
+	}
 }
 
 // Close sends the workers home. What still stands in the list has ended.

@@ -113,3 +113,23 @@ func TestList_CloseSendsWorkersHome(t *testing.T) {
 		t.Error("a closed list hands out a connection that was pushed later")
 	}
 }
+
+func TestList_WorkServesInTurnAndLooksAfterTheRest(t *testing.T) {
+	const n = 3*yieldEvery + 1
+	l := newList(n)
+	for i := range n {
+		l.Push(l.conns[i], transport.Bulk)
+	}
+	served, helped := 0, 0
+	l.Work(func(c *conn) {
+		if c != l.conns[served] {
+			t.Errorf("connection %d came out of turn", served)
+		}
+		if served++; served == n {
+			l.Close()
+		}
+	}, func() { helped++ })
+	if served != n || helped != 3 {
+		t.Errorf("served %d and helped %d times, want %d and 3", served, helped, n)
+	}
+}
