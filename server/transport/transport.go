@@ -133,7 +133,7 @@ type Conn interface {
 type Acceptor interface {
 	// Accept makes the session of a new connection. It does not block and is safe for concurrent use. An error means
 	// that the node takes no more; it is a *push.Error whose After says when to come back, and the transport refuses the
-	// connection in its own way (HTTP 503 with Retry-After).
+	// connection in its own way (over HTTP 503, or 429 with push.KindLimited, and Retry-After).
 	//
 	// Nothing is written before Accept returned, nor while the transport still answers the handshake. A Wake, Close or
 	// Cut in that time is kept and acts as soon as the connection stands; if it never does, Closed follows with

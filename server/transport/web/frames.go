@@ -48,10 +48,8 @@ func (h *Frames) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Frames) serve(w http.ResponseWriter, r *http.Request) *Problem {
-	if r.Method != http.MethodPost {
-		return &Problem{
-			Status: http.StatusMethodNotAllowed, Code: CodeMethod, Allow: http.MethodPost, Detail: "this path takes POST",
-		}
+	if p := checkMethod(r, http.MethodPost); p != nil {
+		return p
 	}
 	token, p := Bearer(r)
 	if p != nil {

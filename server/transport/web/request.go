@@ -15,12 +15,10 @@ const (
 
 // Check refuses a request whose connection cannot be taken from net/http: of another method, of HTTP/2, or with a body.
 func Check(r *http.Request, methods ...string) *Problem {
+	if p := checkMethod(r, methods...); p != nil {
+		return p
+	}
 	switch {
-	case !slices.Contains(methods, r.Method):
-		allow := strings.Join(methods, ", ")
-		return &Problem{
-			Status: http.StatusMethodNotAllowed, Code: CodeMethod, Allow: allow, Detail: "this path takes " + allow,
-		}
 	case r.ProtoMajor != 1:
 		return &Problem{
 			Status: http.StatusHTTPVersionNotSupported, Code: CodeVersion, Detail: "this path needs HTTP/1.1",
@@ -29,4 +27,14 @@ func Check(r *http.Request, methods ...string) *Problem {
 		return &Problem{Status: http.StatusBadRequest, Code: CodeBody, Detail: "a request for this path has no body"}
 	}
 	return nil
+}
+
+func checkMethod(r *http.Request, methods ...string) *Problem {
+	if slices.Contains(methods, r.Method) {
+		return nil
+	}
+	allow := strings.Join(methods, ", ")
+	return &Problem{
+		Status: http.StatusMethodNotAllowed, Code: CodeMethod, Allow: allow, Detail: "this path takes " + allow,
+	}
 }

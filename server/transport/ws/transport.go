@@ -50,22 +50,11 @@ func (cfg Config) withDefaults() (Config, error) {
 	if cfg.origins, err = origin.New(cfg.Origins); err != nil {
 		return cfg, fmt.Errorf("ws: config: %w", err)
 	}
-	if cfg.Remote == nil {
-		cfg.Remote = socketAddr
-	}
 	cfg.FrameBytes = cmp.Or(cfg.FrameBytes, transport.MaxFrame)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return cfg, nil
-}
-
-func socketAddr(r *http.Request) netip.AddrPort {
-	a, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // Transport accepts WebSockets and owns their connections. It is an http.Handler; the http.Server in front of it bounds

@@ -2,25 +2,20 @@ package ws
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"strconv"
-	"strings"
-	"time"
 
-	"carillon/server/push"
 	"carillon/server/transport"
+	"carillon/server/transport/web"
 	"carillon/server/wire"
 
 	"github.com/coder/websocket"
 )
 
-// maxUserAgent is the most bytes of a User-Agent that a session keeps.
-const maxUserAgent = 256
+// capabilities are what this transport can do.
+var capabilities = transport.Capabilities{Encoding: wire.JSON, Duplex: true, Close: true}
 
 // ServeHTTP makes a connection of a request, or answers why not, as application/problem+json: 405 for a method other
 // than GET, 426 without an upgrade, 400 for an upgrade that is not RFC 6455's, 403 for a page that is not admitted, 503
@@ -28,18 +23,17 @@ const maxUserAgent = 256
 // connection stands.
 func (t *Transport) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		t.problem(w, http.StatusMethodNotAllowed, "method_not_allowed", "connect with GET")
+		notGet.Write(w)
 		return
 	}
 	if !t.cfg.origins.Admit(r) {
-		t.problem(w, http.StatusForbidden, "origin_forbidden", "pages of this origin may not connect")
+		strangeOrigin.Write(w)
 		return
 	}
 	// The library looks at the first of several versions; a request has one (RFC 6455, 11.3.5).
 	if len(r.Header.Values("Sec-WebSocket-Version")) > 1 {
 		w.Header().Set("Sec-WebSocket-Version", "13")
-		t.problem(w, http.StatusBadRequest, "bad_handshake", badHandshake)
+		badHandshake.Write(w)
 		return
 	}
 	u := &upgrade{w: w, r: r, c: &conn{t: t}}
@@ -59,7 +53,10 @@ var errTaken = errors.New("ws: taken")
 func (t *Transport) refuse(u *upgrade, err error) {
 	switch {
 	case u.refusal != nil:
-		t.refuseFull(u.w, u.refusal)
+		for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept"} { // the library expected an upgrade
+			u.w.Header().Del(name)
+		}
+		web.ProblemOf(u.refusal).Write(u.w)
 	case u.taken:
 		// Only the end of a client in the middle of its handshake, or a server that cannot be hijacked, leads here.
 		t.cfg.Log.Warn("ws: handshake failed", slog.Any("err", err))
@@ -67,49 +64,27 @@ func (t *Transport) refuse(u *upgrade, err error) {
 		// The library leaves these out where the request's HTTP is too old; an answer 426 names what it requires.
 		u.w.Header().Set("Connection", "Upgrade")
 		u.w.Header().Set("Upgrade", "websocket")
-		t.problem(u.w, u.status, "upgrade_required", "connect with an upgrade to websocket")
+		noUpgrade.Write(u.w)
 	default:
-		t.problem(u.w, http.StatusBadRequest, "bad_handshake", badHandshake)
+		badHandshake.Write(u.w)
 	}
 }
 
-const badHandshake = "the upgrade is not that of RFC 6455, version 13"
-
-func (t *Transport) refuseFull(w http.ResponseWriter, err error) {
-	status, code, detail, after := http.StatusServiceUnavailable, "unavailable", "", time.Duration(0)
-	if e, ok := errors.AsType[*push.Error](err); ok {
-		code, detail, after = e.Code, e.Detail, e.After
-		if e.Kind == push.KindLimited {
-			status = http.StatusTooManyRequests
-		}
+// The refusals that need no Acceptor.
+var (
+	notGet = &web.Problem{
+		Status: http.StatusMethodNotAllowed, Code: web.CodeMethod, Allow: http.MethodGet, Detail: "connect with GET",
 	}
-	for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept"} {
-		w.Header().Del(name)
+	strangeOrigin = &web.Problem{
+		Status: http.StatusForbidden, Code: "origin_forbidden", Detail: "pages of this origin may not connect",
 	}
-	seconds := max(1, (after+time.Second-1)/time.Second)
-	w.Header().Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
-	t.problem(w, status, code, detail)
-}
-
-// problem is an error as RFC 9457 writes it.
-type problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Code   string `json:"code"`
-	Detail string `json:"detail,omitempty"`
-}
-
-func (t *Transport) problem(w http.ResponseWriter, status int, code, detail string) {
-	b, err := json.Marshal(problem{"about:blank", http.StatusText(status), status, code, detail})
-	if err != nil {
-		panic(fmt.Sprintf("ws: a problem that is no JSON: %v", err)) // strings and a number always are
+	noUpgrade = &web.Problem{
+		Status: http.StatusUpgradeRequired, Code: "upgrade_required", Detail: "connect with an upgrade to websocket",
 	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	w.Write(b) // whoever is gone by now does not miss it
-}
+	badHandshake = &web.Problem{
+		Status: http.StatusBadRequest, Code: "bad_handshake", Detail: "the upgrade is not that of RFC 6455, version 13",
+	}
+)
 
 // upgrade is the ResponseWriter that the library sees. The library checks the handshake; its refusals are kept for us to
 // word, and when it has nothing to object, Hijack asks for a session before anything is answered.
@@ -135,7 +110,8 @@ func (u *upgrade) Write(p []byte) (int, error) { return len(p), nil }
 // Hijack implements http.Hijacker: it asks for a session, answers, and hands the socket to the engine.
 func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	t := u.c.t
-	if u.refusal = t.engine.Accept(u.c, t.meta(u.r), u.r.TLS == nil); u.refusal != nil {
+	m := web.MetaOf(u.r, transport.WebSocket, capabilities, t.cfg.Remote)
+	if u.refusal = t.engine.Accept(u.c, m, u.r.TLS == nil); u.refusal != nil {
 		return nil, nil, u.refusal
 	}
 	u.taken = true
@@ -144,21 +120,4 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	return nil, nil, errTaken
-}
-
-func (t *Transport) meta(r *http.Request) transport.Meta {
-	return transport.Meta{
-		Kind:         transport.WebSocket,
-		Capabilities: transport.Capabilities{Encoding: wire.JSON, Duplex: true, Close: true},
-		Remote:       t.cfg.Remote(r),
-		UserAgent:    userAgent(r),
-	}
-}
-
-func userAgent(r *http.Request) string {
-	s := r.UserAgent()
-	if len(s) > maxUserAgent {
-		s = strings.Clone(s[:maxUserAgent])
-	}
-	return strings.ToValidUTF8(s, "")
 }

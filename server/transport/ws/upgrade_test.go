@@ -20,6 +20,12 @@ import (
 	"carillon/server/wire"
 )
 
+// problem is a refusal as it is read.
+type problem struct {
+	Type, Title, Code, Detail string
+	Status                    int
+}
+
 // request sends a request and returns the answer with its body decoded, if it is a problem.
 func request(t *testing.T, addr, raw string) (*http.Response, problem) {
 	t.Helper()
@@ -197,7 +203,7 @@ func TestServeHTTP_TellsTheSessionWhoConnects(t *testing.T) {
 	if m.Remote != behind {
 		t.Errorf("remote: got %s, want %s", m.Remote, behind)
 	}
-	if got, want := len(m.UserAgent), maxUserAgent; got != want {
+	if got, want := len(m.UserAgent), 256; got != want {
 		t.Errorf("user agent: got %d bytes, want %d", got, want)
 	}
 }
