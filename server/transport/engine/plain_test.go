@@ -11,6 +11,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/transport/poller"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 
 	"go.uber.org/goleak"
@@ -19,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what must happen before it fails.
-const patience = 30 * time.Second
+const patience = transporttest.Patience
 
 // plain is the plainest dialect: messages are JSON lines, the client's bytes are shown to the test, and a goodbye is the end of
 // the stream.
@@ -82,13 +83,8 @@ func (s *session) Closed(code wire.CloseCode) { s.closed <- code }
 func (s *session) Take(b *transport.Batch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
-	for ; n < len(s.queue) && !b.Full(); n++ {
-		b.Outs = append(b.Outs, s.queue[n])
-		b.Size += s.queue[n].Size()
-	}
-	s.queue = s.queue[n:]
-	return n > 0
+	s.queue = transporttest.Fill(b, s.queue)
+	return len(b.Outs) > 0
 }
 
 func (s *session) put(outs ...wire.Out) {
@@ -193,15 +189,7 @@ func connect(t testing.TB, e *Engine, r *room, early string) (*plain, *session, 
 // get returns the channel's next value, or fails the test when none comes.
 func get[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	select {
-	case v := <-ch:
-		return v
-	case <-ctx.Done():
-		t.Fatalf("waited for %s in vain", what)
-		panic("unreachable")
-	}
+	return transporttest.Get(t, ch, what)
 }
 
 // next returns the next n bytes that were fed.

@@ -4,11 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"runtime"
-	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +12,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/transport/engine"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -78,20 +74,16 @@ func BenchmarkIdle(b *testing.B) {
 func idle(b *testing.B, form engine.Form, polls int) {
 	r := &lean{polls: make(chan struct{}, 500+polls)}
 	addr, tr, _, stop := serve(b, Config{Acceptor: r, Engine: form}, nil)
-	ends := dialBare(b, addr, 500, r) // what the first ones cost is not a poll's
-	before := memory(b, true)
-	ends = append(ends, dialBare(b, addr, polls, r)...)
-	if form == engine.Epoll {
-		eventually(b, "all are parked", func() bool { return tr.Waiting() == int64(500+polls) })
-	}
-	dirty, clean := memory(b, false), memory(b, true)
-	n := float64(polls)
-	b.ReportMetric(float64(dirty.resident-before.resident)/n, "rss-B/poll")
-	b.ReportMetric(float64(clean.resident-before.resident)/n, "rss-after-gc-B/poll")
-	b.ReportMetric(float64(clean.heap-before.heap)/n, "heap-B/poll")
-	b.ReportMetric(float64(clean.stacks-before.stacks)/n, "stack-B/poll")
-	for _, nc := range ends {
-		nc.Close()
+	all := int64(0)
+	ends := transporttest.Idle(b, polls, "poll", func(n int) []transporttest.End {
+		ends := dialBare(b, addr, n, r)
+		if all += int64(n); form == engine.Epoll {
+			transporttest.Eventually(b, "all are parked", func() bool { return tr.Waiting() == all })
+		}
+		return ends
+	})
+	for _, e := range ends {
+		e.Close()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -125,9 +117,9 @@ func BenchmarkRound(b *testing.B) {
 }
 
 // dialBare connects clients whose second poll waits.
-func dialBare(b *testing.B, addr string, n int, r *lean) []net.Conn {
+func dialBare(b *testing.B, addr string, n int, r *lean) []transporttest.End {
 	b.Helper()
-	var ends []net.Conn
+	var ends []transporttest.End
 	buf := make([]byte, 4<<10)
 	for range n {
 		nc, err := net.Dial("tcp", addr)
@@ -146,32 +138,9 @@ func dialBare(b *testing.B, addr string, n int, r *lean) []net.Conn {
 			b.Fatal(err)
 		}
 		get(b, r.polls, "the second poll")
-		ends = append(ends, bare(b, nc))
+		ends = append(ends, transporttest.Bare(b, nc))
 	}
 	return ends
-}
-
-type footprint struct{ resident, heap, stacks int64 }
-
-// memory returns what the process holds; resident memory is 0 where the system does not say.
-func memory(b *testing.B, collect bool) footprint {
-	b.Helper()
-	if collect {
-		runtime.GC()
-		runtime.GC()
-		debug.FreeOSMemory()
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	f := footprint{heap: int64(m.HeapAlloc), stacks: int64(m.StackInuse)}
-	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
-		pages, err := strconv.ParseInt(strings.Fields(string(statm))[1], 10, 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		f.resident = pages * int64(os.Getpagesize())
-	}
-	return f
 }
 
 // A million clients wait in a million of these. Whoever raises a figure says what the bytes are for.

@@ -16,11 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
 // patience is how long a test waits for what must happen before it fails.
-const patience = 30 * time.Second
+const patience = transporttest.Patience
 
 // rawClient polls on one connection after the other, and always has a poll on its way: it sends the next one as soon as it
 // has read an answer. It implements transporttest.Client.
@@ -265,13 +266,7 @@ func (c *rawClient) Kill() {
 // get returns the channel's next value, or fails the test when none comes.
 func get[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
-	select {
-	case v := <-ch:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited for %s in vain", what)
-		panic("unreachable")
-	}
+	return transporttest.Get(t, ch, what)
 }
 
 func isTimeout(err error) bool { return err != nil && strings.Contains(err.Error(), "timeout") }

@@ -20,6 +20,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/transport/engine"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -127,22 +128,11 @@ func TestConnection_RequestsThatComeEarlyAreAnsweredInTurn(t *testing.T) {
 func waitEarly(t *testing.T, tr *Transport, n push.SessionEpoch, want int) {
 	t.Helper()
 	c := tr.lookup(n)
-	eventually(t, "what came early is read", func() bool {
+	transporttest.Eventually(t, "what came early is read", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.waits != nil && c.waits.rare != nil && len(c.waits.rare.early) == want
 	})
-}
-
-// eventually waits until something is true that nobody announces.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for late := time.Now().Add(patience); !ok(); {
-		if time.Now().After(late) {
-			t.Fatalf("%s: waited in vain", what)
-		}
-		time.Sleep(100 * time.Microsecond)
-	}
 }
 
 func TestConnection_EndsWhereTheClientSaysSo(t *testing.T) {
@@ -267,7 +257,7 @@ func TestAnswer_ThatTheClientReadsSlowlyArrives(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		tr, s, l, a, large := slowly(t, cfg)
 		s.put(message(1, large))
-		eventually(t, "the answer is under way", func() bool { return owes(tr, s.number) })
+		transporttest.Eventually(t, "the answer is under way", func() bool { return owes(tr, s.number) })
 		if len(s.overs) > 0 {
 			t.Fatal("the poll is over before its answer is in the kernel's hands")
 		}
@@ -295,7 +285,7 @@ func TestAnswer_ThatTheClientDoesNotReadIsCut(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		tr, s, l, _, large := slowly(t, cfg)
 		s.put(message(1, large))
-		eventually(t, "the answer is under way", func() bool { return owes(tr, s.number) })
+		transporttest.Eventually(t, "the answer is under way", func() bool { return owes(tr, s.number) })
 		s.conn.Cut(wire.CloseSlow)
 		if got := get(t, s.closed, "Closed"); got != wire.CloseSlow {
 			t.Errorf("Closed: got %v, want %v", got, wire.CloseSlow)
@@ -312,7 +302,7 @@ func TestAnswer_ThatCannotBeWrittenEndsTheSession(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		tr, s, l, _, large := slowly(t, cfg)
 		s.put(message(1, large))
-		eventually(t, "the answer is under way", func() bool { return owes(tr, s.number) })
+		transporttest.Eventually(t, "the answer is under way", func() bool { return owes(tr, s.number) })
 		l.nc.(*net.TCPConn).SetLinger(0)
 		l.nc.Close()
 		get(t, s.overs, "the end of the poll")
@@ -356,7 +346,7 @@ func TestAnswer_HasTheHeadersOfHandlersInFront(t *testing.T) {
 		l.write(request("1", cursorAt(1, 0), "", "alice", ""))
 		get(t, s.polls, "a poll")
 		if tr.Engine() == engine.Epoll {
-			eventually(t, "the poll is parked", func() bool { return tr.Waiting() == 1 })
+			transporttest.Eventually(t, "the poll is parked", func() bool { return tr.Waiting() == 1 })
 		}
 		s.put(message(1, `1`))
 		check()
@@ -375,12 +365,12 @@ func TestTransport_KeepsNoTimer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		inner := newPipes()
+		inner := transporttest.NewPipes()
 		back := NewListener(inner, ListenerConfig{})
 		srv := &http.Server{Handler: tr, ConnContext: back.ConnContext}
 		var serving sync.WaitGroup
 		serving.Go(func() { srv.Serve(back) })
-		nc := inner.dial()
+		nc := inner.Dial()
 		l := &line{t: t, nc: nc}
 		l.br = bufio.NewReader(nc)
 		s, a := l.begin(r)
@@ -412,7 +402,7 @@ func TestTransport_ClosedRefusesSessionsAndLetsThoseThatAreThereEnd(t *testing.T
 		s, a := l.begin(r)
 		done := make(chan error, 1)
 		go func() { done <- tr.Close(context.Background()) }()
-		eventually(t, "Close has begun", func() bool {
+		transporttest.Eventually(t, "Close has begun", func() bool {
 			c := &conn{}
 			open := tr.live.Enter(c)
 			if open {
@@ -459,7 +449,7 @@ func TestAnswer_ThatTheClientGaveUpIsOverBeforeTheNextPollBegins(t *testing.T) {
 		tr, s, l, a, large := slowly(t, cfg)
 		m := &push.Message{ID: 1, Body: []byte(large), Created: 1}
 		s.put(wire.Out{Shared: wire.NewShared(m), Slot: push.NoSlot})
-		eventually(t, "the answer is under way", func() bool { return owes(tr, s.number) })
+		transporttest.Eventually(t, "the answer is under way", func() bool { return owes(tr, s.number) })
 		over := make(chan int, 1)
 		s.mu.Lock()
 		s.inPoll = func() { over <- len(s.overs) }

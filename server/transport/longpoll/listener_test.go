@@ -12,44 +12,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"carillon/server/transport/transporttest"
 )
-
-// pipes is a listener whose connections are made in memory.
-type pipes struct {
-	conns chan net.Conn
-	errs  chan error // returned by Accept, each once
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newPipes() *pipes {
-	return &pipes{conns: make(chan net.Conn), errs: make(chan error), done: make(chan struct{})}
-}
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case err := <-l.errs:
-		return nil, err
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipes) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-// dial returns the client's end.
-func (l *pipes) dial() net.Conn {
-	client, server := net.Pipe()
-	l.conns <- server
-	return client
-}
 
 // closed reports whether the far end of a pipe is closed. Nobody writes to it.
 func closed(nc net.Conn) bool {
@@ -59,9 +24,9 @@ func closed(nc net.Conn) bool {
 }
 
 func TestListener_HandsOutNewConnectionsAndThoseThatCameBack(t *testing.T) {
-	inner := newPipes()
+	inner := transporttest.NewPipes()
 	l := NewListener(inner, ListenerConfig{})
-	go inner.dial()
+	go inner.Dial()
 	first, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -88,13 +53,13 @@ func TestListener_HandsOutNewConnectionsAndThoseThatCameBack(t *testing.T) {
 }
 
 func TestListener_ErrorsAreForWhoeverAccepts(t *testing.T) {
-	inner := newPipes()
+	inner := transporttest.NewPipes()
 	l := NewListener(inner, ListenerConfig{})
-	go func() { inner.errs <- syscall.EMFILE }()
+	go inner.Fail(syscall.EMFILE)
 	if _, err := l.Accept(); !errors.Is(err, syscall.EMFILE) {
 		t.Errorf("got %v, want %v", err, syscall.EMFILE)
 	}
-	go inner.dial()
+	go inner.Dial()
 	nc, err := l.Accept() // the error was for a time
 	if err != nil {
 		t.Fatal(err)
@@ -104,15 +69,14 @@ func TestListener_ErrorsAreForWhoeverAccepts(t *testing.T) {
 }
 
 func TestListener_CloseClosesWhatWaitsAndWhatComesLater(t *testing.T) {
-	inner := newPipes()
+	inner := transporttest.NewPipes()
 	l := NewListener(inner, ListenerConfig{})
 	near, far := net.Pipe()
 	l.giveBack(far, nil, nil)
-	accepted, server := net.Pipe()
 	if !l.start() {
 		t.Fatal("the listener does not start")
 	}
-	inner.conns <- server // accepted, and nobody asks for it
+	accepted := inner.Dial() // by the listener, and nobody asks for it
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
@@ -136,7 +100,7 @@ func TestListener_CloseClosesWhatWaitsAndWhatComesLater(t *testing.T) {
 
 // A server that shuts down waits for the requests under way, and not for those that might come.
 func TestListener_CloseClosesThoseThatBeganNoRequest(t *testing.T) {
-	l := NewListener(newPipes(), ListenerConfig{})
+	l := NewListener(transporttest.NewPipes(), ListenerConfig{})
 	var nears, fars []net.Conn
 	for _, early := range []string{"", "GET", ""} {
 		near, far := net.Pipe()
@@ -169,7 +133,7 @@ func TestListener_CloseClosesThoseThatBeganNoRequest(t *testing.T) {
 }
 
 func TestListener_CloseEndsAnAccept(t *testing.T) {
-	l := NewListener(newPipes(), ListenerConfig{})
+	l := NewListener(transporttest.NewPipes(), ListenerConfig{})
 	done := make(chan error)
 	go func() {
 		_, err := l.Accept()
@@ -182,7 +146,7 @@ func TestListener_CloseEndsAnAccept(t *testing.T) {
 }
 
 func TestListener_OneTooManyIsClosedAndNobodyWaits(t *testing.T) {
-	l := NewListener(newPipes(), ListenerConfig{Waiting: 2})
+	l := NewListener(transporttest.NewPipes(), ListenerConfig{Waiting: 2})
 	var nears []net.Conn
 	for range 3 {
 		near, far := net.Pipe()
@@ -260,7 +224,7 @@ func TestReturnedConn_MayBeIdleAsLongAsOneThatIsKeptAlive(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := NewListener(newPipes(), ListenerConfig{Idle: idle})
+				l := NewListener(transporttest.NewPipes(), ListenerConfig{Idle: idle})
 				srv := &http.Server{ReadHeaderTimeout: header, IdleTimeout: idle, ConnContext: l.ConnContext,
 					Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						if homeOf(r.Context()) != nil {

@@ -18,6 +18,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/transport/engine"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -367,19 +368,11 @@ func TestPoll_NewerGetsWhatIsBeingTakenForTheOlder(t *testing.T) {
 // waitTakes waits until so many Takes have returned.
 func (s *session) waitTakes(t testing.TB, n int) {
 	t.Helper()
-	late := time.Now().Add(patience)
-	for {
+	transporttest.Eventually(t, fmt.Sprintf("%d Takes", n), func() bool {
 		s.mu.Lock()
-		takes := s.takes
-		s.mu.Unlock()
-		if takes >= n {
-			return
-		}
-		if time.Now().After(late) {
-			t.Fatalf("Takes: got %d, want %d", takes, n)
-		}
-		runtime.Gosched()
-	}
+		defer s.mu.Unlock()
+		return s.takes >= n
+	})
 }
 
 func TestPoll_LostAnswerBeginsANewSessionAtTheCursorShown(t *testing.T) {
@@ -569,19 +562,11 @@ func TestPoll_ClientThatLeavesDuringATakeLosesTheSessionAndNotTheMessage(t *test
 func waitGone(t *testing.T, tr *Transport, n push.SessionEpoch) {
 	t.Helper()
 	c := tr.lookup(n)
-	late := time.Now().Add(patience)
-	for {
+	transporttest.Eventually(t, "it is seen that the client left", func() bool {
 		c.mu.Lock()
-		gone := c.waits != nil && c.waits.gone
-		c.mu.Unlock()
-		if gone {
-			return
-		}
-		if time.Now().After(late) {
-			t.Fatal("nobody sees that the client left")
-		}
-		runtime.Gosched()
-	}
+		defer c.mu.Unlock()
+		return c.waits != nil && c.waits.gone
+	})
 }
 
 // A session's goodbye is the answer of the poll that waits, or of the next.
@@ -710,7 +695,7 @@ func parked(t *testing.T, cfg Config) (addr string, tr *Transport, s *session, c
 	s, a = l.begin(r)
 	l.next(s, a)
 	s.waitTakes(t, 2)
-	eventually(t, "the poll is parked", func() bool { return tr.Waiting() == 1 })
+	transporttest.Eventually(t, "the poll is parked", func() bool { return tr.Waiting() == 1 })
 	return addr, tr, s, tr.lookup(s.number), l, a
 }
 
@@ -743,7 +728,7 @@ func TestPoll_ClientIsLookedForBeforeSomethingIsTaken(t *testing.T) {
 	p.sock.Mute() // the loop hears nothing
 	l.nc.(*net.TCPConn).CloseWrite()
 	d := newDrain(new(atomic.Int64))
-	eventually(t, "it is seen that the client left", func() bool {
+	transporttest.Eventually(t, "it is seen that the client left", func() bool {
 		_, there := c.look(d)
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -770,7 +755,7 @@ func TestPoll_NothingIsTakenBeforeTheSessionKnowsOfThePoll(t *testing.T) {
 	older.next(s, a)
 	s.waitTakes(t, 2)
 	c := tr.lookup(s.number)
-	eventually(t, "the poll waits", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.drain == resting })
+	transporttest.Eventually(t, "the poll waits", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.drain == resting })
 	other.conn.Wake(transport.Direct)
 	get(t, other.taken, "the worker") // the only one, which waits now
 	s.put(message(1, `1`))            // and has this to do next
@@ -778,7 +763,7 @@ func TestPoll_NothingIsTakenBeforeTheSessionKnowsOfThePoll(t *testing.T) {
 	s.mu.Lock()
 	s.inPoll = func() {
 		close(gate)
-		eventually(t, "the worker is through", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.drain == resting })
+		transporttest.Eventually(t, "the worker is through", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.drain == resting })
 		s.mu.Lock()
 		takes <- s.takes
 		s.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/transport"
 	"carillon/server/transport/engine"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -127,13 +128,8 @@ func (s *session) Take(b *transport.Batch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.takes++
-	n := 0
-	for ; n < len(s.queue) && !b.Full(); n++ {
-		b.Outs = append(b.Outs, s.queue[n])
-		b.Size += s.queue[n].Size()
-	}
-	s.queue = s.queue[n:]
-	return n > 0
+	s.queue = transporttest.Fill(b, s.queue)
+	return len(b.Outs) > 0
 }
 
 func (s *session) put(outs ...wire.Out) {

@@ -2,14 +2,10 @@ package sse
 
 import (
 	"context"
-	"os"
-	"runtime"
-	"runtime/debug"
-	"strconv"
-	"strings"
 	"testing"
 
 	"carillon/server/transport"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -30,22 +26,16 @@ func idle(b *testing.B, cfg Config, sessions int) {
 	r := lean{make(chan struct{}, 500+sessions)}
 	cfg.Acceptor = r
 	addr, tr, stop := serve(b, cfg, nil, nil, nil)
-	ends := dialBare(b, addr, 500) // what the first ones cost is not a connection's
-	for range ends {
-		get(b, r.welcomed, "a session")
+	ends := transporttest.Idle(b, sessions, "session", func(n int) []transporttest.End {
+		ends := transporttest.DialBare(b, addr, request, n)
+		for range ends {
+			get(b, r.welcomed, "a session")
+		}
+		return ends
+	})
+	for _, e := range ends {
+		e.Close()
 	}
-	before := memory(b, true)
-	ends = append(ends, dialBare(b, addr, sessions)...)
-	for range sessions {
-		get(b, r.welcomed, "a session")
-	}
-	dirty, clean := memory(b, false), memory(b, true)
-	n := float64(sessions)
-	b.ReportMetric(float64(dirty.resident-before.resident)/n, "rss-B/session")
-	b.ReportMetric(float64(clean.resident-before.resident)/n, "rss-after-gc-B/session")
-	b.ReportMetric(float64(clean.heap-before.heap)/n, "heap-B/session")
-	b.ReportMetric(float64(clean.stacks-before.stacks)/n, "stack-B/session")
-	closeBare(ends)
 	if err := tr.Close(context.Background()); err != nil {
 		b.Error(err)
 	}
@@ -80,27 +70,4 @@ func (s *leanSession) Take(b *transport.Batch) bool {
 	s.left--
 	b.Outs = append(b.Outs, leanWelcome)
 	return true
-}
-
-type footprint struct{ resident, heap, stacks int64 }
-
-// memory returns what the process holds; resident memory is 0 where the system does not say.
-func memory(b *testing.B, collect bool) footprint {
-	b.Helper()
-	if collect {
-		runtime.GC()
-		runtime.GC()
-		debug.FreeOSMemory()
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	f := footprint{heap: int64(m.HeapAlloc), stacks: int64(m.StackInuse)}
-	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
-		pages, err := strconv.ParseInt(strings.Fields(string(statm))[1], 10, 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		f.resident = pages * int64(os.Getpagesize())
-	}
-	return f
 }

@@ -10,9 +10,9 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
-	"time"
 
 	"carillon/server/transport"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 
 	"go.uber.org/goleak"
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	workers = 2
 	// patience is how long a test waits for what must happen. Nothing waits for it to pass.
-	patience = 30 * time.Second
+	patience = transporttest.Patience
 )
 
 // room makes sessions that keep what they are told. The contract itself is transporttest's to check.
@@ -85,13 +85,8 @@ func (s *session) Refuse(err error) {
 func (s *session) Take(b *transport.Batch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
-	for ; n < len(s.queue) && !b.Full(); n++ {
-		b.Outs = append(b.Outs, s.queue[n])
-		b.Size += s.queue[n].Size()
-	}
-	s.queue = s.queue[n:]
-	return n > 0
+	s.queue = transporttest.Fill(b, s.queue)
+	return len(b.Outs) > 0
 }
 
 func (s *session) put(frames ...wire.Frame) {
@@ -106,13 +101,7 @@ func (s *session) put(frames ...wire.Frame) {
 // get returns the channel's next value, or fails the test when none comes.
 func get[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
-	select {
-	case v := <-ch:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("waited for %s in vain", what)
-		panic("unreachable")
-	}
+	return transporttest.Get(t, ch, what)
 }
 
 // serve runs a transport behind net/http. wrap and before may be nil.

@@ -1,7 +1,6 @@
 package sse
 
 import (
-	"net"
 	"net/http"
 	"sync"
 	"testing"
@@ -9,39 +8,9 @@ import (
 	"time"
 
 	"carillon/server/transport/engine"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
-
-// pipes is a listener whose connections are made in memory.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipes) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-func (l *pipes) dial() net.Conn {
-	client, server := net.Pipe()
-	l.conns <- server
-	return client
-}
 
 // The transport has no deadline of its own, and none of net/http's is left on the connection: only its session ends it.
 func TestVirtual_NothingButTheSessionEndsASilentHour(t *testing.T) {
@@ -51,12 +20,12 @@ func TestVirtual_NothingButTheSessionEndsASilentHour(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := newPipes()
+		l := transporttest.NewPipes()
 		srv := &http.Server{Handler: tr, ReadTimeout: time.Minute, WriteTimeout: time.Minute, IdleTimeout: time.Minute}
 		var serving sync.WaitGroup
 		serving.Go(func() { srv.Serve(l) })
 
-		c := newRawClient(t, l.dial())
+		c := newRawClient(t, l.Dial())
 		if _, err := c.nc.Write([]byte(request)); err != nil {
 			t.Fatal(err)
 		}

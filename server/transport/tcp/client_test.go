@@ -14,11 +14,12 @@ import (
 	"testing"
 	"time"
 
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
 // patience is how long a test waits for what must happen before it fails.
-const patience = 30 * time.Second
+const patience = transporttest.Patience
 
 // client is a client that can do what no client should. It implements transporttest.Client.
 type client struct {

@@ -20,26 +20,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const workers = 2
 
-// waiting is a listener whose connections are as they are where sockets have no write that does not wait.
-type waiting struct{ net.Listener }
-
-func (l waiting) Accept() (net.Conn, error) {
-	nc, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return waitingConn{nc, nc.(*net.TCPConn)}, nil
-}
-
-// waitingConn hides what allows writes that do not wait.
-type waitingConn struct {
-	net.Conn
-	tcp *net.TCPConn
-}
-
-func (c waitingConn) CloseWrite() error           { return c.tcp.CloseWrite() }
-func (c waitingConn) SetLinger(seconds int) error { return c.tcp.SetLinger(seconds) }
-
 // serverTLS returns the configuration of a server with a certificate.
 func serverTLS(t testing.TB) *tls.Config {
 	t.Helper()
@@ -82,7 +62,7 @@ func TestConformance(t *testing.T) {
 	}{
 		{name: "default"},
 		{name: "goroutine", engine: engine.Goroutine},
-		{name: "writes that wait", wrap: func(l net.Listener) net.Listener { return waiting{l} }},
+		{name: "writes that wait", wrap: transporttest.Waiting},
 		{name: "tls", wrap: func(l net.Listener) net.Listener { return tls.NewListener(l, secure) }, client: clientTLS},
 	} {
 		t.Run(form.name, func(t *testing.T) {

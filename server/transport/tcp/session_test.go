@@ -10,6 +10,7 @@ import (
 	"carillon/server/transport"
 	"carillon/server/transport/engine"
 	"carillon/server/transport/poller"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -63,13 +64,8 @@ func (s *session) Refuse(err error) {
 func (s *session) Take(b *transport.Batch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
-	for ; n < len(s.queue) && !b.Full(); n++ {
-		b.Outs = append(b.Outs, s.queue[n])
-		b.Size += s.queue[n].Size()
-	}
-	s.queue = s.queue[n:]
-	return n > 0
+	s.queue = transporttest.Fill(b, s.queue)
+	return len(b.Outs) > 0
 }
 
 func (s *session) put(outs ...wire.Out) {
@@ -82,15 +78,7 @@ func (s *session) put(outs ...wire.Out) {
 // get returns the channel's next value, or fails the test when none comes.
 func get[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	select {
-	case v := <-ch:
-		return v
-	case <-ctx.Done():
-		t.Fatalf("waited for %s in vain", what)
-		panic("unreachable")
-	}
+	return transporttest.Get(t, ch, what)
 }
 
 // forms returns the engines that this system has.

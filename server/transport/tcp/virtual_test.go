@@ -2,52 +2,20 @@ package tcp
 
 import (
 	"io"
-	"net"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"carillon/server/transport/engine"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
-
-// pipes is a listener whose connections are made in memory.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipes) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-func (l *pipes) dial() net.Conn {
-	near, far := net.Pipe()
-	l.conns <- far
-	return near
-}
 
 // On virtual time: an hour inside a frame ends nothing, and a client that reads a byte a second gets its message whole while
 // another has its own at once.
 func TestTransport_TimeIsTheSessionsToJudge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, l := newRoom(), newPipes()
+		r, l := newRoom(), transporttest.NewPipes()
 		tr, err := New(Config{Acceptor: r, Engine: engine.Goroutine}) // an epoll waits for the real world
 		if err != nil {
 			t.Fatal(err)
@@ -55,7 +23,7 @@ func TestTransport_TimeIsTheSessionsToJudge(t *testing.T) {
 		served := make(chan error, 1)
 		go func() { served <- tr.Serve(l) }()
 
-		nc := l.dial()
+		nc := l.Dial()
 		s := <-r.began
 		ping := encoded(&wire.Ping{})
 		if _, err := nc.Write(ping[:3]); err != nil {
@@ -83,7 +51,7 @@ func TestTransport_TimeIsTheSessionsToJudge(t *testing.T) {
 				t.Fatal(err)
 			}
 			if i == len(got)/2 {
-				other := l.dial()
+				other := l.Dial()
 				so := <-r.began
 				began := time.Now()
 				so.put(message(1, "quick"))

@@ -211,6 +211,17 @@ func (s *Session) leave() {
 	s.mu.Unlock()
 }
 
+// Fill moves what there is room for from the head of a queue into a batch, and returns the rest.
+func Fill(b *transport.Batch, queue []wire.Out) (rest []wire.Out) {
+	n := 0
+	for ; n < len(queue) && !b.Full(); n++ {
+		b.Outs = append(b.Outs, queue[n])
+		b.Size += queue[n].Size()
+	}
+	clear(queue[:n])
+	return queue[n:]
+}
+
 // Take implements transport.Session.
 func (s *Session) Take(b *transport.Batch) bool {
 	s.mu.Lock()
@@ -244,13 +255,8 @@ func (s *Session) Take(b *transport.Batch) bool {
 	if len(s.closed) > 0 {
 		s.t.Error("Closed during Take")
 	}
-	n := 0
-	for ; n < len(s.queue) && !b.Full(); n++ {
-		b.Outs = append(b.Outs, s.queue[n])
-		b.Size += s.queue[n].Size()
-	}
-	clear(s.queue[:n])
-	s.queue = s.queue[n:]
+	s.queue = Fill(b, s.queue)
+	n := len(b.Outs)
 	s.biggest = max(s.biggest, n)
 	s.taking = false
 	s.noteLocked()
@@ -291,7 +297,7 @@ func (s *Session) put(outs ...wire.Out) {
 // wait waits until ok, which is called under mu, is true.
 func (s *Session) wait(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	late := time.After(patience)
+	late := time.After(Patience)
 	for {
 		s.mu.Lock()
 		done, changed := ok(), s.changed

@@ -4,6 +4,9 @@
 //
 // What one transport can do and another cannot, its harness declares; the script then has fewer scenes rather than
 // skipped ones. After each scene no goroutine and no descriptor may be left.
+//
+// Beside the script stands what the tests of the transports themselves have in common: listeners ([Pipes], [Waiting]), waiting
+// for what must happen ([Get], [Eventually]), a session's queue ([Fill]), and what an idle connection weighs ([Idle]).
 package transporttest
 
 import (
@@ -18,9 +21,6 @@ import (
 
 	"go.uber.org/goleak"
 )
-
-// patience is how long a scene waits for what must happen before it fails. Nothing waits for it to pass.
-const patience = 30 * time.Second
 
 // Client is the far end of a connection. It reads from its socket inside Recv only: a client whose Recv is not called is
 // frozen. It is used by one goroutine, except that Send and Recv may run at the same time, and Kill at any.
@@ -118,7 +118,7 @@ func (s *stage) dial(t *testing.T) (Client, *Session) {
 	select {
 	case sess := <-s.acceptor.sessions:
 		return c, sess
-	case <-time.After(patience):
+	case <-time.After(Patience):
 		t.Fatal("no session was asked for")
 		return nil, nil
 	}
@@ -135,7 +135,7 @@ func (s *stage) checkCode(t *testing.T, c Client, want wire.CloseCode) {
 // recv returns the client's next frame.
 func recv(t *testing.T, c Client) wire.Frame {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	f, err := c.Recv(ctx)
 	if err != nil {
@@ -147,7 +147,7 @@ func recv(t *testing.T, c Client) wire.Frame {
 // recvEnd reads until the server ends the connection and returns the frames before it.
 func recvEnd(t *testing.T, c Client) []wire.Frame {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	defer cancel()
 	var fs []wire.Frame
 	for {
@@ -175,7 +175,7 @@ func openFiles() int {
 // which may be a moment after Close.
 func checkFiles(t *testing.T, before int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	for openFiles() > before {
 		if ctx.Err() != nil {

@@ -4,16 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"runtime"
-	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"carillon/server/push"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -97,47 +94,18 @@ func BenchmarkIdle(b *testing.B) {
 func idle(b *testing.B, engine Engine, sessions int) {
 	r := lean{make(chan struct{}, 500+sessions)}
 	addr, tr, stop := serve(b, Config{Acceptor: r, Engine: engine}, nil, nil)
-	ends := dialBare(b, addr, 500) // what the first ones cost is not a connection's
-	for range ends {
-		get(b, r.began, "a session")
+	ends := transporttest.Idle(b, sessions, "session", func(n int) []transporttest.End {
+		ends := transporttest.DialBare(b, addr, handshake, n)
+		for range ends {
+			get(b, r.began, "a session")
+		}
+		return ends
+	})
+	for _, e := range ends {
+		e.Close()
 	}
-	before := memory(b, true)
-	ends = append(ends, dialBare(b, addr, sessions)...)
-	for range sessions {
-		get(b, r.began, "a session")
-	}
-	dirty, clean := memory(b, false), memory(b, true)
-	n := float64(sessions)
-	b.ReportMetric(float64(dirty.resident-before.resident)/n, "rss-B/session")
-	b.ReportMetric(float64(clean.resident-before.resident)/n, "rss-after-gc-B/session")
-	b.ReportMetric(float64(clean.heap-before.heap)/n, "heap-B/session")
-	b.ReportMetric(float64(clean.stacks-before.stacks)/n, "stack-B/session")
-	closeBare(ends)
 	if err := tr.Close(context.Background()); err != nil {
 		b.Error(err)
 	}
 	stop(context.Background())
-}
-
-type footprint struct{ resident, heap, stacks int64 }
-
-// memory returns what the process holds; resident memory is 0 where the system does not say.
-func memory(b *testing.B, collect bool) footprint {
-	b.Helper()
-	if collect {
-		runtime.GC()
-		runtime.GC()
-		debug.FreeOSMemory()
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	f := footprint{heap: int64(m.HeapAlloc), stacks: int64(m.StackInuse)}
-	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
-		pages, err := strconv.ParseInt(strings.Fields(string(statm))[1], 10, 64)
-		if err != nil {
-			b.Fatal(err)
-		}
-		f.resident = pages * int64(os.Getpagesize())
-	}
-	return f
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -235,4 +236,4 @@ func (c *rawClient) rest(t *testing.T, b []byte) []byte {
 }
 
 // patience is how long a test waits for what must happen before it fails.
-const patience = 30 * time.Second
+const patience = transporttest.Patience

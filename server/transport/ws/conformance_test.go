@@ -20,26 +20,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const workers = 2
 
-// plain is a listener whose connections are as they are where sockets have no write that does not wait.
-type plain struct{ net.Listener }
-
-func (l plain) Accept() (net.Conn, error) {
-	nc, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return plainConn{nc, nc.(*net.TCPConn)}, nil
-}
-
-// plainConn hides what allows writes that do not wait.
-type plainConn struct {
-	net.Conn
-	tcp *net.TCPConn
-}
-
-func (c plainConn) CloseWrite() error           { return c.tcp.CloseWrite() }
-func (c plainConn) SetLinger(seconds int) error { return c.tcp.SetLinger(seconds) }
-
 // serve runs a transport behind net/http.
 func serve(
 	t testing.TB, cfg Config, wrap func(net.Listener) net.Listener, config *tls.Config,
@@ -69,13 +49,14 @@ func serve(
 
 func TestConformance(t *testing.T) {
 	for _, form := range []struct {
-		name       string
-		engine     Engine
-		plain, tls bool
+		name   string
+		engine Engine
+		wrap   func(net.Listener) net.Listener
+		tls    bool
 	}{
 		{name: "default"},
 		{name: "goroutine", engine: EngineGoroutine},
-		{name: "writes that wait", plain: true},
+		{name: "writes that wait", wrap: transporttest.Waiting},
 		{name: "tls", tls: true},
 	} {
 		t.Run(form.name, func(t *testing.T) {
@@ -84,11 +65,7 @@ func TestConformance(t *testing.T) {
 				if form.tls {
 					server, client = new(tls.Config), &tls.Config{InsecureSkipVerify: true}
 				}
-				wrap := func(l net.Listener) net.Listener { return l }
-				if form.plain {
-					wrap = func(l net.Listener) net.Listener { return plain{l} }
-				}
-				addr, tr, stop := serve(t, Config{Acceptor: a, Workers: workers, Engine: form.engine}, wrap, server)
+				addr, tr, stop := serve(t, Config{Acceptor: a, Workers: workers, Engine: form.engine}, form.wrap, server)
 				return transporttest.Harness{
 					Capabilities: transport.Capabilities{Encoding: wire.JSON, Duplex: true, Close: true},
 					HalfClosed:   wire.CloseLost,

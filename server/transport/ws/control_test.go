@@ -1,11 +1,10 @@
 package ws
 
 import (
-	"runtime"
 	"testing"
 	"testing/synctest"
-	"time"
 
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -29,11 +28,7 @@ func TestGoodbye_InsideATakeIsAnswered(t *testing.T) {
 	if err := c.Goodbye(); err != nil {
 		t.Fatal(err)
 	}
-	for late := time.Now().Add(patience); !s.conn.(*conn).saysBye(); runtime.Gosched() {
-		if time.Now().After(late) {
-			t.Fatal("the goodbye is not noted")
-		}
-	}
+	transporttest.Eventually(t, "the goodbye is noted", s.conn.(*conn).saysBye)
 	release()
 	c.until(t, fin|opClose)
 	c.ends(t)

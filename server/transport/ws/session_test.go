@@ -9,6 +9,7 @@ import (
 
 	"carillon/server/push"
 	"carillon/server/transport"
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
 
@@ -85,16 +86,11 @@ func (s *session) Take(b *transport.Batch) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
-	for ; n < len(s.queue) && !b.Full(); n++ {
-		b.Outs = append(b.Outs, s.queue[n])
-		b.Size += s.queue[n].Size()
-	}
-	s.queue = s.queue[n:]
-	if n > 0 && s.taken != nil {
+	s.queue = transporttest.Fill(b, s.queue)
+	if len(b.Outs) > 0 && s.taken != nil {
 		s.taken()
 	}
-	return n > 0
+	return len(b.Outs) > 0
 }
 
 func (s *session) put(outs ...wire.Out) {
@@ -107,15 +103,7 @@ func (s *session) put(outs ...wire.Out) {
 // get returns the channel's next value, or fails the test when none comes.
 func get[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	select {
-	case v := <-ch:
-		return v
-	case <-ctx.Done():
-		t.Fatalf("waited for %s in vain", what)
-		panic("unreachable")
-	}
+	return transporttest.Get(t, ch, what)
 }
 
 // start runs a transport for a test, with the room of its sessions.

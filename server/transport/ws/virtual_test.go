@@ -2,46 +2,15 @@ package ws
 
 import (
 	"bufio"
-	"net"
 	"net/http"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"carillon/server/transport/transporttest"
 	"carillon/server/wire"
 )
-
-// pipes is a listener whose connections are made in memory.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipes) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return nil
-}
-
-func (l *pipes) Addr() net.Addr { return &net.TCPAddr{} }
-
-func (l *pipes) dial() net.Conn {
-	client, server := net.Pipe()
-	l.conns <- server
-	return client
-}
 
 func silentHour(t *testing.T) {
 	r := newRoom()
@@ -49,12 +18,12 @@ func silentHour(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newPipes()
+	l := transporttest.NewPipes()
 	srv := &http.Server{Handler: tr}
 	var serving sync.WaitGroup
 	serving.Go(func() { srv.Serve(l) })
 
-	nc := l.dial()
+	nc := l.Dial()
 	c := &rawClient{nc: nc, br: bufio.NewReader(nc)}
 	if _, err := nc.Write([]byte(handshake)); err != nil {
 		t.Fatal(err)
