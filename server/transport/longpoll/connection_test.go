@@ -416,8 +416,8 @@ func TestTransport_ClosedRefusesSessionsAndLetsThoseThatAreThereEnd(t *testing.T
 			t.Errorf("a new client: got %d %s, want 503 shutting_down", res.StatusCode, code)
 		}
 		l.next(s, a)
-		s.put(wire.Out{Frame: &wire.Goaway{Code: wire.CloseGoingAway}})
-		s.conn.Close(wire.CloseGoingAway)
+		s.waitTakes(t, 2)
+		s.end(wire.CloseGoingAway, wire.Out{Frame: &wire.Goaway{Code: wire.CloseGoingAway}})
 		if b := l.answer(); len(b.Frames) != 1 {
 			t.Errorf("got %d frames, want the goodbye", len(b.Frames))
 		}

@@ -591,10 +591,7 @@ func TestPoll_GoodbyeIsAnAnswer(t *testing.T) {
 			s, a := l.begin(r)
 			l.next(s, a)
 			s.waitTakes(t, 2)
-			s.mu.Lock()
-			s.queue = append(s.queue, goodbye...)
-			s.mu.Unlock()
-			s.conn.Close(wire.CloseReplaced)
+			s.end(wire.CloseReplaced, goodbye...)
 			check(t, l, s)
 		})
 		t.Run("of the next", func(t *testing.T) {
@@ -612,8 +609,7 @@ func TestPoll_GoodbyeIsAnAnswer(t *testing.T) {
 			s, a := l.begin(r)
 			l.next(s, a)
 			s.waitTakes(t, 2)
-			s.put(wire.Out{Frame: &wire.Goaway{Code: wire.CloseGoingAway, Reason: "going_away"}})
-			s.conn.Close(wire.CloseGoingAway)
+			s.end(wire.CloseGoingAway, wire.Out{Frame: &wire.Goaway{Code: wire.CloseGoingAway, Reason: "going_away"}})
 			get(t, s.closed, "Closed")
 			if got := l.ends(); !strings.Contains(got, "going_away") {
 				t.Errorf("got %q, want the goodbye", got)

@@ -139,6 +139,15 @@ func (s *session) put(outs ...wire.Out) {
 	s.conn.Wake(transport.Direct)
 }
 
+// end says goodbye to a poll for which nothing was there when it came. The goodbye wakes nobody before Close does: as an answer
+// of its own it would leave the end to the next poll.
+func (s *session) end(code wire.CloseCode, outs ...wire.Out) {
+	s.mu.Lock()
+	s.queue = append(s.queue, outs...)
+	s.mu.Unlock()
+	s.conn.Close(code)
+}
+
 func (s *session) waiting() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
