@@ -22,8 +22,8 @@
 //
 // # Invariants
 //
-//   - An idle parked connection is one object of some 180 bytes with its dialect, and a descriptor; in the goroutine form it also holds a
-//     goroutine and a small buffer.
+//   - An idle parked connection is one object with its dialect (TestConn_IsSmall says how large), and a descriptor; in the
+//     goroutine form it also holds a goroutine and a small buffer.
 //   - A drain worker is the only one that writes, so what Collect gave leaves whole and in order. No worker waits for a
 //     client: it writes what the kernel takes at once, and the rest stays with the connection until the kernel takes more. A
 //     socket that can only be written to by waiting (TLS, systems other than Unix) is drained by a goroutine of its own while
