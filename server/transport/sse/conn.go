@@ -34,7 +34,7 @@ func (c *conn) ReadEnded(error) { c.Drop(wire.CloseLost) }
 func (c *conn) Collect(t *engine.Turn) {
 	outs := t.Take()
 	switch {
-	case len(outs) > 0 && c.begin(t, web.RefusalOf(&outs[0])):
+	case len(outs) > 0 && (c.head == nil || c.begin(t, web.RefusalOf(&outs[0]))):
 		for i := range outs {
 			t.Buf = appendEvent(t.Buf, &c.at, &outs[i])
 		}
@@ -47,13 +47,10 @@ func (c *conn) Collect(t *engine.Turn) {
 	}
 }
 
-// begin writes the head of the answer, unless that was done: of a stream, and then it reports true, or the whole of a refusal,
-// behind which nothing comes.
+// begin writes the head of the answer: of a stream, and then it reports true, or the whole of a refusal, behind which nothing
+// comes.
 func (c *conn) begin(t *engine.Turn, refusal *web.Problem) bool {
 	h := c.head
-	if h == nil {
-		return true
-	}
 	c.head = nil
 	if refusal == nil {
 		t.Buf = appendHead(t.Buf, h.now(), h.extra)
