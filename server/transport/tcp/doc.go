@@ -16,7 +16,8 @@
 //	+-------+---------------+-------+-----
 //
 // n is the length of the frame, 4 bytes, the most significant first, at least 1; the frame is in the binary encoding of package
-// wire. A client's first frame is connect. Nothing is said before it, by either side.
+// wire. A client's first frame is connect. Nothing is said before it, but by a node that takes no more: a goaway, and the end;
+// under TLS, where that would take a handshake, the end alone.
 //
 // A side says goodbye by ending its direction between two frames. The server does so behind everything that is queued, the last
 // of which is a kick or a goaway, and then waits for the client to end its own. A client that ends its direction leaves: what it
