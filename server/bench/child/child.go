@@ -146,6 +146,26 @@ func (p *Process) Stop() error {
 	}
 }
 
+// Signal sends the process a signal; one that is gone is an error.
+func (p *Process) Signal(s os.Signal) error {
+	if err := p.Err(); err != nil {
+		return fmt.Errorf("child: the process was gone before its time: %w", err)
+	}
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("child: %w", err)
+	}
+	return nil
+}
+
+// Kill ends the process by force and waits until it is gone, which it may have been before.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // it fails if the process is gone
+	<-p.exited
+	if p.Stdin != nil {
+		_ = p.Stdin.Close()
+	}
+}
+
 // tail keeps the last of what is written to it.
 type tail struct {
 	mu sync.Mutex

@@ -57,6 +57,24 @@ func TestStop_TellsWhyAProcessWasGoneBefore(t *testing.T) {
 	}
 }
 
+func TestKill_TakesAProcessThatListensToNoSignal(t *testing.T) {
+	p, err := Start([]string{"sh", "-c", "trap '' TERM; exec sleep 1000"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(unix.SIGSTOP); err != nil {
+		t.Error(err)
+	}
+	p.Kill()
+	if unix.Kill(p.PID(), 0) != unix.ESRCH {
+		t.Error("it is still there")
+	}
+	p.Kill() // again, of what is gone
+	if err := p.Signal(unix.SIGCONT); err == nil {
+		t.Error("what is gone took a signal")
+	}
+}
+
 func TestStart_OfNothingIsAnError(t *testing.T) {
 	if _, err := Start([]string{"/no/such/program"}, nil); err == nil {
 		t.Error("it was started")
