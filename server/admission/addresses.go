@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // Address is whom limits by address concern: an IPv4 address, or the 64 bits of an IPv6 one that name a network, since
@@ -63,6 +64,14 @@ func (h *holders) enter(a Address, most int) bool {
 	return true
 }
 
+// add counts one more for the address however many it has.
+func (h *holders) add(a Address) {
+	p := h.part(a)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n[a]++
+}
+
 func (h *holders) leave(a Address) {
 	p := h.part(a)
 	p.mu.Lock()
@@ -95,4 +104,16 @@ func newRates() *rates {
 
 func (r *rates) bucket(row int, a Address) *bucket {
 	return &r.rows[row][maphash.Comparable(r.seeds[row], a)%rateBuckets]
+}
+
+// take takes a token of the address; if neither of its buckets has one, it returns in what time there is.
+func (r *rates) take(a Address, p pace, now moment) (wait time.Duration, ok bool) {
+	first, ok := r.bucket(0, a).take(p, now)
+	second, okToo := r.bucket(1, a).take(p, now)
+	return min(first, second), ok || okToo
+}
+
+// isEmpty reports whether take would refuse.
+func (r *rates) isEmpty(a Address, p pace, now moment) bool {
+	return r.bucket(0, a).isEmpty(p, now) && r.bucket(1, a).isEmpty(p, now)
 }

@@ -40,6 +40,11 @@ func (b *bucket) take(p pace, now moment) (wait time.Duration, ok bool) {
 	}
 }
 
+// isEmpty reports whether take would refuse.
+func (b *bucket) isEmpty(p pace, now moment) bool {
+	return max(moment(b.full.Load()), now)+moment(p.every) > now+moment(p.whole)
+}
+
 // The bounds of what a client that is refused is told to wait.
 const (
 	minAfter = time.Second

@@ -169,6 +169,37 @@ func TestGate_AddressPastItsLimitCostsTheOthersNothing(t *testing.T) {
 	}
 }
 
+// Requests that begin no session: ten times the rate, and another address beside it.
+func TestGate_RequestsOfAnAddressHaveARate(t *testing.T) {
+	const rate, seconds = 5, 60
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(t, Config{AddressRequests: rate})
+		admitted := 0
+		for range seconds * 10 * rate {
+			time.Sleep(time.Second / (10 * rate))
+			err := g.AdmitRequest(alice)
+			if err == nil {
+				admitted++
+				continue
+			}
+			var e *push.Error
+			if !errors.As(err, &e) || e.Kind != push.KindLimited || e.After < minAfter {
+				t.Fatalf("refused with %v, want when to come back", err)
+			}
+			wantCode(t, e, "too_many_requests")
+		}
+		if want := rate * (seconds + requestBurst); admitted > want || admitted < want-rate {
+			t.Errorf("%d requests were admitted, want %d", admitted, want)
+		}
+		if err := errors.Join(g.AdmitRequest(bob), g.AdmitRequest(netip.Addr{})); err != nil {
+			t.Errorf("another address was refused: %v", err)
+		}
+		if e := refusal(t, g, alice); e != nil {
+			t.Errorf("a connection was refused for requests: %v", e)
+		}
+	})
+}
+
 func TestGate_PlacesComeBackAndOnlyOnce(t *testing.T) {
 	g := newGate(t, Config{Sessions: 3, PerAddress: 2})
 	a, _ := g.Admit(alice)
@@ -294,10 +325,13 @@ func TestGate_AConnectionAllocatesNothing(t *testing.T) {
 }
 
 func TestNew_RefusesWhatMakesNoSense(t *testing.T) {
-	for _, cfg := range []Config{{Rate: -1}, {PerAddress: -1}, {HeapBytes: -1}, {Burst: 5}, {AddressBurst: 5}} {
+	for _, cfg := range []Config{{Rate: -1}, {PerAddress: -1}, {HeapBytes: -1}, {Refusals: -1}, {AddressRequests: -1}, {Burst: 5}, {AddressBurst: 5}} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("New(%+v) took it", cfg)
 		}
+	}
+	if _, err := NewDoor(newGate(t, Config{}), DoorConfig{PerAddress: -1}); err == nil {
+		t.Error("NewDoor took a negative limit")
 	}
 }
 
@@ -313,6 +347,31 @@ func BenchmarkAdmit(b *testing.B) {
 			for b.Loop() {
 				a, _ := g.Admit(alice)
 				g.Leave(a)
+			}
+		})
+	}
+}
+
+// BenchmarkDoor: what a connection costs at the door, let in and turned away, without the system calls.
+func BenchmarkDoor(b *testing.B) {
+	g := newGate(b, Config{Refusals: 1e6, AddressRefusals: 1e6})
+	d := newDoor(b, g, DoorConfig{Connections: 1e9, PerAddress: 10})
+	for _, c := range []struct {
+		name string
+		held int
+	}{{"in", 1}, {"away", 10}} {
+		for d.Open() < c.held {
+			if knock(b, d, alice) == nil {
+				b.Fatal("not let in")
+			}
+		}
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			k := &knocking{from: alice}
+			for b.Loop() {
+				if nc := d.enter(k); nc != nil {
+					nc.Close()
+				}
 			}
 		})
 	}
