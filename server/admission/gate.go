@@ -84,6 +84,13 @@ func New(cfg Config) (*Gate, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = NewMetrics(nil)
 	}
+	byAddress := cfg.PerAddress > 0 || cfg.AddressRate > 0 || cfg.AddressRequests > 0
+	if !byAddress {
+		cfg.AddressRefusals = 0
+	}
+	if !byAddress && cfg.Rate == 0 && cfg.Sessions == 0 && cfg.HeapBytes == 0 {
+		cfg.Refusals = 0
+	}
 	g := &Gate{
 		cfg: cfg, began: cfg.Clock.Now(), refusals: newRefusals(cfg.Refusals, cfg.AddressRefusals), shut: make(chan struct{}, 1),
 	}

@@ -104,6 +104,12 @@ type Limits struct {
 	AddressConnects     int // a second, of one address
 	AddressSessions     int // at a time, of one address
 	SessionsHeapPercent int // of the memory limit that may be live before no more are taken
+
+	Connections        int // open at a time, sessions included; ConnectionsAuto: what the process may open allows
+	AddressConnections int // open at a time without a session, of one address
+	AddressRequests    int // a second that begin no session, of one address
+	Refusals           int // a second that are told so
+	AddressRefusals    int // the same of one address, for what it does itself
 }
 
 // Heartbeat is what the server asks of clients.
@@ -150,6 +156,9 @@ type Memory struct {
 	LimitBytes int64 // MemoryAuto: by what the process was given; 0: none
 	GCPercent  int   // how much may be allocated, in percent of what is live, before a collection
 }
+
+// ConnectionsAuto is Limits.Connections as "auto".
+const ConnectionsAuto = -1
 
 // MemoryAuto is Memory.LimitBytes as "auto".
 const MemoryAuto = -1

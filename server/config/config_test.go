@@ -269,3 +269,24 @@ func TestLoad_MemoryLimitIsAutoOrNoneOrANumber(t *testing.T) {
 		}
 	}
 }
+
+func TestLoad_ConnectionsAreAutoOrNoneOrANumber(t *testing.T) {
+	load := func(value string) (Config, error) {
+		s := Sources{Env: []string{"CARILLON_DEV=true"}}
+		if value != "" {
+			s.Env = append(s.Env, "CARILLON_LIMITS_CONNECTIONS="+value)
+		}
+		l, err := Load(s)
+		return l.Config, err
+	}
+	for value, want := range map[string]int{"": ConnectionsAuto, "auto": ConnectionsAuto, "0": 0, "500": 500} {
+		if c, err := load(value); err != nil || c.Limits.Connections != want {
+			t.Errorf("%q is %d, %v, want %d", value, c.Limits.Connections, err, want)
+		}
+	}
+	for _, value := range []string{"-1", "many"} {
+		if _, err := load(value); err == nil || !strings.Contains(err.Error(), "auto") {
+			t.Errorf("%q was refused with %v, want what may be written", value, err)
+		}
+	}
+}

@@ -137,6 +137,15 @@ var table = []key{
 		"of 64 bits counts as one; 0: no limit", 0, 1_000_000, func(c *Config) *int { return &c.Limits.AddressConnects }),
 	number("limits.sessions_per_address", "0", "connections of one address at a time; 0: no limit", 0, math.MaxInt32,
 		func(c *Config) *int { return &c.Limits.AddressSessions }),
+	connections(),
+	number("limits.connections_per_address", "0", "open connections of one address that carry no session: handshakes, requests, and those kept "+
+		"for the next one; 0: no limit", 0, math.MaxInt32, func(c *Config) *int { return &c.Limits.AddressConnections }),
+	number("limits.requests_per_address", "0", "requests of one address a second to /connect/frames and /connect/ticket, ten times as many at "+
+		"once; 0: no limit", 0, 1_000_000, func(c *Config) *int { return &c.Limits.AddressRequests }),
+	number("limits.refusals_per_second", "1000", "refusals a second that are answered, ten times as many at once; beyond them connections of "+
+		"addresses that were refused lately are closed unread; 0: no limit", 0, 1_000_000, func(c *Config) *int { return &c.Limits.Refusals }),
+	number("limits.refusals_per_address", "10", "the same for one address that goes past its own limits; 0: no limit", 0, 1_000_000,
+		func(c *Config) *int { return &c.Limits.AddressRefusals }),
 	number("limits.sessions_heap_percent", "80", "percent of the memory limit that may be live before no more connections are taken; "+
 		"0: no limit", 0, 100, func(c *Config) *int { return &c.Limits.SessionsHeapPercent }),
 	duration("heartbeat.interval", "30s", "a client sends something at least that often", time.Second, time.Hour,
@@ -184,6 +193,30 @@ var table = []key{
 	memoryLimit(),
 	number("memory.gc_percent", "100", "how much may be allocated, in percent of what is live, before a collection", 10, 1000,
 		func(c *Config) *int { return &c.Memory.GCPercent }),
+}
+
+// connections is a number that may also be "auto".
+func connections() key {
+	k := number("limits.connections", "auto", "open connections of clients and product servers at a time, sessions included; auto: what the "+
+		"process may open, less a reserve for the store; 0: no limit", 0, math.MaxInt32, func(c *Config) *int { return &c.Limits.Connections })
+	set, get := k.set, k.get
+	k.set = func(c *Config, s string) error {
+		if s == "auto" {
+			c.Limits.Connections = ConnectionsAuto
+			return nil
+		}
+		if err := set(c, s); err != nil {
+			return errors.New("write auto, or a whole number")
+		}
+		return nil
+	}
+	k.get = func(c *Config) string {
+		if c.Limits.Connections == ConnectionsAuto {
+			return "auto"
+		}
+		return get(c)
+	}
+	return k
 }
 
 // memoryLimit is a number that may also be "auto".

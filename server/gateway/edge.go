@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 
+	"carillon/server/admission"
 	"carillon/server/certificate"
 	"carillon/server/forwarded"
 	"carillon/server/origin"
+	"carillon/server/transport/web"
 )
 
 // edge is what stands between the network and the handlers of a node: TLS, proxies, names, and pages in browsers.
@@ -20,6 +23,8 @@ type edge struct {
 	cfg        *Config
 	certs      *certificate.Store // nil: no TLS
 	proxies    *forwarded.Proxies
+	gate       *admission.Gate
+	door       *admission.Door
 	hosts      *origin.Hosts // of the public listener
 	adminHosts *origin.Hosts
 	shares     map[string]*origin.Share // by path
@@ -85,10 +90,24 @@ func (c Config) Check() error {
 	return err
 }
 
+// admit opens the gate, and the door before it, which knows proxies. Limits by address do not concern those: their clients have
+// addresses of their own, which only requests tell.
+func (e *edge) admit(m *admission.Metrics) (err error) {
+	gc := e.cfg.Admission
+	gc.Clock, gc.Metrics = e.cfg.Clock, m
+	if e.gate, err = admission.New(gc); err != nil {
+		return err
+	}
+	dc := e.cfg.Door
+	dc.Spared = e.proxies.Trusts
+	e.door, err = admission.NewDoor(e.gate, dc)
+	return err
+}
+
 // listen puts around a listener for clients what comes before the first byte of their protocol: the words of a trusted proxy,
-// and TLS if the node has a certificate.
+// the door, and TLS if the node has a certificate.
 func (e *edge) listen(l net.Listener, protocols ...string) net.Listener {
-	l = e.proxies.Listen(l, e.cfg.Log)
+	l = e.door.Listen(e.proxies.Listen(l, e.cfg.Log))
 	if e.certs != nil {
 		l = tls.NewListener(l, e.certs.Config(protocols...))
 	}
@@ -123,9 +142,13 @@ func (e *edge) guardPublic(next http.Handler) http.Handler {
 	return guard(e.hosts, func(w http.ResponseWriter, r *http.Request) {
 		share := e.shares[r.URL.Path]
 		if share == nil {
+			if r.URL.Path == "/connect" {
+				e.endUnheard(w, r)
+			}
 			next.ServeHTTP(w, r)
 			return
 		}
+		e.endUnheard(w, r)
 		switch share.Judge(w.Header(), r) {
 		case origin.Refuse:
 			problem(w, http.StatusForbidden, "origin_forbidden", "pages of this origin may not connect")
@@ -137,6 +160,25 @@ func (e *edge) guardPublic(next http.Handler) http.Handler {
 	})
 }
 
+// endUnheard has the connection end with its answer if a new one from there would not be heard: a connection that is kept would be
+// a way around the door.
+func (e *edge) endUnheard(w http.ResponseWriter, r *http.Request) {
+	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil && !e.door.Hears(a.Addr()) {
+		w.Header()["Connection"] = closeConnection
+	}
+}
+
+// rated lets requests through whose address sends no more of them than it may.
+func (e *edge) rated(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := e.gate.AdmitRequest(e.proxies.Remote(r).Addr()); err != nil {
+			web.ProblemOf(err).Write(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 func (e *edge) guardAdmin(next http.Handler) http.Handler { return guard(e.adminHosts, next.ServeHTTP) }
 
 // Headers of every answer, for browsers that were brought to show one. Handlers of pages set their own policy. Nobody writes to
@@ -145,6 +187,8 @@ var (
 	noSniff      = []string{"nosniff"}
 	noContent    = []string{"default-src 'none'; frame-ancestors 'none'"}
 	noOtherSites = []string{"same-origin"} // embedding; CORS goes by its own headers
+
+	closeConnection = []string{"close"}
 )
 
 // guard refuses requests for hosts that the listener does not answer for.

@@ -87,7 +87,8 @@ type Config struct {
 	DrainAddress    string        // https://host of a server that takes the clients of one that drains; empty: none
 	CacheBytes      int64         // of the store; its own default if 0
 
-	Admission admission.Config // which connections are taken; its limits, the rest is filled in here
+	Admission admission.Config     // which connections are taken; its limits, the rest is filled in here
+	Door      admission.DoorConfig // how many may be open; its limits
 
 	Room    room.Config   // its limits and intervals; the rest is filled in here
 	Center  center.Limits // of requests
@@ -195,6 +196,9 @@ func (g *Gateway) open() error {
 	if g.edge, err = newEdge(cfg); err != nil {
 		return err
 	}
+	if err := g.edge.admit(admission.NewMetrics(g.metrics)); err != nil {
+		return err
+	}
 	g.metrics.MustRegister(g.edge.metrics()...)
 	if err := g.listen(); err != nil {
 		return err
@@ -241,7 +245,9 @@ func (g *Gateway) listen() error {
 		return config.ListenError("public.listen", g.cfg.PublicListen, err)
 	}
 	// HTTP/1.1 is the only protocol whose connections can be taken over.
-	g.public = longpoll.NewListener(g.edge.listen(public, "http/1.1"), longpoll.ListenerConfig{Idle: idleTimeout})
+	g.public = longpoll.NewListener(g.edge.listen(public, "http/1.1"), longpoll.ListenerConfig{
+		Idle: idleTimeout, Again: g.edge.door.Back,
+	})
 	g.onClose(ignoreClosed(g.public.Close))
 	if g.admin, err = g.cfg.Listen("tcp", g.cfg.AdminListen); err != nil {
 		return config.ListenError("admin.listen", g.cfg.AdminListen, err)
@@ -293,11 +299,7 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 		rc.Goodbye.Addresses = addressesAt(cfg.DrainAddress)
 	}
 	rc.Clock, rc.Log, rc.Metrics = cfg.Clock, cfg.Log, room.NewMetrics(g.metrics)
-	ac := cfg.Admission
-	ac.Clock, ac.Metrics = cfg.Clock, admission.NewMetrics(g.metrics)
-	if rc.Gate, err = admission.New(ac); err != nil {
-		return err
-	}
+	rc.Gate = g.edge.gate
 	if g.room, err = room.New(rc); err != nil {
 		return err
 	}
@@ -453,6 +455,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	part("room", func() error { return g.room.Run(serve) })
 	part("store", func() error { return g.saver.Run(serve) })
+	part("admission", func() error { return g.edge.gate.Run(serve) })
 	part("certificates", func() error { return g.edge.run(serve) })
 	select { // nobody is let in before the room can take them
 	case <-g.room.Joined():

@@ -60,9 +60,17 @@ func pollMetrics(t *longpoll.Transport, l *longpoll.Listener) []prometheus.Colle
 // quietLog takes what net/http has to say about clients that misbehave.
 func quietLog(l *slog.Logger) *log.Logger { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
 
-// metrics are the figures of certificates: when they run out, how often they were renewed, and whether the files hold what is in
-// use. A node without TLS has none.
+// metrics are the figures of connections that carry no session.
 func (e *edge) metrics() []prometheus.Collector {
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "admission", Name: "connections",
+		Help: "Open connections of clients and product servers that carry no session: handshakes, requests, and those kept for the next one."},
+		func() float64 { return float64(e.door.Open()) })
+	return append(e.certificateMetrics(), open)
+}
+
+// certificateMetrics are the figures of certificates: when they run out, how often they were renewed, and whether the files hold
+// what is in use. A node without TLS has none.
+func (e *edge) certificateMetrics() []prometheus.Collector {
 	if e.certs == nil {
 		return nil
 	}

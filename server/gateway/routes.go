@@ -37,8 +37,8 @@ func (g *Gateway) publicRoutes() http.Handler {
 	r.Handle("/connect", g.ws)
 	r.Handle("/connect/sse", g.sse)
 	r.Handle("/connect/poll", g.polls)
-	r.Handle("/connect/frames", web.NewFrames(g.room, g.cfg.Room.FrameBytes))
-	r.HandleFunc("/connect/ticket", g.serveTicket)
+	r.Handle("/connect/frames", g.edge.rated(web.NewFrames(g.room, g.cfg.Room.FrameBytes)))
+	r.Handle("/connect/ticket", g.edge.rated(http.HandlerFunc(g.serveTicket)))
 	r.Mount("/v1", g.center.Public())
 	if g.cfg.Dev {
 		r.Get("/", g.serveDevPage)

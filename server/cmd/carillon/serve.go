@@ -113,7 +113,7 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 		Certificates: certificates(c.TLS), Proxies: forwarded.Config{Trusted: c.Proxy.Trusted, Source: forwarded.Source(c.Proxy.Header)},
 		OutboundAllow:   c.Outbound.Allow,
 		ShutdownTimeout: c.Shutdown.Timeout, CacheBytes: c.Store.CacheBytes, Version: version(),
-		Log: newLog(c.Log, a), Engine: engine(c.Transport.Engine), Admission: admissionOf(c.Limits),
+		Log: newLog(c.Log, a), Engine: engine(c.Transport.Engine), Admission: admissionOf(c.Limits), Door: doorOf(c.Limits),
 		Room: room.Config{
 			ConnectTimeout: c.Limits.ConnectTimeout, FrameBytes: c.Limits.FrameBytes,
 			FramesPerSecond: c.Limits.FramesPerSecond, QueueMessages: c.Limits.QueueMessages,
@@ -133,11 +133,20 @@ func admissionOf(c config.Limits) admission.Config {
 	a := admission.Config{
 		Rate: c.Connects, Sessions: c.Sessions, PerAddress: c.AddressSessions,
 		AddressRate: c.AddressConnects, AddressBurst: addressBurst * c.AddressConnects,
+		AddressRequests: c.AddressRequests, Refusals: c.Refusals, AddressRefusals: c.AddressRefusals,
 	}
 	if a.Rate > 0 {
 		a.Burst = c.ConnectBurst
 	}
 	return a
+}
+
+func doorOf(c config.Limits) admission.DoorConfig {
+	d := admission.DoorConfig{Connections: c.Connections, PerAddress: c.AddressConnections}
+	if d.Connections == config.ConnectionsAuto {
+		d.Connections = admission.MostConnections()
+	}
+	return d
 }
 
 func heartbeats(is []config.Interval) room.Heartbeats {

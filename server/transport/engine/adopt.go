@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -96,9 +97,21 @@ func (e *Engine) Adopt(d Dialect, nc net.Conn, early []byte) error {
 		}
 		// What has no descriptor has a goroutine.
 	}
+	seat(nc)
 	c.thread = &thread{nc: nc, raw: rawOf(nc)}
 	c.stand(early)
 	return nil
+}
+
+// seat tells whoever counts the connections of a listener that a session has this one. Of a parked one that is told by Close,
+// since its descriptor goes elsewhere.
+func seat(nc net.Conn) {
+	if s, ok := nc.(*tls.Conn); ok {
+		nc = s.NetConn()
+	}
+	if s, ok := nc.(interface{ Seat() }); ok {
+		s.Seat()
+	}
 }
 
 // stand begins the life of the connection.

@@ -20,6 +20,9 @@ type ListenerConfig struct {
 	// Idle is how long a connection that came back may be silent before its next request begins; the server's IdleTimeout.
 	// With 0 the server treats it as it treats a new one, which mostly has less time.
 	Idle time.Duration
+	// Again is told of a connection that came back, and whom it is of where that is not the socket's peer, before it is handed out.
+	// What it returns is handed out in its place. nil: nobody is told.
+	Again func(nc net.Conn, of net.Addr) net.Conn
 	// Waiting bounds the connections that came back and wait for an Accept; one more is closed. Default DefaultWaiting.
 	Waiting int
 }
@@ -36,6 +39,7 @@ type Listener struct {
 	// Static after construction.
 	inner net.Listener
 	idle  time.Duration
+	again func(net.Conn, net.Addr) net.Conn
 
 	fresh chan accepted // from acceptAll; never closed
 	back  chan net.Conn // what came back; never closed
@@ -63,8 +67,11 @@ func NewListener(inner net.Listener, cfg ListenerConfig) *Listener {
 	if cfg.Waiting <= 0 {
 		cfg.Waiting = DefaultWaiting
 	}
+	if cfg.Again == nil {
+		cfg.Again = func(nc net.Conn, _ net.Addr) net.Conn { return nc }
+	}
 	return &Listener{
-		inner: inner, idle: cfg.Idle,
+		inner: inner, idle: cfg.Idle, again: cfg.Again,
 		fresh: make(chan accepted), back: make(chan net.Conn, cfg.Waiting), done: make(chan struct{}),
 		quiet: make(map[*returnedConn]struct{}),
 	}
@@ -155,6 +162,7 @@ func (l *Listener) TurnedAway() int64 { return l.turned.Load() }
 //
 // remote is whom it is of, if that is not the socket's peer; nil: it is.
 func (l *Listener) giveBack(nc net.Conn, remote net.Addr, early []byte) {
+	nc = l.again(nc, remote)
 	c := &returnedConn{Conn: nc, l: l, remote: remote, early: early, began: len(early) > 0}
 	l.returned.Add(1)
 	l.mu.Lock()
@@ -231,6 +239,9 @@ func (c *returnedConn) RemoteAddr() net.Addr {
 
 // remoteOf returns whom a connection is of, nil if it says so itself.
 func remoteOf(nc net.Conn) net.Addr {
+	if w, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = w.NetConn() // what only watches it says of whom it is as the socket does
+	}
 	switch nc := nc.(type) {
 	case *net.TCPConn:
 		return nil

@@ -36,7 +36,7 @@ func (t *Transport) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		badHandshake.Write(w)
 		return
 	}
-	u := &upgrade{w: w, r: r, c: &conn{t: t}}
+	u := &upgrade{w: w, r: r, c: &conn{t: t}, ends: w.Header().Get("Connection") == "close"}
 	_, err := websocket.Accept(u, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // of the origin, which is judged above
 		CompressionMode:    websocket.CompressionDisabled,
@@ -55,6 +55,9 @@ func (t *Transport) refuse(u *upgrade, err error) {
 	case u.refusal != nil:
 		for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept"} { // the library expected an upgrade
 			u.w.Header().Del(name)
+		}
+		if u.ends {
+			u.w.Header().Set("Connection", "close")
 		}
 		web.ProblemOf(u.refusal).Write(u.w)
 	case u.taken:
@@ -96,6 +99,7 @@ type upgrade struct {
 	status  int   // what the library wanted to answer
 	refusal error // why there is no session
 	taken   bool  // there is a session
+	ends    bool  // whoever is in front wants the connection to end with a refusal
 }
 
 // Header implements http.ResponseWriter.
