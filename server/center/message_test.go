@@ -66,7 +66,7 @@ func (g *gateway) ack(u push.UserID, d push.DeviceID, k push.SlotKind) {
 	s := user.Slots[k]
 	a := saver.Ack{UserRef: userRef(u), Device: d}
 	a.Places[k] = push.Place{Epoch: s.Epoch, Lineage: s.Lineage(), Pos: s.Head}
-	if err := g.store.Ack(g.t.Context(), []saver.Ack{a}); err != nil {
+	if _, err := g.store.Ack(g.t.Context(), []saver.Ack{a}); err != nil {
 		g.t.Fatal(err)
 	}
 }

@@ -72,7 +72,7 @@ func TestUser_ShowsItsDevices(t *testing.T) {
 	opened := g.open("alice", "phone")
 	g.clock.advance(time.Minute)
 	g.open("alice", "web")
-	err := g.store.Ack(t.Context(), []saver.Ack{{UserRef: userRef("alice"), Device: "phone", Seen: true, Online: 90 * time.Second}})
+	_, err := g.store.Ack(t.Context(), []saver.Ack{{UserRef: userRef("alice"), Device: "phone", Seen: true, Online: 90 * time.Second}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -169,7 +169,7 @@ func (r *Room) writeAcks(ctx context.Context, ss []*session) {
 func (r *Room) ackWithin(ctx context.Context, acks []saver.Ack) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	err := r.cfg.Saver.Ack(ctx, acks)
+	_, err := r.cfg.Saver.Ack(ctx, acks)
 	if err != nil {
 		r.m.failed("ack")
 	}

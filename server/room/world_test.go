@@ -244,10 +244,10 @@ func (g *gate) Tags(ctx context.Context, us []saver.UserRef) ([]saver.UserTags, 
 	return tags, err
 }
 
-func (g *gate) Ack(ctx context.Context, as []saver.Ack) error {
+func (g *gate) Ack(ctx context.Context, as []saver.Ack) ([]int, error) {
 	if _, f, _ := g.hooks(); f != nil {
 		if err := f(as); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	return g.Store.Ack(ctx, as)

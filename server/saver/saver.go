@@ -61,7 +61,9 @@ type Store interface {
 
 	// Ack moves stored cursors forward, never back, and frees what all devices of a user have acknowledged; it also notes
 	// devices as seen. A place is judged first; one of an unknown epoch or lineage, and an unknown device, is passed over.
-	Ack(ctx context.Context, as []Ack) error
+	// It returns which of the acknowledgements, by index and rising, were of unknown devices; nil if none was. One without
+	// places that notes nothing asks just that.
+	Ack(ctx context.Context, as []Ack) (unknown []int, err error)
 
 	// User returns the devices of a user with their stored cursors, and the state of both slots. A user of whom nothing
 	// is stored has no devices; that is no error.

@@ -142,8 +142,9 @@ func (k *link) Read(ctx context.Context, rs []saver.Read) (out []saver.Tail, err
 	return out, err
 }
 
-func (k *link) Ack(ctx context.Context, as []saver.Ack) error {
-	return k.call(ctx, k.acks, func() error { return k.Store.Ack(ctx, as) })
+func (k *link) Ack(ctx context.Context, as []saver.Ack) (unknown []int, err error) {
+	err = k.call(ctx, k.acks, func() (err error) { unknown, err = k.Store.Ack(ctx, as); return err })
+	return unknown, err
 }
 
 func (k *link) Changes(ctx context.Context, room push.RoomID, qs []saver.ChangeQuery) (out []saver.ChangeLog, err error) {

@@ -79,32 +79,35 @@ func (s *Store) open(o *saver.Open, online []push.DeviceID, asked bool) (out sav
 }
 
 // Ack applies acknowledgements in the order given.
-func (s *Store) Ack(_ context.Context, as []saver.Ack) error {
+func (s *Store) Ack(_ context.Context, as []saver.Ack) (unknown []int, err error) {
 	if err := s.enter("ack"); err != nil {
-		return err
+		return nil, err
 	}
 	defer s.calls.Done()
 	defer s.leave()
 	for i := range as {
-		s.ack(&as[i])
+		if !s.ack(&as[i]) {
+			unknown = append(unknown, i)
+		}
 	}
-	return nil
+	return unknown, nil
 }
 
-func (s *Store) ack(a *saver.Ack) {
+// ack reports whether the device is known.
+func (s *Store) ack(a *saver.Ack) bool {
 	sh := s.lookupShard(a.Shard())
 	if sh == nil {
-		return
+		return false
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	u := sh.users[a.User]
 	if u == nil {
-		return
+		return false
 	}
 	i, ok := u.find(a.Device)
 	if !ok {
-		return
+		return false
 	}
 	var slots [2]*push.SlotState
 	if u.own != nil {
@@ -116,6 +119,7 @@ func (s *Store) ack(a *saver.Ack) {
 	if saver.Acknowledge(&u.devices[i], a, slots, s.now()) {
 		u.freeAcknowledged()
 	}
+	return true
 }
 
 // User returns copies.

@@ -179,9 +179,9 @@ func (t *tx) freeAcknowledged(u *user) error {
 
 // Ack writes one batch for each stripe and does not wait for a flush: a lost acknowledgement costs a repetition.
 // Cursors and what they free are in the same batch.
-func (s *Store) Ack(_ context.Context, as []saver.Ack) error {
+func (s *Store) Ack(_ context.Context, as []saver.Ack) (unknown []int, err error) {
 	if err := s.enter("ack"); err != nil {
-		return err
+		return nil, err
 	}
 	defer s.calls.Done()
 	byStripe := make(map[int][]int, min(len(as), stripes))
@@ -191,52 +191,61 @@ func (s *Store) Ack(_ context.Context, as []saver.Ack) error {
 	}
 	var last embedded.Ticket
 	for n, which := range byStripe {
-		ticket, err := s.ackStripe(n, as, which)
+		ticket, missing, err := s.ackStripe(n, as, which)
 		if err != nil {
-			return fmt.Errorf("saver: ack: %w", err)
+			return nil, fmt.Errorf("saver: ack: %w", err)
 		}
+		unknown = append(unknown, missing...)
 		if ticket != (embedded.Ticket{}) {
 			last = ticket
 		}
 	}
 	// Batches are applied in the order in which they were submitted: with the last, all are.
 	if err := last.Applied(); err != nil {
-		return fmt.Errorf("saver: ack: %w", err)
+		return nil, fmt.Errorf("saver: ack: %w", err)
 	}
 	failpoint.Hit(failpoint.SaverAckApplied)
-	return nil
+	slices.Sort(unknown)
+	return unknown, nil
 }
 
-func (s *Store) ackStripe(n int, as []saver.Ack, which []int) (embedded.Ticket, error) {
+// ackStripe returns which of the acknowledgements were of unknown devices.
+func (s *Store) ackStripe(n int, as []saver.Ack, which []int) (_ embedded.Ticket, unknown []int, err error) {
 	t := s.begin([]int{n})
 	for _, i := range which {
-		if err := t.ack(&as[i]); err != nil {
+		known, err := t.ack(&as[i])
+		if err != nil {
 			t.giveUp()
-			return embedded.Ticket{}, err
+			return embedded.Ticket{}, nil, err
+		}
+		if !known {
+			unknown = append(unknown, i)
 		}
 	}
 	if t.b.Empty() && len(t.slots) == 0 {
 		t.leave()
-		return embedded.Ticket{}, nil
+		return embedded.Ticket{}, unknown, nil
 	}
-	return t.submit(false)
+	ticket, err := t.submit(false)
+	return ticket, unknown, err
 }
 
-func (t *tx) ack(a *saver.Ack) error {
+// ack reports whether the device is known.
+func (t *tx) ack(a *saver.Ack) (known bool, err error) {
 	u, err := t.user(a.Shard(), a.User)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := t.devices(u); err != nil {
-		return err
+		return false, err
 	}
 	i, found := u.find(a.Device)
 	if !found {
-		return nil
+		return false, nil
 	}
 	common, err := t.common(a.Shard())
 	if err != nil {
-		return err
+		return false, err
 	}
 	v := u.devices[i]
 	moved := saver.Acknowledge(&v, a, [2]*push.SlotState{&u.own.SlotState, &common.SlotState}, t.now)
@@ -244,9 +253,9 @@ func (t *tx) ack(a *saver.Ack) error {
 		t.putDevice(u, v)
 	}
 	if moved {
-		return t.freeAcknowledged(u)
+		err = t.freeAcknowledged(u)
 	}
-	return nil
+	return true, err
 }
 
 // DeleteDevice also frees what only this device had not acknowledged.

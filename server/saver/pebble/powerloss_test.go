@@ -325,7 +325,7 @@ func (w *world) read(rq saver.Read) (saver.Tail, bool) {
 
 func (w *world) ack(c *honest) {
 	w.t.Helper()
-	err := w.store.Ack(context.Background(), []saver.Ack{{
+	_, err := w.store.Ack(context.Background(), []saver.Ack{{
 		UserRef: saver.UserRef{Product: "shop", Shards: worldShards, User: c.user}, Device: c.device, Places: c.cursor,
 	}})
 	if err != nil {

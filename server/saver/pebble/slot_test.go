@@ -87,7 +87,7 @@ func (w *slotWorld) step() {
 		at := w.places[max(0, len(w.places)-1-w.r.IntN(100))]
 		for d := range 2 {
 			a := saver.Ack{UserRef: ref("alice"), Device: push.DeviceID(fmt.Sprint("d", d)), Places: push.Cursor{push.Own: at}}
-			if err := w.f.store.Ack(ctx, []saver.Ack{a}); err != nil {
+			if _, err := w.f.store.Ack(ctx, []saver.Ack{a}); err != nil {
 				w.t.Fatal(err)
 			}
 		}
@@ -236,7 +236,7 @@ func TestStore_DevicesOfOneUserAtOnce(t *testing.T) {
 					return
 				}
 				a := saver.Ack{UserRef: ref("alice"), Device: d, Seen: true, Places: push.Cursor{o.Starts[0].At, o.Starts[1].At}}
-				if err := f.store.Ack(ctx, []saver.Ack{a}); err != nil {
+				if _, err := f.store.Ack(ctx, []saver.Ack{a}); err != nil {
 					t.Error(err)
 					return
 				}

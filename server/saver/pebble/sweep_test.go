@@ -172,7 +172,7 @@ func TestRun_FlushesAcknowledgementsOfAQuietNode(t *testing.T) {
 		f.clock.Advance(time.Second)
 		return f.store.Sweep(ctx) == nil
 	})
-	if err := f.store.Ack(ctx, []saver.Ack{{UserRef: ref("alice"), Device: "phone", Places: push.Cursor{push.Own: at}}}); err != nil {
+	if _, err := f.store.Ack(ctx, []saver.Ack{{UserRef: ref("alice"), Device: "phone", Places: push.Cursor{push.Own: at}}}); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool {

@@ -2,6 +2,7 @@ package savertest
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ var ackCases = []testCase{
 	{name: "IsJudgedFirst", run: ackJudged},
 	{name: "FutureHidesNothing", run: ackFuture},
 	{name: "UnknownDeviceIsPassedOver", run: ackUnknownDevice},
+	{name: "SaysWhichDevicesAreUnknown", run: ackSaysUnknown},
 	{name: "FreesWhatAllAcknowledged", run: ackFrees},
 	{name: "DeletedDeviceHoldsNothingBack", run: ackDeleted},
 	{name: "WithoutDevicesNothingIsFreed", run: ackNoDevices},
@@ -115,6 +117,34 @@ func ackFuture(e *env) {
 	o := e.open(alice, phone)
 	e.wantFrom(alice, push.Own, o.Starts[push.Own].At, "c")
 	e.wantFrom(alice, push.Common, o.Starts[push.Common].At, "d")
+}
+
+func ackSaysUnknown(e *env) {
+	own := e.send(alice, "a")
+	e.open(alice, phone)
+	e.open(bob, laptop)
+	var as []saver.Ack
+	for _, u := range []push.UserID{cathy, alice, bob} {
+		for _, d := range []push.DeviceID{phone, laptop} {
+			as = append(as, saver.Ack{UserRef: ref(u), Device: d})
+		}
+	}
+	before := [2]saver.Device{e.device(alice, phone), e.device(bob, laptop)}
+	if got, want := e.ack(as...), []int{0, 1, 3, 4}; !slices.Equal(got, want) {
+		e.Fatalf("unknown are %v, want %v", got, want)
+	}
+	if got := [2]saver.Device{e.device(alice, phone), e.device(bob, laptop)}; got != before {
+		e.Fatalf("who asked just that went from %+v to %+v", before, got)
+	}
+	if got := e.ack(saver.Ack{UserRef: ref(alice), Device: phone, Places: push.Cursor{push.Own: own}}); got != nil {
+		e.Fatalf("unknown are %v, want none", got)
+	}
+	if _, err := e.s.Store.DeleteDevice(e.ctx, ref(alice), phone); err != nil {
+		e.Fatal(err)
+	}
+	if got, want := e.ack(as...), []int{0, 1, 2, 3, 4}; !slices.Equal(got, want) {
+		e.Fatalf("after it was deleted unknown are %v, want %v", got, want)
+	}
 }
 
 func ackUnknownDevice(e *env) {
@@ -249,7 +279,7 @@ func ackConcurrent(e *env) {
 			for i := range n {
 				p := back(last, (i*7+w*3)%n)
 				a := saver.Ack{UserRef: ref(alice), Device: d, Places: push.Cursor{push.Own: p}}
-				if err := e.s.Store.Ack(e.ctx, []saver.Ack{a}); err != nil {
+				if _, err := e.s.Store.Ack(e.ctx, []saver.Ack{a}); err != nil {
 					e.Errorf("Ack: %v", err)
 				}
 				if _, err := e.s.Store.Read(e.ctx, []saver.Read{readOf(alice, push.Own, p)}); err != nil {

@@ -147,11 +147,13 @@ func (e *env) ackCommon(u push.UserID, d push.DeviceID, p push.Place) {
 	e.ack(saver.Ack{UserRef: ref(u), Device: d, Places: push.Cursor{push.Common: p}})
 }
 
-func (e *env) ack(as ...saver.Ack) {
+func (e *env) ack(as ...saver.Ack) (unknown []int) {
 	e.Helper()
-	if err := e.s.Store.Ack(e.ctx, as); err != nil {
+	unknown, err := e.s.Store.Ack(e.ctx, as)
+	if err != nil {
 		e.Fatalf("Ack: %v", err)
 	}
+	return unknown
 }
 
 func readOf(u push.UserID, k push.SlotKind, from push.Place) saver.Read {

@@ -249,7 +249,7 @@ func closedFails(e *env) {
 	_, calls["Message"] = s.Message(e.ctx, shop, e.byName["m"])
 	_, calls["Open"] = s.Open(e.ctx, e.opening(alice, phone))
 	_, calls["Read"] = s.Read(e.ctx, []saver.Read{readOf(alice, push.Own, at)})
-	calls["Ack"] = s.Ack(e.ctx, []saver.Ack{{UserRef: ref(alice), Device: phone, Places: push.Cursor{push.Own: at}}})
+	_, calls["Ack"] = s.Ack(e.ctx, []saver.Ack{{UserRef: ref(alice), Device: phone, Places: push.Cursor{push.Own: at}}})
 	_, calls["User"] = s.User(e.ctx, ref(alice))
 	_, calls["DeleteDevice"] = s.DeleteDevice(e.ctx, ref(alice), phone)
 	_, calls["Tags"] = s.Tags(e.ctx, []saver.UserRef{ref(alice)})
