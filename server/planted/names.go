@@ -61,6 +61,8 @@ const (
 	LeaseForgotten Bug = "lease-forgotten"
 	// OpenBeforeFlush: a device that connects is told a lineage that is not flushed, and shows it when the power took it back.
 	OpenBeforeFlush Bug = "open-before-flush"
+	// DeviceForgotten: a room leaves a device alone that a store which fell back does not know any more.
+	DeviceForgotten Bug = "device-forgotten"
 )
 
 // All lists every bug.
@@ -69,6 +71,6 @@ func All() []Bug {
 		AcknowledgeBeforeStore, CursorByMessageID, RepeatsByPosition, PositionsFromOne, AcknowledgementsAsTheyCome,
 		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, PlacesByRoom,
 		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, AnswerAcknowledges, KickUnheard, MoveFromHead, TailOverGap, LeaseForgotten,
-		OpenBeforeFlush,
+		OpenBeforeFlush, DeviceForgotten,
 	}
 }

@@ -28,10 +28,10 @@ func (s *session) ackLocked(f *wire.Ack) {
 			p.Pos = min(p.Pos, at.Pos)
 		} // otherwise the store lowers it to what that lineage still says
 		old := s.acked[k]
-		if old.Epoch == p.Epoch && old.Lineage == p.Lineage && old.Pos >= p.Pos {
+		if s.slots[k].told && old.Epoch == p.Epoch && old.Lineage == p.Lineage && old.Pos >= p.Pos {
 			continue
 		}
-		s.acked[k], s.unwritten[k] = p, true
+		s.acked[k], s.slots[k].unwritten, s.slots[k].told = p, true, true
 		s.room.acks.note(s, push.SlotKind(k))
 	}
 }
@@ -142,9 +142,10 @@ func (r *Room) writeAcks(ctx context.Context, ss []*session) {
 	for len(ss) > 0 {
 		n := min(len(ss), maxAcks)
 		acks := make([]saver.Ack, 0, n)
+		from := make([]takenAck, 0, n)
 		for _, s := range ss[:n] {
-			if a, some := s.takeAck(); some {
-				acks = append(acks, a)
+			if a, doubted, some := s.takeAck(); some {
+				acks, from = append(acks, a), append(from, takenAck{s, doubted})
 			}
 		}
 		if len(acks) == 0 {
@@ -152,50 +153,57 @@ func (r *Room) writeAcks(ctx context.Context, ss []*session) {
 			continue
 		}
 		failpoint.Hit(failpoint.RoomAckTaken)
-		if err := r.ackWithin(ctx, acks); err != nil {
+		unknown, err := r.ackWithin(ctx, acks)
+		if err != nil {
 			r.log.Warn("writing acknowledgements failed; trying again", "count", len(acks), "err", err)
-			for _, s := range ss[:n] {
-				s.ackFailed()
+			for _, t := range from {
+				t.s.ackFailed(t.doubted)
 			}
 			for _, s := range ss[n:] {
 				s.ackDeferred()
 			}
 			return
 		}
+		r.settle(ctx, from, unknown)
 		ss = ss[n:]
 	}
 }
 
-func (r *Room) ackWithin(ctx context.Context, acks []saver.Ack) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// ackTimeout is how long a call for a batch of sessions may take.
+const ackTimeout = 10 * time.Second
+
+func (r *Room) ackWithin(ctx context.Context, acks []saver.Ack) (unknown []int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
-	_, err := r.cfg.Saver.Ack(ctx, acks)
-	if err != nil {
+	if unknown, err = r.cfg.Saver.Ack(ctx, acks); err != nil {
 		r.m.failed("ack")
 	}
-	return err
+	return unknown, err
 }
 
-// takeAck returns what the store has not been told yet, and whether there is something.
-func (s *session) takeAck() (a saver.Ack, some bool) {
+// takeAck returns what the store has not been told yet, and whether there is something. A store that is doubted is told
+// everything again.
+func (s *session) takeAck() (a saver.Ack, doubted, some bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a = saver.Ack{UserRef: s.userRef(), Device: s.device()}
+	doubted, s.doubted = s.doubted, false
 	for k := range s.acked {
-		if s.unwritten[k] {
-			a.Places[k], s.unwritten[k] = s.acked[k], false
+		if f := &s.slots[k]; f.unwritten || doubted && f.told {
+			a.Places[k], f.unwritten = s.acked[k], false
 			some = true
 		}
 	}
-	return a, some
+	return a, doubted, some || doubted
 }
 
 // ackFailed has everything written again.
-func (s *session) ackFailed() {
+func (s *session) ackFailed(doubted bool) {
 	s.mu.Lock()
-	for k := range s.acked {
-		s.unwritten[k] = !s.acked[k].IsZero()
+	for k := range s.slots {
+		s.slots[k].unwritten = s.slots[k].told
 	}
+	s.doubted = s.doubted || doubted
 	ended := s.state == closed
 	s.mu.Unlock()
 	if !ended { // an ended session's last words are lost, which costs a repetition
@@ -207,10 +215,13 @@ func (s *session) ackFailed() {
 func (s *session) ackDeferred() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for k, some := range s.unwritten {
-		if some {
+	for k := range s.slots {
+		if s.slots[k].unwritten {
 			s.room.acks.note(s, push.SlotKind(k))
 		}
+	}
+	if s.doubted {
+		s.room.acks.note(s, push.Own)
 	}
 }
 
@@ -238,14 +249,14 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 		if l.again {
 			continue
 		}
-		a, _ := l.s.takeAck()
+		a, _, _ := l.s.takeAck()
 		a.Seen, a.Online = true, max(0, now.Time().Sub(since.Time()))
 		acks = append(acks, a)
 	}
 	if len(acks) == 0 {
 		return
 	}
-	if err := r.ackWithin(ctx, acks); err != nil {
+	if _, err := r.ackWithin(ctx, acks); err != nil {
 		r.log.Warn("writing last acknowledgements failed; clients will see those messages again", "count", len(acks), "err", err)
 	}
 }

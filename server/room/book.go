@@ -27,9 +27,10 @@ type bookShard struct {
 	n      uint32 // number of this shard in order: spreads shards over workers
 
 	// Guarded by mu.
-	mu    sync.RWMutex
-	users map[uint64]*session // by hash: the chain of one user, or, rarely, of several
-	all   []*session
+	mu      sync.RWMutex
+	users   map[uint64]*session // by hash: the chain of one user, or, rarely, of several
+	all     []*session
+	lineage push.Lineage // of the store, as the shard was seen last; 0: it was not
 
 	// Owned by the shard's fan-out worker.
 	plan []planItem // of the pass under way; empty between two

@@ -16,13 +16,14 @@ import (
 	"carillon/server/wire"
 )
 
-// opening is work that a client's frame asked for and that needs a store or costs time: a connect, a refresh, or a
-// change of tags.
+// opening is work for a session that needs a store or costs time: a client's frame asked for it (a connect, a refresh, or a
+// change of tags), or a store that fell back made it necessary.
 type opening struct {
 	s       *session
 	connect *wire.Connect
 	refresh *wire.Refresh
 	tags    *wire.Tags
+	again   bool // the store has forgotten the device
 }
 
 // openLoop is one opener.
@@ -41,6 +42,10 @@ func (r *Room) openLoop(ctx context.Context) {
 		}
 		if o.tags != nil {
 			r.changeTags(ctx, o.s, o.tags)
+			continue
+		}
+		if o.again {
+			r.reopen(ctx, o.s)
 			continue
 		}
 		if err := r.open(ctx, o.s, o.connect); err != nil {
@@ -196,7 +201,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 	}
 	for k := range s.slots {
 		f, st := &s.slots[k], &o.Starts[k]
-		f.at = st.At
+		f.at, s.acked[k] = st.At, st.At
 		f.wanted = max(f.wanted, st.Head)
 		f.mode = live
 	}
@@ -224,6 +229,9 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 	s.caughtUpLocked()
 	s.lookLocked(now, push.Milli(r.cfg.Clock.Now()))
 	s.wakeAndUnlock(now, transport.Direct)
+	if s.shard.noteWelcome(o.Lineage) {
+		s.doubt()
+	}
 }
 
 // refuse sends a client away whose connect failed.

@@ -28,6 +28,12 @@
 // writing alike. So a message to one user, or a pong, waits for a chunk and not for a million, and a stream of them takes no
 // more than every other turn.
 //
+// # When the store falls back
+//
+// A store that fell back to an earlier state may have forgotten devices that are online, and without them it frees what they
+// were not sent. The sweep finds that by the lineage of each shard, and the room asks the store about every session of it: what
+// stands in doubt.go.
+//
 // # Invariants
 //
 //   - A session is in the book before it is in the register, and in the register before its slots are judged and read.

@@ -28,6 +28,9 @@ type follow struct {
 	passed uint16        // entries passed over since the client could last tell its position
 	mode   mode
 	again  bool // something of another epoch or lineage came since the last read: judge once more
+
+	told      bool // session.acked is what the client acknowledged on this session, and not where it began
+	unwritten bool // the store has not been told of it
 }
 
 // hold is what a slot waits with for an entry that is missing.

@@ -35,6 +35,7 @@ type Metrics struct {
 	repairs    *prometheus.CounterVec
 	failures   *prometheus.CounterVec
 	lostBodies prometheus.Counter
+	reopens    prometheus.Counter
 	posts      *prometheus.CounterVec
 	events     *prometheus.CounterVec
 }
@@ -64,12 +65,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		repairs:    counter("repairs_total", "Slots read because a notification was late, lost or did not fit.", "cause"),
 		failures:   counter("store_failures_total", "Calls to store or register that failed.", "call"),
 		lostBodies: one("lost_bodies_total", "Entries found without their body. Anything but zero is a fault."),
+		reopens:    one("devices_reopened_total", "Devices of live sessions that a store which fell back had forgotten."),
 		posts:      counter("posts_total", "Frames that clients sent beside their session, by who took them.", "to"),
 		events:     counter("events_total", "Events that clients reported.", "product", "event"),
 	}
 	if reg != nil {
 		reg.MustRegister(m.sessions, m.connects, m.accepts, m.closes, m.refusals, m.frames, m.batches, m.drops, m.gaps, m.reads,
-			m.repairs, m.failures, m.lostBodies, m.posts, m.events)
+			m.repairs, m.failures, m.lostBodies, m.reopens, m.posts, m.events)
 	}
 	return m
 }
@@ -113,6 +115,7 @@ func (m *Metrics) outOfTurn()             { m.repairs.WithLabelValues("out_of_tu
 func (m *Metrics) lagged()                { m.repairs.WithLabelValues("queue_full").Inc() }
 func (m *Metrics) failed(call string)     { m.failures.WithLabelValues(call).Inc() }
 func (m *Metrics) lost()                  { m.lostBodies.Inc() }
+func (m *Metrics) reopened()              { m.reopens.Inc() }
 
 func (m *Metrics) posted(to string, n int) { m.posts.WithLabelValues(to).Add(float64(n)) }
 

@@ -228,7 +228,7 @@ func (r *Room) writeLooseAcks(ctx context.Context) {
 	acks := r.loose.take()
 	for len(acks) > 0 {
 		n := min(len(acks), maxAcks)
-		if err := r.ackWithin(ctx, acks[:n]); err != nil {
+		if _, err := r.ackWithin(ctx, acks[:n]); err != nil {
 			r.log.Warn("writing acknowledgements failed; trying again", "count", len(acks), "err", err)
 			r.loose.putBack(acks)
 			return

@@ -76,7 +76,8 @@ type session struct {
 	booked     bool // deliveries find it
 	woken      wake
 	owesCursor bool           // a cursor frame is due once both slots are caught up
-	unwritten  [2]bool        // acked that the store has not been told
+	doubted    bool           // the store may have forgotten the device, and is to be asked
+	reopening  bool           // it had, and the device is being opened again
 	code       wire.CloseCode // why it ends, from ending on
 
 	epoch    push.SessionEpoch
@@ -90,7 +91,7 @@ type session struct {
 
 	queue queue
 	slots [2]follow
-	acked push.Cursor // highest acknowledged on this session
+	acked push.Cursor // highest acknowledged: on this session, or before it began
 }
 
 // wake is where a session stands with its transport. A higher one is not woken for a lower one again.
@@ -308,7 +309,8 @@ func (s *session) ackTakenLocked(b *transport.Batch) {
 			continue
 		}
 		at := s.slots[o.Slot].at
-		s.acked[o.Slot], s.unwritten[o.Slot] = push.Place{Epoch: at.Epoch, Lineage: at.Lineage, Pos: o.Pos}, true
+		s.acked[o.Slot] = push.Place{Epoch: at.Epoch, Lineage: at.Lineage, Pos: o.Pos}
+		s.slots[o.Slot].unwritten, s.slots[o.Slot].told = true, true
 		s.room.acks.note(s, o.Slot)
 	}
 }

@@ -81,6 +81,9 @@ func (r *Room) sweepSome(ctx context.Context, held []*bookShard, heads bool) err
 }
 
 func (r *Room) sweepShard(ctx context.Context, bs *bookShard, log *saver.ChangeLog) error {
+	if bs.noteSwept(log.Lineage) {
+		r.doubt(bs)
+	}
 	if log.Trimmed {
 		if err := r.compareHeads(ctx, bs); err != nil {
 			return err

@@ -39,6 +39,7 @@ var found = map[planted.Bug]struct {
 	planted.TailOverGap:                {rules: []string{"lost"}},
 	planted.LeaseForgotten:             {rules: []string{"lost"}},
 	planted.OpenBeforeFlush:            {pebble: true, rules: []string{"reset", "order"}},
+	planted.DeviceForgotten:            {memory: true, rules: []string{"world"}},
 }
 
 func TestPlanted_EachBugIsFound(t *testing.T) {

@@ -54,6 +54,7 @@ type options struct {
 	skews     bool          // the node's clock differs after each restart
 	marks     bool          // something is sent to everybody after all healed: it shows who was forgotten, and hides who missed something
 	lastLease bool          // the faults end when rooms have been without their lease for a while
+	lastFall  bool          // the faults end when the store falls back to before somebody came who is online
 	policies  bool          // products bound how many devices of an account are live at once, until everything heals
 	kinds     []int         // the transports that devices use: indexes of kinds
 	weights   map[string]int
@@ -107,6 +108,11 @@ func (w *world) chooseOptions() {
 		delete(o.weights, "jump") // over the end
 	} else { // a device that has to go moves, and who moves hides what those miss who stay
 		o.policies = l.IntN(3) == 0
+	}
+	// Drawn apart, so that a world which does not end so is the one that it was before there was this end.
+	if !o.Pebble && !o.lastLease && w.sched.lane("options/last").chance(4) {
+		o.lastFall = true
+		delete(o.weights, "jump")
 	}
 }
 
@@ -304,14 +310,21 @@ func (w *world) live() (Result, error) {
 	w.script.after(0, w.step)
 	if w.opt.lastLease {
 		w.script.after(w.opt.length-14*time.Second, func() {
-			for _, a := range actions() { // who connects again finds everything by that
-				if a.moves || a.on == onPebble {
-					delete(w.opt.weights, a.name)
-				}
-			}
+			w.stayPut()
 			for _, r := range w.rooms {
 				w.unregister(r, 20*time.Second)
 			}
+		})
+	}
+	if w.opt.lastFall {
+		w.script.after(w.opt.length-4*time.Second, func() {
+			w.stayPut()
+			delete(w.opt.weights, "save")
+			delete(w.opt.weights, "fall back")
+			w.save()
+			w.newcomer()
+			w.newcomer()
+			w.script.after(3*time.Second, w.fallBack)
 		})
 	}
 	w.sched.run(3*time.Second + w.opt.length)
@@ -323,6 +336,15 @@ func (w *world) live() (Result, error) {
 	w.rest()
 	w.tearDown()
 	return w.judge()
+}
+
+// stayPut has nobody leave any more by the script's will: who connects again finds everything by that.
+func (w *world) stayPut() {
+	for _, a := range actions() {
+		if a.moves || a.on == onPebble {
+			delete(w.opt.weights, a.name)
+		}
+	}
 }
 
 // rest notes what is there when everything has come to rest.
@@ -339,6 +361,7 @@ func (w *world) rest() {
 				w.fault("reading %s at rest: %v", u, err)
 				continue
 			}
+			w.countUnknown(p, u, user.Devices)
 			for _, d := range user.Devices {
 				if v := w.deviceOf(p, u, string(d.Device)); v == nil || v.liar {
 					continue
@@ -380,6 +403,17 @@ func (w *world) noteLive(p *product, u string) {
 	for _, d := range w.devices {
 		if d.p == p && d.id.User == u {
 			w.note(history.Record{Kind: history.Live, Device: d.id, Count: count[push.DeviceID(d.id.Device)]})
+		}
+	}
+}
+
+// countUnknown looks whether somebody is online whom the store does not know: such a device holds nothing back, and what all
+// others of its user acknowledge is gone for it.
+func (w *world) countUnknown(p *product, u string, known []saver.Device) {
+	live, _ := notifier{w: w}.Sessions(context.Background(), p.id, push.UserID(u))
+	for _, s := range live {
+		if !slices.ContainsFunc(known, func(v saver.Device) bool { return v.Device == s.Device }) {
+			w.fault("%s/%s/%s is online, and the store does not know it", p.id, u, s.Device)
 		}
 	}
 }
