@@ -26,6 +26,9 @@ type Config struct {
 	Store      Store
 	Transport  Transport
 	Memory     Memory
+	Roles      []Role
+	Redis      Redis
+	Node       Node
 }
 
 // Public is the listener for clients and product servers.
@@ -131,8 +134,9 @@ type Shutdown struct {
 	Timeout time.Duration // for goodbyes and for requests under way
 }
 
-// Store is the embedded store.
+// Store says where everything is kept; CacheBytes is for the embedded one.
 type Store struct {
+	Kind       StoreKind
 	CacheBytes int64
 }
 

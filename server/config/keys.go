@@ -55,7 +55,9 @@ type key struct {
 	get      func(*Config) string
 }
 
-var table = []key{
+var table = slices.Concat(nodeTable, clusterTable)
+
+var nodeTable = []key{
 	text("data", "./data", "directory of the embedded store", func(c *Config) *string { return &c.Data }),
 	{
 		name: "dev", standard: "false", boolean: true,
@@ -91,12 +93,7 @@ var table = []key{
 	networks("outbound.allow", "private networks where products may publish the keys of their device tokens (jwks_url): networks "+
 		"like 10.0.0.0/8, or addresses; public addresses may be reached anyway",
 		func(c *Config) *[]netip.Prefix { return &c.Outbound.Allow }),
-	{
-		name: "secret", secret: true,
-		doc: "secret of the administration, at least 32 bytes; needed without --dev",
-		set: func(c *Config, s string) error { c.Secret = NewSecret(s); return nil },
-		get: func(c *Config) string { return c.Secret.String() },
-	},
+	secretKey("secret", "secret of the administration, at least 32 bytes; needed without --dev", func(c *Config) *Secret { return &c.Secret }),
 	text("secret_file", "", "file that holds that secret; white space around it is dropped",
 		func(c *Config) *string { return &c.SecretFile }),
 	{

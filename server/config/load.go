@@ -63,7 +63,10 @@ func Load(s Sources) (*Loaded, error) {
 			errs = append(errs, l.set(k, v, "--"+flagName(k.name)))
 		}
 	}
-	errs = append(errs, l.loadSecret(s.ReadFile))
+	errs = append(errs,
+		l.loadSecret(s.ReadFile, "secret", &l.Secret, l.SecretFile),
+		l.loadSecret(s.ReadFile, "redis.password", &l.Redis.Password, l.Redis.PasswordFile),
+		l.loadSecret(s.ReadFile, "node.secret", &l.Node.Secret, l.Node.SecretFile))
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -179,24 +182,23 @@ func (l *Loaded) loadEnv(s Sources) []error {
 	return errs
 }
 
-// loadSecret reads the file that holds the secret, if there is one.
-func (l *Loaded) loadSecret(read func(string) ([]byte, error)) error {
-	if l.SecretFile == "" {
+// loadSecret reads the file that holds a secret, if there is one; the key of the file is that of the secret with _file behind it.
+func (l *Loaded) loadSecret(read func(string) ([]byte, error), name string, secret *Secret, path string) error {
+	if path == "" {
 		return nil
 	}
-	if !l.Secret.IsZero() {
-		return fmt.Errorf("secret (%s) and secret_file (%s): give one of them", l.origins["secret"],
-			l.origins["secret_file"])
+	if !secret.IsZero() {
+		return fmt.Errorf("%s (%s) and %[1]s_file (%[3]s): give one of them", name, l.origins[name], l.origins[name+"_file"])
 	}
 	if read == nil {
 		read = os.ReadFile
 	}
-	b, err := read(l.SecretFile)
+	b, err := read(path)
 	if err != nil {
-		return fmt.Errorf("secret_file (%s): %w", l.origins["secret_file"], err)
+		return fmt.Errorf("%s_file (%s): %w", name, l.origins[name+"_file"], err)
 	}
-	l.Secret = NewSecret(strings.TrimSpace(string(b)))
-	l.origins["secret"] = "file " + l.SecretFile
+	*secret = NewSecret(strings.TrimSpace(string(b)))
+	l.origins[name] = "file " + path
 	return nil
 }
 
@@ -226,5 +228,5 @@ func (l *Loaded) check() error {
 		errs = append(errs, errors.New("proxy.header: the PROXY protocol is spoken by trusted proxies alone; name them with "+
 			"proxy.trusted"))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, l.checkCluster())...)
 }
