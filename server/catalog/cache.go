@@ -273,6 +273,10 @@ func isEnd(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// Expire has the cache ask the store for its version before it answers again: for who hears that another node wrote, and may
+// not wait for MaxAge.
+func (c *Cache) Expire() { c.wrote() }
+
 // wrote makes everything that was read before a local write old. It is called whatever became of the write.
 func (c *Cache) wrote() {
 	c.mu.Lock()

@@ -82,6 +82,17 @@ func (r *Room) renew(ctx context.Context) {
 	for _, o := range orders {
 		r.Evict(o)
 	}
+	if r.cfg.Obey != nil {
+		lost, err := r.cfg.Obey(ctx)
+		if err != nil {
+			r.m.failed("obey")
+			r.log.Warn("what rooms are told could not be read; the lease does not count as renewed", "err", err)
+			return
+		}
+		if lost {
+			r.startOver()
+		}
+	}
 	var out []outcast
 	if r.unlisted { // also after an attempt that took the lease and failed at one of the sessions
 		if out, err = r.rejoin(ctx); err != nil {
@@ -102,6 +113,17 @@ func (r *Room) renew(ctx context.Context) {
 			s.mu.Lock()
 			s.wakeAndUnlock(now, transport.Bulk)
 		}
+	}
+}
+
+// startOver ends every session, for good, of a room that missed what it was told: some of them may have no right to be here, and
+// those that have come back at once.
+func (r *Room) startOver() {
+	r.log.Warn("what this room was told is gone; its sessions begin anew")
+	now := r.now()
+	for _, s := range r.snapshot() {
+		s.mu.Lock()
+		s.endAndUnlock(now, wire.CloseInternal, "")
 	}
 }
 

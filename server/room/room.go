@@ -66,6 +66,10 @@ type Config struct {
 	// Events is told what clients report of messages, one call for each, by several goroutines at once. It must not block. It
 	// may be nil: they are counted all the same.
 	Events func(Event)
+	// Obey carries out what every room was told for certain since the last call: kicks, revocations, new tags. It is called at each
+	// renewal of the lease, which does not count unless it succeeds. lost says that nobody knows what else the room was told: it
+	// ends all its sessions, which come back. It may be nil.
+	Obey func(ctx context.Context) (lost bool, err error)
 	// Evict gives an order to another room at once. It may be nil or fail: the order comes with that room's next renewal too.
 	Evict func(room push.RoomID, o register.Order)
 
