@@ -43,20 +43,15 @@ import (
 	"carillon/server/admission"
 	"carillon/server/auth"
 	"carillon/server/catalog"
-	catalogpebble "carillon/server/catalog/pebble"
 	"carillon/server/center"
 	"carillon/server/certificate"
 	"carillon/server/clock"
 	"carillon/server/config"
 	"carillon/server/dev"
-	"carillon/server/embedded"
 	"carillon/server/forwarded"
 	"carillon/server/idgenerator"
-	idpebble "carillon/server/idgenerator/pebble"
 	"carillon/server/push"
-	registermemory "carillon/server/register/memory"
 	"carillon/server/room"
-	saverpebble "carillon/server/saver/pebble"
 	"carillon/server/transport/longpoll"
 	"carillon/server/transport/sse"
 	"carillon/server/transport/tcp"
@@ -151,8 +146,7 @@ type Gateway struct {
 	closing sync.Once
 	closed  error
 
-	db      *embedded.DB
-	saver   *saverpebble.Store
+	stores  stores
 	cache   *catalog.Cache
 	tokens  *auth.Verifier
 	tickets *auth.Tickets
@@ -203,29 +197,10 @@ func (g *Gateway) open() error {
 	if err := g.listen(); err != nil {
 		return err
 	}
-	if g.db, err = embedded.Open(embedded.Config{
-		Dir: cfg.Data, FS: cfg.FS, Rand: cfg.Rand, Log: cfg.Log, CacheBytes: cfg.CacheBytes,
-	}); err != nil {
+	if g.stores, err = g.openEmbedded(); err != nil {
 		return err
 	}
-	g.onClose(g.db.Close)
-	g.metrics.MustRegister(storeMetrics(g.db)...)
-
-	cat, err := catalogpebble.New(catalogpebble.Config{DB: g.db, Clock: cfg.Clock})
-	if err != nil {
-		return err
-	}
-	g.onClose(cat.Close)
-	g.cache = catalog.NewCache(cat, catalog.CacheConfig{Clock: cfg.Clock})
-
-	reg := registermemory.New(registermemory.Config{Clock: cfg.Clock})
-	g.onClose(reg.Close)
-	if g.saver, err = saverpebble.New(saverpebble.Config{
-		DB: g.db, Clock: cfg.Clock, Rand: cfg.Rand, Locator: reg, Log: cfg.Log, Limits: g.limits,
-	}); err != nil {
-		return err
-	}
-	g.onClose(g.saver.Close)
+	g.cache = catalog.NewCache(g.stores.catalog, catalog.CacheConfig{Clock: cfg.Clock})
 
 	if cfg.Dev {
 		if err := g.setUpDev(context.Background()); err != nil {
@@ -233,10 +208,10 @@ func (g *Gateway) open() error {
 		}
 		cfg.Secret = g.dev.Secret
 	}
-	if err := g.openRoom(reg); err != nil {
+	if err := g.openRoom(); err != nil {
 		return err
 	}
-	return g.openCenter(reg)
+	return g.openCenter()
 }
 
 func (g *Gateway) listen() error {
@@ -273,16 +248,7 @@ func ignoreClosed(closeIt func() error) func() error {
 	}
 }
 
-// limits returns a product's limits for the store's sweep; the defaults if there is no such product.
-func (g *Gateway) limits(p push.ProductID) push.Limits {
-	prod, err := g.cache.LookupProduct(context.Background(), p)
-	if err != nil {
-		return push.Limits{}.WithDefaults()
-	}
-	return prod.Limits.WithDefaults()
-}
-
-func (g *Gateway) openRoom(reg *registermemory.Register) error {
+func (g *Gateway) openRoom() error {
 	cfg := &g.cfg
 	if err := g.openTokens(); err != nil {
 		return err
@@ -294,7 +260,7 @@ func (g *Gateway) openRoom(reg *registermemory.Register) error {
 	var err error
 	rc := cfg.Room
 	rc.ID, rc.Boot = "room", push.BootID(binary.BigEndian.Uint64(boot[:])|1)
-	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.saver, reg, g.tokens, g.policy
+	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.stores.saver, g.stores.register, g.tokens, g.policy
 	if rc.Goodbye.Addresses == nil {
 		rc.Goodbye.Addresses = addressesAt(cfg.DrainAddress)
 	}
@@ -375,13 +341,9 @@ func (g *Gateway) policy(ctx context.Context, p push.ProductID) (room.Policy, er
 	}, nil
 }
 
-func (g *Gateway) openCenter(reg *registermemory.Register) error {
+func (g *Gateway) openCenter() error {
 	cfg := &g.cfg
-	blocks, err := idpebble.New(idpebble.Config{DB: g.db, Clock: cfg.Clock})
-	if err != nil {
-		return err
-	}
-	ids, err := idgenerator.New(blocks, idgenerator.Config{})
+	ids, err := idgenerator.New(g.stores.blocks, idgenerator.Config{})
 	if err != nil {
 		return err
 	}
@@ -390,8 +352,8 @@ func (g *Gateway) openCenter(reg *registermemory.Register) error {
 		return err
 	}
 	g.center, err = center.New(center.Config{
-		Saver: g.saver, Register: reg, Rooms: rooms{g.room}, Catalog: g.cache, Keys: keys, IDs: ids, Secret: cfg.Secret,
-		Backup: g.backup, Drain: g.drain, Rand: cfg.Rand, Clock: cfg.Clock, Log: cfg.Log, Metrics: g.metrics, Limits: cfg.Center,
+		Saver: g.stores.saver, Register: g.stores.register, Rooms: rooms{g.room}, Catalog: g.cache, Keys: keys, IDs: ids, Secret: cfg.Secret,
+		Backup: g.stores.backup, Drain: g.drain, Rand: cfg.Rand, Clock: cfg.Clock, Log: cfg.Log, Metrics: g.metrics, Limits: cfg.Center,
 	})
 	return err
 }
@@ -454,7 +416,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		})
 	}
 	part("room", func() error { return g.room.Run(serve) })
-	part("store", func() error { return g.saver.Run(serve) })
+	part("store", func() error { return g.stores.run(serve) })
 	part("admission", func() error { return g.edge.gate.Run(serve) })
 	part("certificates", func() error { return g.edge.run(serve) })
 	select { // nobody is let in before the room can take them
@@ -521,10 +483,6 @@ func (g *Gateway) drain(ctx context.Context) error {
 		return err
 	}
 	return nil
-}
-
-func (g *Gateway) backup(_ context.Context, directory string) error {
-	return g.db.Checkpoint(directory)
 }
 
 // Close closes the stores and listeners. Run has to have returned, if it was called. Further calls return the same.

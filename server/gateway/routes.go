@@ -101,7 +101,7 @@ type ready struct {
 func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	a := ready{
 		Status: "ok", Checks: map[string]string{"store": "ok", "room": "ok"}, Version: g.cfg.Version,
-		Clients: g.room.Count(), Engine: string(g.Engine()), Durability: g.saver.Durability().String(),
+		Clients: g.room.Count(), Engine: string(g.Engine()), Durability: g.stores.saver.Durability().String(),
 		Transports: []transport.Kind{transport.WebSocket, transport.SSE, transport.LongPoll},
 	}
 	if g.tcp != nil {
@@ -112,7 +112,7 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 		a.Status, a.Checks[check] = "failing", err.Error()
 		status = http.StatusServiceUnavailable
 	}
-	if err := g.saver.Health(r.Context()); err != nil {
+	if err := g.stores.saver.Health(r.Context()); err != nil {
 		fail("store", err)
 	}
 	if g.leaving.Load() {
