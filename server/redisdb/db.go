@@ -2,223 +2,209 @@ package redisdb
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"carillon/server/push"
-
-	"github.com/redis/go-redis/v9"
 )
-
-//go:embed carillon.lua
-var library string
 
 // DB is Redis as stores use it. All methods are safe for concurrent use.
 type DB struct {
 	// Static after Open.
-	config  Config
-	client  redis.UniversalClient
-	cluster *redis.ClusterClient // nil unless Mode is Cluster
+	config Config
+	scouts []scout
+	layout *layout
+
 	closed  atomic.Bool
+	closing chan struct{}  // closed by Close
+	running sync.WaitGroup // callers, lanes that run, units that wait to be tried again, the watch
+
+	asked chan struct{} // holds a token when the layout should be learned anew; nobody closes it
+
+	entering sync.RWMutex // so that nobody enters once closed is set
+
+	learning sync.Mutex
+	// Guarded by learning. That a primary has a slot is changed under it, and read without it.
+	primaries map[string]*primary // by address
+	guests    map[string]time.Time
 }
 
-// Open connects, loads the functions on every primary, and checks that the server keeps what Durability promises.
+// Open connects, loads the functions on every primary, and checks that each keeps what Durability promises.
 func Open(ctx context.Context, c Config) (*DB, error) {
-	if c.Mode == "" {
-		c.Mode = Standalone
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
 	}
-	if c.Durability == push.DurabilityNone {
-		c.Durability = push.DurabilityProcess
+	db := &DB{config: c, closing: make(chan struct{}), asked: make(chan struct{}, 1), primaries: make(map[string]*primary), guests: make(map[string]time.Time)}
+	db.layout = db.newLayout()
+	if c.Mode != Standalone {
+		for _, a := range c.Addrs {
+			db.scouts = append(db.scouts, db.newScout(a))
+		}
 	}
-	if c.Timeout == 0 {
-		c.Timeout = 5 * time.Second
+	if err := db.check(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("redisdb: open: %w", err), db.Close())
 	}
-	if len(c.Addrs) == 0 || c.Durability == push.DurabilityReplicated && c.Replicas < 1 || c.Mode == Sentinel && c.Master == "" {
-		return nil, push.Errorf(push.KindInvalid, "invalid_config", "Redis needs addresses, the sentinels a master, and replicated writes a number of replicas")
-	}
-	o := &redis.UniversalOptions{
-		Addrs: c.Addrs, MasterName: c.Master, IsClusterMode: c.Mode == Cluster,
-		Username: c.Username, Password: c.Password, SentinelUsername: c.SentinelUsername, SentinelPassword: c.SentinelPassword,
-		DB: c.Database, TLSConfig: c.TLS, Protocol: 2, MaxRetries: -1, DisableIdentity: true,
-		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, ContextTimeoutEnabled: true,
-	}
-	db := &DB{config: c, client: redis.NewUniversalClient(o)}
-	db.cluster, _ = db.client.(*redis.ClusterClient)
-	if err := db.eachMaster(ctx, db.load); err != nil {
-		return nil, errors.Join(fmt.Errorf("redisdb: open: %w", unavailable(err)), db.client.Close())
-	}
+	db.running.Go(db.watch)
 	return db, nil
 }
 
-func (db *DB) eachMaster(ctx context.Context, do func(context.Context, redis.UniversalClient) error) error {
-	if db.cluster == nil {
-		return do(ctx, db.client)
+// check looks at all primaries, and fails if one would not do.
+func (db *DB) check(ctx context.Context) error {
+	if err := db.learn(ctx); err != nil {
+		return errUnknown(err)
 	}
-	return db.cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return do(ctx, c) })
+	ps := db.all()
+	if len(ps) == 0 {
+		return errUnknown(errNobody)
+	}
+	for _, p := range ps {
+		s, err := db.look(ctx, p.plain)
+		if err == nil {
+			p.note(s)
+			err = s.mayConnect()
+		}
+		var e *push.Error
+		if errors.As(err, &e) {
+			return fmt.Errorf("%s: %w", p.addr, e)
+		}
+		if err == nil {
+			err = p.load(ctx)
+		}
+		if err != nil {
+			return errUnknown(fmt.Errorf("%s: %w", p.addr, err))
+		}
+	}
+	return nil
 }
 
-func (db *DB) load(ctx context.Context, c redis.UniversalClient) error {
-	return c.FunctionLoadReplace(ctx, library).Err()
+// enter counts a caller in, unless the store is closed.
+func (db *DB) enter() bool {
+	db.entering.RLock()
+	defer db.entering.RUnlock()
+	if db.closed.Load() {
+		return false
+	}
+	db.running.Add(1)
+	return true
 }
 
-// Close ends the connections. Later calls fail with KindClosed.
+// Close waits for what is under way, refuses what is waiting, and ends the connections. Later calls fail with KindClosed.
 func (db *DB) Close() error {
-	if db.closed.Swap(true) {
+	db.entering.Lock()
+	was := db.closed.Swap(true)
+	db.entering.Unlock()
+	if was {
 		return nil
 	}
-	return db.client.Close()
+	close(db.closing)
+	db.running.Wait()
+	var errs []error
+	for _, p := range db.all() {
+		errs = append(errs, p.close())
+	}
+	for _, s := range db.scouts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Durability returns what a write survives.
 func (db *DB) Durability() push.Durability { return db.config.Durability }
 
-// now is what the functions take for the time: empty for the server's own.
-func (db *DB) now() string {
-	if db.config.Clock == nil {
-		return ""
+// again has units sent again that surely were not executed, when it makes sense, or answers them if that would be too late.
+func (db *DB) again(b *batch, f fate) {
+	until := b.since.Add(db.config.Patience)
+	if f.moves {
+		until = b.until
 	}
-	return strconv.FormatInt(db.config.Clock.Now().UnixMilli(), 10)
-}
-
-// Read fills in the answers. Reads of one call share round trips, and are not of one moment with each other.
-func (db *DB) Read(ctx context.Context, rs ...*Read) {
-	g := db.group()
-	for _, r := range rs {
-		c := g.call("carillon_read", r.Tag)
-		c.read(r)
+	if f.from != nil && f.from.isDown() {
+		until = time.Time{}
 	}
-	db.run(ctx, g.calls)
-}
-
-// Write tries each write and fills in the answers. Writes of one call share round trips and flushes, are done in the order
-// given where their tags are the same, and succeed or fail each by itself.
-func (db *DB) Write(ctx context.Context, ws ...*Write) {
-	g := db.group()
-	for _, w := range ws {
-		name := "carillon_write"
-		if w.Frees {
-			name = "carillon_free"
-		}
-		c := g.call(name, w.Tag)
-		c.write(w)
+	wait := time.Duration(0)
+	if !f.now || b.tries > 3 {
+		wait = backoff(b.tries)
 	}
-	db.run(ctx, g.calls)
-}
-
-// group collects units into calls: on a cluster those of one tag, otherwise any.
-type group struct {
-	db    *DB
-	now   string
-	last  map[string]*call
-	calls []tagged
-}
-
-type tagged struct {
-	tag Tag
-	*call
-}
-
-func (db *DB) group() *group { return &group{db: db, now: db.now(), last: make(map[string]*call)} }
-
-func (g *group) call(function string, t Tag) *call {
-	k := function
-	if g.db.cluster != nil {
-		k += string(t)
-	}
-	c := g.last[k]
-	if c == nil || c.full() {
-		c = &call{}
-		c.begin(function, g.now)
-		g.last[k] = c
-		g.calls = append(g.calls, tagged{t, c})
-	}
-	return c
-}
-
-// run sends the calls, those of one primary in one pipeline.
-func (db *DB) run(ctx context.Context, calls []tagged) {
-	if db.closed.Load() {
-		for _, c := range calls {
-			c.fail(errClosed())
-		}
+	if time.Now().Add(wait).After(until) || db.closed.Load() {
+		b.fail(f.err)
 		return
 	}
-	if db.cluster == nil {
-		db.pipeline(ctx, db.client, calls)
-		return
-	}
-	by := make(map[*redis.Client][]tagged)
-	for _, c := range calls {
-		m, err := db.cluster.MasterForKey(ctx, "{"+string(c.tag)+"}")
-		if err != nil {
-			c.fail(unavailable(err))
-			continue
-		}
-		by[m] = append(by[m], c)
-	}
-	var wg sync.WaitGroup
-	for m, calls := range by {
-		wg.Go(func() { db.pipeline(ctx, m, calls) })
-	}
-	wg.Wait()
-}
-
-// pipeline sends calls to one primary, with WAIT behind them on the same connection where a write needs it.
-func (db *DB) pipeline(ctx context.Context, to redis.UniversalClient, calls []tagged) {
-	p := to.Pipeline()
-	cmds := make([]*redis.Cmd, len(calls))
-	wait := false
-	for i, c := range calls {
-		cmds[i] = p.FCall(ctx, c.function, c.keys, c.args...)
-		for _, w := range c.writes {
-			wait = wait || !w.Lax && db.config.Durability == push.DurabilityReplicated
-		}
-	}
-	var waited *redis.Cmd
-	if wait {
-		waited = p.Do(ctx, "WAIT", db.config.Replicas, db.config.Timeout.Milliseconds()*9/10)
-	}
-	_, _ = p.Exec(ctx) // each command has its own error
-	for i, c := range calls {
-		reply, err := cmds[i].Result()
-		if err != nil {
-			c.fail(unavailable(err))
-			continue
-		}
-		c.answer(reply)
-	}
-	if waited == nil {
-		return
-	}
-	n, err := waited.Int()
-	if err == nil && n >= db.config.Replicas {
-		return
-	}
-	if err == nil {
-		err = fmt.Errorf("%d of %d replicas have the write", n, db.config.Replicas)
-	}
-	for _, c := range calls {
-		for _, w := range c.writes {
-			if w.Done && !w.Lax {
-				w.Done, w.Err = false, unavailable(err)
+	db.config.Metrics.again.Add(float64(len(b.units)))
+	db.running.Go(func() {
+		if wait > 0 {
+			t := time.NewTimer(wait)
+			defer t.Stop()
+			select {
+			case <-t.C:
+			case <-db.closing:
+				b.fail(errClosed())
+				return
 			}
 		}
+		db.prepare(b, f)
+		for _, b := range db.split(b, f) {
+			db.enqueue(b)
+		}
+	})
+}
+
+// backoff is how long to wait before the n-th time.
+func backoff(n int) time.Duration {
+	most := min(5*time.Millisecond<<min(n, 6), 200*time.Millisecond)
+	return most/2 + rand.N(most/2+1)
+}
+
+// prepare does what has to be done before units are sent again.
+func (db *DB) prepare(b *batch, f fate) {
+	ctx, cancel := context.WithTimeout(context.Background(), db.config.Timeout)
+	defer cancel()
+	switch {
+	case f.load:
+		if err := f.from.load(ctx); err != nil {
+			db.config.Log.Warn("redis: the functions could not be loaded", "address", f.from.addr, "error", err)
+		} else {
+			db.config.Log.Info("redis: the functions were loaded again", "address", f.from.addr)
+		}
+	case f.movedTo != "":
+		db.moved(f.movedNum, f.movedTo)
+	case f.replica:
+		db.replace(f.from)
+	}
+	if f.learn {
+		db.relearn()
 	}
 }
 
-func errClosed() error { return push.Errorf(push.KindClosed, "closed", "the store is closed") }
-
-// unavailable translates what went wrong on the way.
-func unavailable(err error) error {
-	e := &push.Error{Kind: push.KindUnavailable, Code: "store_unavailable", After: time.Second, Err: err}
-	if strings.HasPrefix(err.Error(), "OOM ") {
-		e.Code = "store_full"
+// split sorts units by the lane that they have now. Those that a node asks another one to take go there, whoever has the slot.
+func (db *DB) split(b *batch, f fate) []*batch {
+	if f.asking != "" {
+		b.asking = true
+		if db.guest(f.asking).lane(b.units[0]).enqueue(b) {
+			return nil
+		}
+		b.asking = false
 	}
-	return e
+	byLane := make(map[*lane]*batch)
+	var bs []*batch
+	for _, u := range b.units {
+		l := db.laneOf(u)
+		if byLane[l] == nil {
+			byLane[l] = &batch{of: b.of, until: b.until, since: b.since, tries: b.tries}
+			bs = append(bs, byLane[l])
+		}
+		byLane[l].units = append(byLane[l].units, u)
+	}
+	return bs
+}
+
+// relearn has the layout learned anew, soon.
+func (db *DB) relearn() {
+	select {
+	case db.asked <- struct{}{}:
+	default:
+	}
 }

@@ -31,9 +31,38 @@ func (t Tag) Key(kind, name string) string {
 	return string(append(b, name...))
 }
 
+// slot returns the part of a cluster that the tag lies in: CRC16 (XMODEM) of it, in 16384 parts.
+func (t Tag) slot() int {
+	crc := uint16(0)
+	for i := range len(t) {
+		crc = crc<<8 ^ crc16[byte(crc>>8)^t[i]]
+	}
+	return int(crc % slots)
+}
+
+const slots = 16384
+
+var crc16 = func() (table [256]uint16) {
+	for i := range table {
+		crc := uint16(i) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+		table[i] = crc
+	}
+	return table
+}()
+
 // SessionsKey is the hash of a user's sessions by device: the register writes it, and an append reads the rooms out of it. Each value begins
 // with the length of the room's name in one byte and the name.
 func (t Tag) SessionsKey(u push.UserID) string { return t.Key("s", string(u)) }
 
-// ChangesKey is the list of the latest changes in the shard for one room; with ":n" behind it the hash that counts them.
-func (t Tag) ChangesKey(r push.RoomID) string { return t.Key("l", string(r)) }
+// ChangesKey is the log of the latest changes in the shard; see [Tag.Announce].
+func (t Tag) ChangesKey() string { return t.Key("l", "") }
+
+// nowhere is a key that never exists.
+func (t Tag) nowhere() string { return t.Key("-", "") }

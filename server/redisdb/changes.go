@@ -1,0 +1,107 @@
+package redisdb
+
+import (
+	"strconv"
+	"time"
+
+	"carillon/server/push"
+)
+
+// ChangesKept is how many changes of a shard its log keeps.
+const ChangesKept = 4096
+
+// changesIdle is how long a log is kept, at least, after its last change.
+const changesIdle = time.Hour
+
+// logArgs is what announcements and questions to a log say besides the log's key.
+type logArgs struct {
+	log    string // its key
+	change string
+	after  uint64
+}
+
+const (
+	announce = "!"
+	since    = "?"
+)
+
+// Announce returns the command that tells rooms of an append to a user's slot, in the step of the append: if the user has sessions
+// the change joins the shard's log, for the rooms that hold them. Its reply is the names of those rooms. A change is an entry of the one log of the
+// shard, which every room reads over: to look past what is meant for others costs less than a log for each room, and the log is a key that
+// the call names, so that a slot of a cluster may move meanwhile.
+func (t Tag) Announce(u push.UserID, change []byte) Command {
+	return Command{Name: announce, Key: t.SessionsKey(u), log: &logArgs{log: t.ChangesKey(), change: string(change)}}
+}
+
+// ChangesSince returns the command, for a read, that asks the shard's log for what it was told after that number. See [ChangesOf].
+func (t Tag) ChangesSince(after uint64) Command {
+	return Command{Name: since, log: &logArgs{log: t.ChangesKey(), after: after}}
+}
+
+func (l *logArgs) encode(e *encoder, sessions string) {
+	if sessions != "" {
+		e.key(sessions)
+	}
+	e.key(l.log)
+	e.u32(ChangesKept)
+	e.u32(int(changesIdle.Milliseconds()))
+	if sessions != "" {
+		e.long(l.change)
+		return
+	}
+	e.u16(int(l.after >> numberBits))
+	e.short(strconv.FormatUint(l.after&(1<<numberBits-1), 10))
+}
+
+// numberBits is how much of a point in a log is the number of a change; the rest is a mark of the lineage under which the log was read.
+const numberBits = 48
+
+func pointOf(l push.Lineage, number uint64) uint64 {
+	return (uint64(l)&0x7fff|0x8000)<<numberBits | number
+}
+
+// ChangesOf returns what a reply to [Tag.ChangesSince] holds for a room, oldest first, the point to ask from the next time, and whether some of
+// what was asked for is gone: the log overflowed since, or it is another log than that of the point. After zero all that is kept is
+// returned, and it is trimmed if the log ever overflowed.
+func ChangesOf(reply any, a Answer, room push.RoomID) (changes []string, next uint64, trimmed bool, err error) {
+	parts, ok := reply.([]any)
+	if !ok || len(parts) != 3 {
+		return nil, 0, false, errReply
+	}
+	digits, ok1 := parts[0].(string)
+	flag, ok2 := parts[1].(int64)
+	entries, ok3 := parts[2].([]any)
+	number, err := strconv.ParseUint(digits, 10, numberBits)
+	if !ok1 || !ok2 || !ok3 || err != nil {
+		return nil, 0, false, errReply
+	}
+	for _, e := range entries {
+		s, ok := e.(string)
+		if !ok || s == "" {
+			return nil, 0, false, errReply
+		}
+		change, mine, ok := entryFor(s, room)
+		if !ok {
+			return nil, 0, false, errReply
+		}
+		if mine {
+			changes = append(changes, change)
+		}
+	}
+	return changes, pointOf(a.Lineage, number), flag != 0, nil
+}
+
+// entryFor returns the change in an entry of a log and whether it is for the room.
+func entryFor(s string, room push.RoomID) (change string, mine, ok bool) {
+	rooms := int(s[0])
+	s = s[1:]
+	for range rooms {
+		if s == "" || len(s) < 1+int(s[0]) {
+			return "", false, false
+		}
+		n := int(s[0])
+		mine = mine || s[1:1+n] == string(room)
+		s = s[1+n:]
+	}
+	return s, mine, true
+}

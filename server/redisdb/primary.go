@@ -1,0 +1,303 @@
+package redisdb
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"carillon/server/push"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+//go:embed carillon.lua
+var source string
+
+// The library and its functions carry a mark of their own text in their names, so that two builds that differ in it share one Redis:
+// each brings its own and calls its own.
+var (
+	version = func() string {
+		sum := sha256.Sum256([]byte(source))
+		return hex.EncodeToString(sum[:6])
+	}()
+	library      = strings.ReplaceAll(source, "VERSION", version)
+	functionRead = "carillon_read_" + version
+	functionFree = "carillon_free_" + version
+	functionElse = "carillon_write_" + version
+)
+
+// primary is one server that takes writes.
+type primary struct {
+	// Static after construction.
+	db     *DB
+	addr   string
+	plain  *redis.Client // for what is not a write
+	strict *redis.Client // its connections come to be only where the settings suffice
+	lanes  [classes][]*lane
+
+	standing atomic.Pointer[standing]
+	downFrom atomic.Int64 // unix nanoseconds since which nobody could connect; 0: somebody could
+
+	loading sync.Mutex // held while the functions are loaded; nothing else is taken under it
+}
+
+// poolSize is more than the connections that are ever used, so that a client which could not connect some times still tries.
+const poolSize = 64
+
+func (db *DB) newPrimary(addr string) *primary {
+	p := &primary{db: db, addr: addr}
+	p.standing.Store(&standing{})
+	p.plain = redis.NewClient(db.options(addr))
+	o := db.options(addr)
+	o.OnConnect = func(ctx context.Context, c *redis.Conn) error {
+		s, err := db.look(ctx, c)
+		if err == nil {
+			err = s.mayConnect()
+			p.note(s)
+		}
+		if err == nil {
+			return nil
+		}
+		if weak, ok := err.(*push.Error); ok {
+			return &weakError{weak}
+		}
+		return &notSentError{err}
+	}
+	p.strict = redis.NewClient(o)
+	for c, n := range lanesOf {
+		for range n {
+			l := &lane{to: p, class: class(c)}
+			if db.config.Mode == Cluster {
+				l.last = make(map[Tag]int)
+			}
+			p.lanes[c] = append(p.lanes[c], l)
+		}
+	}
+	return p
+}
+
+// options are those of a client that repeats nothing, keeps to one address, and says so if it could not connect.
+func (db *DB) options(addr string) *redis.Options {
+	c := db.config
+	o := &redis.Options{
+		Addr: addr, Username: c.Username, Password: c.Password, DB: c.Database, TLSConfig: c.TLS, Protocol: 2,
+		MaxRetries: -1, DialerRetries: 1, DisableIdentity: true, ContextTimeoutEnabled: true,
+		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout,
+		PoolSize: poolSize, PipelinePoolSize: -1, ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
+		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	}
+	dial := redis.NewDialer(o)
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, &notSentError{err}
+		}
+		return conn, nil
+	}
+	return o
+}
+
+func (p *primary) close() error { return errors.Join(p.plain.Close(), p.strict.Close()) }
+
+// retire says that the primary is one no longer, and closes it when what was under way is over.
+func (p *primary) retire() {
+	p.db.running.Go(func() {
+		idle := false
+		for wait := time.Millisecond; !idle; wait = min(2*wait, 100*time.Millisecond) {
+			idle = true
+			for _, ls := range p.lanes {
+				for _, l := range ls {
+					idle = l.retire() && idle
+				}
+			}
+			if !idle {
+				time.Sleep(wait) // pipelines have a timeout, so this ends
+			}
+		}
+		if err := p.close(); err != nil {
+			p.db.config.Log.Warn("redis: a connection was not closed well", "address", p.addr, "error", err)
+		}
+	})
+}
+
+// refuses returns why a unit is not sent here.
+func (p *primary) refuses(u *unit) error {
+	if !u.write {
+		return nil
+	}
+	s := p.standing.Load()
+	if u.class == classWrite && s.weak != nil {
+		return s.weak
+	}
+	if s.full && !u.frees {
+		return errFull
+	}
+	return nil
+}
+
+// load brings the functions.
+func (p *primary) load(ctx context.Context) error {
+	p.loading.Lock()
+	defer p.loading.Unlock()
+	return load(ctx, p.plain)
+}
+
+func load(ctx context.Context, c redis.Cmdable) error {
+	err := c.FunctionLoad(ctx, library).Err()
+	if err != nil && !strings.Contains(err.Error(), "already exists") {
+		return fmt.Errorf("load the functions: %w", err)
+	}
+	return nil
+}
+
+// send sends a pipeline, hears what comes back, and answers each unit or sees to it that it is tried again.
+func (p *primary) send(l *pipeline) {
+	db := p.db
+	m := db.config.Metrics
+	ctx := context.Background() // what a caller waits for is not what others wait for
+	client, function := p.plain, functionRead
+	wait := false
+	if l.class == classWrite {
+		client = p.strict
+		wait = db.config.Durability == push.DurabilityReplicated
+	}
+	pipe := client.Pipeline()
+	for i := range l.calls {
+		c := &l.calls[i]
+		if c.asking {
+			pipe.Do(ctx, "ASKING")
+		}
+		if c.units[0].write {
+			function = functionElse
+			if c.frees {
+				function = functionFree
+			}
+		} else {
+			function = functionRead
+		}
+		from := len(l.args)
+		l.args = c.arguments(l.args, function, db)
+		c.cmd = redis.NewRawCmd(ctx, l.args[from:]...)
+		_ = pipe.Process(ctx, c.cmd)
+	}
+	var waited *redis.Cmd
+	if wait {
+		waited = pipe.Do(ctx, "WAIT", db.config.Replicas, db.config.Timeout.Milliseconds()*9/10)
+	}
+	began := time.Now()
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	m.pipeline(l, time.Since(began))
+
+	short := p.short(waited)
+	connected := false
+	for i := range l.calls {
+		c := &l.calls[i]
+		raw, err := c.cmd.Result()
+		var f fate
+		switch {
+		case err != nil:
+			f = fateOfSending(err, l.class)
+			p.reached(err)
+		case len(raw) > 0 && raw[0] == '-':
+			_, text, _ := line(raw, 0)
+			f, connected = fateOf(string(text)), true
+			if f.err == error(errFull) {
+				p.isFull()
+			}
+		case !splitCall(raw, c.units):
+			f, connected = fate{err: errReply}, true
+		default:
+			connected = true
+			p.answer(c, short)
+			continue
+		}
+		m.failed(f, len(c.units))
+		p.unanswered(c, f)
+	}
+	if connected {
+		p.reached(nil)
+	}
+}
+
+// short returns why what a pipeline wrote cannot be called replicated.
+func (p *primary) short(waited *redis.Cmd) error {
+	if waited == nil {
+		return nil
+	}
+	n, err := waited.Int()
+	if err == nil && n < p.db.config.Replicas {
+		err = fmt.Errorf("%d of %d replicas have the write", n, p.db.config.Replicas)
+	}
+	if err != nil {
+		p.db.config.Metrics.short.Inc()
+		return errUnknown(err)
+	}
+	return nil
+}
+
+// answer gives the units of a call what the function said, those that had to be replicated and are not an error.
+func (p *primary) answer(c *call, short error) {
+	for i, u := range c.units {
+		if short != nil && (u.kept || u.write && u.raw[0] == '*') {
+			u.answer.Err = short
+		}
+		c.from[i].of.answered(1)
+	}
+}
+
+// unanswered sees to the units of a call that the function did not answer.
+func (p *primary) unanswered(c *call, f fate) {
+	if !f.again {
+		if f.learn {
+			p.db.relearn()
+		}
+		for i, u := range c.units {
+			c.from[i].answer(u, f.err)
+		}
+		return
+	}
+	f.from = p
+	if f.movedTo != "" {
+		f.movedTo = sameHost(f.movedTo, p.addr)
+	}
+	if f.asking != "" {
+		f.asking = sameHost(f.asking, p.addr)
+	}
+	// One batch for each that they came in, so that each keeps its deadline.
+	for len(c.units) > 0 {
+		b := &batch{of: c.from[0].of, until: c.from[0].until, since: c.from[0].since, tries: c.from[0].tries + 1}
+		k := 0
+		for i, u := range c.units {
+			if c.from[i].of == b.of {
+				b.units = append(b.units, u)
+				continue
+			}
+			c.units[k], c.from[k] = u, c.from[i]
+			k++
+		}
+		c.units, c.from = c.units[:k], c.from[:k]
+		p.db.again(b, f)
+	}
+}
+
+// sameHost completes an address that names no host: that of whoever named it.
+func sameHost(addr, of string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || host != "" {
+		return addr
+	}
+	host, _, err = net.SplitHostPort(of)
+	if err != nil {
+		return addr
+	}
+	return net.JoinHostPort(host, port)
+}

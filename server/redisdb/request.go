@@ -1,0 +1,214 @@
+package redisdb
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"carillon/server/push"
+)
+
+// unit is one read or write on its way. The caller packs it and takes its answer apart; between the two it is the lane's, so that a
+// caller that does not wait any longer can do with what it passed whatever it likes.
+type unit struct {
+	tag    Tag
+	keys   []string
+	packed string
+	size   int
+	class  class
+	frees  bool
+	kept   bool // a read that waits as writes do
+	write  bool
+
+	raw    string // what Redis answered
+	answer Answer
+}
+
+// request is what one caller wants at once.
+type request struct {
+	units     []unit
+	left      atomic.Int64  // units without an answer
+	done      chan struct{} // closed by whoever answers the last one
+	abandoned atomic.Bool
+
+	one [1]unit
+}
+
+func (q *request) answered(n int) {
+	if q.left.Add(-int64(n)) == 0 {
+		close(q.done)
+	}
+}
+
+// encoders are kept, as most of what a caller packs is of one size.
+var encoders = sync.Pool{New: func() any { return new(encoder) }}
+
+const keptEncoder = 256 << 10 // bytes of one that goes back
+
+// pack makes a request of n units out of what put writes.
+func pack(n int, put func(e *encoder, i int, u *unit)) *request {
+	q := &request{done: make(chan struct{})}
+	if n == 1 {
+		q.units = q.one[:]
+	} else {
+		q.units = make([]unit, n)
+	}
+	e := encoders.Get().(*encoder)
+	ends := make([][2]int, 0, 16)
+	for i := range q.units {
+		put(e, i, &q.units[i])
+		q.units[i].answer.Err = e.err
+		ends = append(ends, [2]int{len(e.buf), len(e.keys)})
+	}
+	packed, keys := string(e.buf), append([]string(nil), e.keys...)
+	from := [2]int{}
+	for i := range q.units {
+		u := &q.units[i]
+		u.packed = packed[from[0]:ends[i][0]]
+		u.keys = keys[from[1]:ends[i][1]:ends[i][1]]
+		u.size = len(u.packed) + 16
+		for _, k := range u.keys {
+			u.size += len(k) + 16
+		}
+		from = ends[i]
+	}
+	clear(e.keys)
+	e.buf, e.keys = e.buf[:0], e.keys[:0]
+	if cap(e.buf) <= keptEncoder {
+		encoders.Put(e)
+	}
+	return q
+}
+
+// Read fills in the answers. Reads of one call share round trips with each other and with those of other callers, and are not of one
+// moment with each other. The context ends the waiting alone.
+func (db *DB) Read(ctx context.Context, rs ...*Read) {
+	if len(rs) == 0 {
+		return
+	}
+	q := pack(len(rs), func(e *encoder, i int, u *unit) {
+		r := rs[i]
+		u.tag, u.kept = r.Tag, r.Kept
+		if r.Kept && db.config.Durability == push.DurabilityReplicated {
+			u.class = classWrite
+		}
+		e.read(r)
+	})
+	if err := db.run(ctx, q); err != nil {
+		for _, r := range rs {
+			r.Replies, r.Answer = nil, Answer{Err: err}
+		}
+		return
+	}
+	for i, r := range rs {
+		r.Replies, _, r.Answer = q.units[i].take(len(r.Do))
+		if r.Err == nil && r.Replies == nil {
+			r.Err = errReply
+		}
+	}
+}
+
+// Write tries each write and fills in the answers. Writes share round trips and flushes with each other and with those of other callers, and
+// succeed or fail each by itself. Those of one call that have the same tag are done in the order given, unless what one was sent with was
+// refused and is sent again: what a write relies on belongs into its conditions. The context ends the waiting, not what is under way.
+func (db *DB) Write(ctx context.Context, ws ...*Write) {
+	if len(ws) == 0 {
+		return
+	}
+	lax := true
+	for _, w := range ws {
+		lax = lax && w.Lax
+	}
+	q := pack(len(ws), func(e *encoder, i int, u *unit) {
+		w := ws[i]
+		u.tag, u.frees, u.write, u.class = w.Tag, w.Frees, true, classWrite
+		if lax {
+			u.class = classLax
+		}
+		e.write(w)
+	})
+	if err := db.run(ctx, q); err != nil {
+		for _, w := range ws {
+			w.Done, w.Replies, w.Answer = false, nil, Answer{Err: err}
+		}
+		return
+	}
+	conflicts := 0
+	for i, w := range ws {
+		w.Replies, w.Done, w.Answer = q.units[i].take(len(w.Do))
+		if w.Err == nil && !w.Done {
+			conflicts++
+		}
+	}
+	db.config.Metrics.conflicts.Add(float64(conflicts))
+}
+
+// run sends a request and waits for its answers. An error is that of all units.
+func (db *DB) run(ctx context.Context, q *request) error {
+	if !db.enter() {
+		return errClosed()
+	}
+	defer db.running.Done()
+	if err := ctx.Err(); err != nil {
+		return unavailable("store_unavailable", context.Cause(ctx))
+	}
+	now := time.Now()
+	n := 0
+	for i := range q.units {
+		if q.units[i].answer.Err == nil {
+			n++
+		}
+	}
+	q.left.Store(int64(n))
+	if n == 0 {
+		return nil
+	}
+	if len(q.units) == 1 {
+		u := &q.units[0]
+		db.enqueue(&batch{of: q, units: []*unit{u}, since: now, until: now.Add(db.config.Timeout)})
+	} else {
+		var batches []*batch
+		var lanes []*lane
+	units:
+		for i := range q.units {
+			u := &q.units[i]
+			if u.answer.Err != nil {
+				continue
+			}
+			l := db.laneOf(u)
+			for k, known := range lanes {
+				if known == l {
+					batches[k].units = append(batches[k].units, u)
+					continue units
+				}
+			}
+			lanes = append(lanes, l)
+			batches = append(batches, &batch{of: q, units: []*unit{u}, since: now, until: now.Add(db.config.Timeout)})
+		}
+		for _, b := range batches {
+			db.enqueue(b)
+		}
+	}
+	select {
+	case <-q.done:
+		return nil
+	case <-ctx.Done():
+		q.abandoned.Store(true)
+		return unavailable("store_unavailable", context.Cause(ctx))
+	}
+}
+
+// enqueue hands a batch to the lane of its units, which all have the same one.
+func (db *DB) enqueue(b *batch) {
+	for {
+		l := db.laneOf(b.units[0])
+		if l == nil {
+			db.again(b, fate{again: true, learn: true, err: errUnknown(errNobody)})
+			return
+		}
+		if l.enqueue(b) {
+			return
+		}
+	}
+}
