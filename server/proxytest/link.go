@@ -89,6 +89,9 @@ func (l *Link) flows(d Direction) (fs []*flow) {
 	return fs
 }
 
+// From returns who dialed.
+func (l *Link) From() net.Addr { return l.client.RemoteAddr() }
+
 // Delay holds each piece that is read from now on for a time between min and max, and never lets one overtake another.
 func (l *Link) Delay(d Direction, min, max time.Duration) {
 	l.set(d, func(f *flow) { f.delayMin, f.delayMax = min, max })

@@ -15,16 +15,13 @@ const (
 // startCluster starts masters with a third of the slots each, and a replica of each.
 func (r *Redis) startCluster(ctx context.Context) error {
 	for i := range 2 * masters {
-		n, err := newNode(r.dir, fmt.Sprintf("server-%d", i), r.config, true)
+		n, err := r.newServer(i)
 		if err != nil {
 			return err
 		}
-		r.servers = append(r.servers, n)
-		lines := append(r.config.server(r.form), "port "+n.port.String(), "cluster-port "+n.bus.String())
-		if err := n.configure(lines); err != nil {
+		if err := n.configure(r.serverLines(n)); err != nil {
 			return err
 		}
-		n.connect(r.config.username, r.config.password, nil)
 		if err := n.spawn(); err != nil {
 			return err
 		}
@@ -111,7 +108,7 @@ func (r *Redis) Masters(ctx context.Context) ([]*Node, error) {
 	votes := map[*Node]int{}
 	running := 0
 	for _, n := range r.servers {
-		if n.PID() == 0 {
+		if !n.answers() {
 			continue
 		}
 		peers, err := n.peers(ctx)

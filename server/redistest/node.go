@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"carillon/server/bench/child"
+	"carillon/server/proxytest"
 )
 
 const (
@@ -43,11 +44,15 @@ type Node struct {
 	port     port
 	bus      *port // in a cluster
 	sentinel bool
+	hurried  bool // a sentinel that looks more often than sentinels do
 	client   *redis.Client
+	proxy    *proxytest.Proxy // what clients dial, if the deployment is proxied
 
 	mu sync.Mutex
 	// Guarded by mu.
 	process *child.Process // nil before the first start
+	frozen  bool
+	faults  faults
 }
 
 // newNode makes a node that is not started. Its directory is made, its configuration is not.
@@ -104,6 +109,14 @@ func (n *Node) Dir() string { return n.dir }
 // Addr returns where the node listens.
 func (n *Node) Addr() string { return net.JoinHostPort(n.host, n.port.String()) }
 
+// Public returns where clients and peers are told that the node is: its own address, or that of the proxy before it.
+func (n *Node) Public() string {
+	if n.proxy != nil {
+		return n.proxy.Addr()
+	}
+	return n.Addr()
+}
+
 // Client returns a client of this node alone, for what a test wants to ask or do behind the back of what it tests. It is closed with
 // the deployment.
 func (n *Node) Client() *redis.Client { return n.client }
@@ -147,7 +160,33 @@ func (n *Node) spawn() error {
 	if err != nil {
 		return fmt.Errorf("redistest: start %s: %w", n.name, err)
 	}
-	n.process = p
+	n.process, n.frozen = p, false
+	return nil
+}
+
+// answers reports whether the node runs and is not frozen: one that is would keep who asks it waiting.
+func (n *Node) answers() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process != nil && n.process.Err() == nil && !n.frozen
+}
+
+func (n *Node) setFrozen(yes bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.frozen = yes
+}
+
+func (n *Node) signal(s os.Signal) error {
+	n.mu.Lock()
+	p := n.process
+	n.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("redistest: %s was never started", n.name)
+	}
+	if err := p.Signal(s); err != nil {
+		return fmt.Errorf("redistest: %s: %w", n.name, err)
+	}
 	return nil
 }
 
@@ -187,7 +226,7 @@ func (n *Node) awaitUp(ctx context.Context) error {
 		case info["loading"] == "1":
 			return errors.New("it is reading its files")
 		}
-		return nil
+		return n.hurry(ctx)
 	})
 	cancel(nil)
 	<-watching
@@ -224,6 +263,20 @@ func fields(text string) map[string]string {
 	return m
 }
 
+// Shutdown ends the process as an operator does. A primary lets its replicas catch up first.
+func (n *Node) Shutdown() error {
+	n.mu.Lock()
+	p := n.process
+	n.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("redistest: %s was never started", n.name)
+	}
+	if err := p.Stop(); err != nil {
+		return fmt.Errorf("redistest: shut %s down: %w", n.name, err)
+	}
+	return nil
+}
+
 // Kill ends the process as a crash does. What Redis had not written to the kernel is lost, what it had not flushed is not.
 func (n *Node) Kill() {
 	n.mu.Lock()
@@ -234,7 +287,7 @@ func (n *Node) Kill() {
 	}
 }
 
-// Restart starts the process of a node that was killed again, with the same port, directory and configuration, and waits until it
+// Restart starts the process of a node that has ended again, with the same port, directory and configuration, and waits until it
 // has read its files. It does not wait for its peers: Redis.Await does.
 func (n *Node) Restart(ctx context.Context) error {
 	for {
@@ -252,6 +305,9 @@ func (n *Node) Restart(ctx context.Context) error {
 // close ends the process and gives the ports back.
 func (n *Node) close() error {
 	n.Kill()
+	if n.proxy != nil {
+		n.proxy.Close()
+	}
 	var errs []error
 	if n.client != nil {
 		errs = append(errs, n.client.Close())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -27,6 +28,10 @@ type config struct {
 	host      string
 	username  string
 	password  string
+	rules     []string // of the user
+	tls       bool
+	proxied   bool
+	patient   bool // sentinels
 	maxMemory int64
 	downAfter time.Duration
 	settings  [][2]string // of every server, the later one counts
@@ -69,13 +74,25 @@ func MinReplicas(n int, maxLag time.Duration) Option {
 // Password has servers ask for a password. Sentinels ask for none, and know the servers'.
 func Password(password string) Option { return func(c *config) { c.password = password } }
 
-// User has servers let nobody in but a user of this name, who may do everything.
-func User(name, password string) Option {
-	return func(c *config) { c.username, c.password = name, password }
+// User has servers let nobody in but a user of this name, who may do everything but what rules take away, as "-config" does for
+// a Redis whose owner hides its settings. The kit itself has a user of its own.
+func User(name, password string, rules ...string) Option {
+	return func(c *config) { c.username, c.password, c.rules = name, password, rules }
 }
+
+// TLS has every node speak TLS alone, with clients and with each other.
+func TLS() Option { return func(c *config) { c.tls = true } }
+
+// Proxied puts a proxy before every server, and has clients and peers told its address, so that a test can hold up, lose and cut
+// what clients send and get; see Node.Delay and those behind it. What nodes send to each other is left alone.
+func Proxied() Option { return func(c *config) { c.proxied = true } }
 
 // DownAfter says how long a server is silent before the others take it for dead; two seconds without this option.
 func DownAfter(d time.Duration) Option { return func(c *config) { c.downAfter = d } }
+
+// PatientSentinels has sentinels take the time that they take in earnest: a primary that was replaced and comes back takes writes for
+// ten to twenty seconds before they make it a replica. Without this option it is a few seconds, so that tests heal quickly.
+func PatientSentinels() Option { return func(c *config) { c.patient = true } }
 
 // Setting is a line of every server's configuration, those of sentinels excepted. A later one of the same name counts.
 func Setting(name, value string) Option {
@@ -115,18 +132,33 @@ func (c config) server(form Form) (lines []string) {
 	return lines
 }
 
+// kitUser is who the kit and the nodes are to a server that lets in users by name. Its password guards nothing but a server on
+// loopback that lives as long as a test.
+const kitUser = "redistest"
+
+// kit returns the credentials of the kit itself, and of the nodes among each other.
+func (c config) kit() (username, password string) {
+	if c.username != "" {
+		return kitUser, kitUser
+	}
+	return "", c.password
+}
+
 // auth returns the settings by which servers ask for credentials, and give them to each other.
 func (c config) auth() [][2]string {
+	name, password := c.kit()
 	switch {
-	case c.password == "":
+	case password == "":
 		return nil
-	case c.username == "":
-		return [][2]string{{"requirepass", c.password}, {"masterauth", c.password}}
+	case name == "":
+		return [][2]string{{"requirepass", password}, {"masterauth", password}}
 	default:
+		rules := strings.Join(append([]string{"~* &* +@all"}, c.rules...), " ")
 		return [][2]string{
 			{"user", "default off"},
-			{"user", fmt.Sprintf("%s on >%s ~* &* +@all", c.username, c.password)},
-			{"masteruser", c.username}, {"masterauth", c.password},
+			{"user", fmt.Sprintf("%s on >%s %s", c.username, c.password, rules)},
+			{"user", fmt.Sprintf("%s on >%s ~* &* +@all", name, password)},
+			{"masteruser", name}, {"masterauth", password},
 		}
 	}
 }

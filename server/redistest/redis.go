@@ -25,6 +25,7 @@ type Redis struct {
 	ours      bool // the directory goes with the deployment
 	servers   []*Node
 	sentinels []*Node
+	tls       *certificates // nil without TLS
 }
 
 // Access is how clients reach a deployment, in plain values.
@@ -93,6 +94,11 @@ func try(ctx context.Context, form Form, c config) (_ *Redis, err error) {
 			err = errors.Join(err, r.Close())
 		}
 	}()
+	if c.tls {
+		if r.tls, err = newCertificates(r.dir, c.host); err != nil {
+			return nil, err
+		}
+	}
 	switch form {
 	case FormStandalone:
 		err = r.startReplicated(ctx, 0)
@@ -140,7 +146,7 @@ func (r *Redis) Nodes() []*Node { return slices.Concat(r.servers, r.sentinels) }
 
 // Access returns how clients reach the deployment.
 func (r *Redis) Access() Access {
-	a := Access{Mode: string(r.form), Username: r.config.username, Password: r.config.password}
+	a := Access{Mode: string(r.form), Username: r.config.username, Password: r.config.password, TLS: r.tls.client()}
 	nodes := r.servers
 	switch r.form {
 	case FormReplicated:
@@ -149,7 +155,7 @@ func (r *Redis) Access() Access {
 		a.MasterName, nodes = masterName, r.sentinels
 	}
 	for _, n := range nodes {
-		a.Addrs = append(a.Addrs, n.Addr())
+		a.Addrs = append(a.Addrs, n.Public())
 	}
 	return a
 }
@@ -164,10 +170,34 @@ func (a Access) Options() *redis.UniversalOptions {
 	}
 }
 
+// newServer makes a server that is not started, with the proxy before it if there is to be one.
+func (r *Redis) newServer(i int) (*Node, error) {
+	n, err := newNode(r.dir, fmt.Sprintf("server-%d", i), r.config, r.form == FormCluster)
+	if err != nil {
+		return nil, err
+	}
+	r.servers = append(r.servers, n)
+	username, password := r.config.kit()
+	n.connect(username, password, r.tls.client())
+	if r.config.proxied {
+		return n, n.startProxy()
+	}
+	return n, nil
+}
+
+// serverLines returns the configuration of a server that does not depend on the others.
+func (r *Redis) serverLines(n *Node) []string {
+	lines := append(r.config.server(r.form), r.tls.lines(n.port)...)
+	if n.bus != nil {
+		lines = append(lines, "cluster-port "+n.bus.String())
+	}
+	return append(lines, n.announced(r.form)...)
+}
+
 // node returns the node that listens there.
 func (r *Redis) node(address string) (*Node, error) {
 	for _, n := range r.Nodes() {
-		if n.Addr() == address {
+		if n.Addr() == address || n.Public() == address {
 			return n, nil
 		}
 	}
@@ -183,7 +213,7 @@ func (r *Redis) Await(ctx context.Context) error {
 // whole returns what the deployment lacks.
 func (r *Redis) whole(ctx context.Context) error {
 	for _, n := range r.Nodes() {
-		if n.PID() == 0 {
+		if !n.answers() {
 			return fmt.Errorf("%s does not run", n.name)
 		}
 	}

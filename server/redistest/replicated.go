@@ -14,19 +14,22 @@ const replicas = 2
 // startReplicated starts a primary and so many replicas.
 func (r *Redis) startReplicated(ctx context.Context, replicas int) error {
 	for i := range 1 + replicas {
-		n, err := newNode(r.dir, fmt.Sprintf("server-%d", i), r.config, false)
+		n, err := r.newServer(i)
 		if err != nil {
 			return err
 		}
-		r.servers = append(r.servers, n)
-		lines := append(r.config.server(r.form), "port "+n.port.String())
+		lines := r.serverLines(n)
 		if i > 0 {
-			lines = append(lines, "replicaof "+r.config.host+" "+r.servers[0].port.String())
+			// Sentinels hold a replica against the address by which they know its primary.
+			host, port, err := net.SplitHostPort(r.servers[0].Public())
+			if err != nil {
+				return err
+			}
+			lines = append(lines, "replicaof "+host+" "+port)
 		}
 		if err := n.configure(lines); err != nil {
 			return err
 		}
-		n.connect(r.config.username, r.config.password, nil)
 		if err := n.spawn(); err != nil {
 			return err
 		}
@@ -58,7 +61,7 @@ func (r *Redis) Primary(ctx context.Context) (*Node, error) {
 	}
 	var found *Node
 	for _, n := range r.servers {
-		if n.PID() == 0 {
+		if !n.answers() {
 			continue
 		}
 		info, err := n.Info(ctx, "replication")
@@ -120,7 +123,7 @@ func (n *Node) follows(ctx context.Context, primary *Node, lineage string) error
 	}
 	at := net.JoinHostPort(info["master_host"], info["master_port"])
 	switch {
-	case info["role"] != "slave" || at != primary.Addr():
+	case info["role"] != "slave" || at != primary.Addr() && at != primary.Public():
 		return fmt.Errorf("%s is no replica of %s", n.name, primary.name)
 	case info["master_link_status"] != "up":
 		return fmt.Errorf("%s has its link to %s %s", n.name, primary.name, info["master_link_status"])

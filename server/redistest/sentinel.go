@@ -23,8 +23,8 @@ func (r *Redis) startSentinels(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n.sentinel = true
-		n.connect("", "", nil)
+		n.sentinel, n.hurried = true, !r.config.patient
+		n.connect("", "", r.tls.client())
 		r.sentinels = append(r.sentinels, n)
 	}
 	for _, n := range r.sentinels {
@@ -38,26 +38,43 @@ func (r *Redis) startSentinels(ctx context.Context) error {
 	return r.awaitUp(ctx, r.sentinels)
 }
 
+// hurry has a sentinel that was started look at servers every second, and talk of them twice a second. By itself it looks every ten,
+// and makes a primary that comes back a replica of its successor only after eight more.
+func (n *Node) hurry(ctx context.Context) error {
+	if !n.hurried {
+		return nil
+	}
+	err := n.client.Do(ctx, "SENTINEL", "DEBUG", "INFO-PERIOD", 1000, "PUBLISH-PERIOD", 500).Err()
+	if err != nil {
+		return fmt.Errorf("redistest: hurry %s: %w", n.name, err)
+	}
+	return nil
+}
+
 func (r *Redis) sentinelLines(n *Node) []string {
 	host, down := r.config.host, r.config.downAfter.Milliseconds()
-	lines := []string{
-		"port " + n.port.String(),
+	at := func(n *Node) string { return strings.ReplaceAll(n.Public(), ":", " ") }
+	lines := append(r.tls.lines(n.port),
 		"protected-mode no",
-		"sentinel myid " + sentinelID(n),
-		fmt.Sprintf("sentinel monitor %s %s %s %d", masterName, host, r.servers[0].port, quorum),
+		"sentinel myid "+sentinelID(n),
+		fmt.Sprintf("sentinel monitor %s %s %d", masterName, at(r.servers[0]), quorum),
 		fmt.Sprintf("sentinel down-after-milliseconds %s %d", masterName, down),
 		// An election that nobody won is held again after twice that.
 		fmt.Sprintf("sentinel failover-timeout %s %d", masterName, 2*down),
 		fmt.Sprintf("sentinel parallel-syncs %s %d", masterName, replicas),
+	)
+	if r.config.proxied {
+		// A sentinel says that it is where its connections come from, unless it is told.
+		lines = append(lines, "bind-source-addr "+peerSource, "sentinel announce-ip "+host)
 	}
-	if r.config.username != "" {
-		lines = append(lines, fmt.Sprintf("sentinel auth-user %s %s", masterName, r.config.username))
-	}
-	if r.config.password != "" {
-		lines = append(lines, fmt.Sprintf("sentinel auth-pass %s %s", masterName, r.config.password))
+	if name, password := r.config.kit(); password != "" {
+		if name != "" {
+			lines = append(lines, fmt.Sprintf("sentinel auth-user %s %s", masterName, name))
+		}
+		lines = append(lines, fmt.Sprintf("sentinel auth-pass %s %s", masterName, password))
 	}
 	for _, s := range r.servers[1:] {
-		lines = append(lines, fmt.Sprintf("sentinel known-replica %s %s %s", masterName, host, s.port))
+		lines = append(lines, fmt.Sprintf("sentinel known-replica %s %s", masterName, at(s)))
 	}
 	for _, other := range r.sentinels {
 		if other != n {
@@ -77,7 +94,7 @@ func sentinelID(n *Node) string {
 func (r *Redis) named(ctx context.Context) (*Node, error) {
 	votes := map[string]int{}
 	for _, s := range r.sentinels {
-		if s.PID() == 0 {
+		if !s.answers() {
 			continue
 		}
 		at, err := s.client.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName).StringSlice()
@@ -115,7 +132,7 @@ func (r *Redis) wholeSentinels(ctx context.Context, primary *Node) error {
 			return list, nil
 		}
 		at, err := s.client.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName).StringSlice()
-		if err != nil || len(at) != 2 || net.JoinHostPort(at[0], at[1]) != primary.Addr() {
+		if err != nil || len(at) != 2 || net.JoinHostPort(at[0], at[1]) != primary.Public() {
 			return fmt.Errorf("%s does not see %s as the primary (%v)", s.name, primary.name, err)
 		}
 		for kind, want := range map[string]int{"REPLICAS": len(r.servers) - 1, "SENTINELS": len(r.sentinels) - 1} {
@@ -133,7 +150,7 @@ func (r *Redis) wholeSentinels(ctx context.Context, primary *Node) error {
 						return fmt.Errorf("%s says of %s: %s", s.name, peer["name"], peer["flags"])
 					}
 				}
-				if kind == "REPLICAS" && net.JoinHostPort(peer["master-host"], peer["master-port"]) != primary.Addr() {
+				if kind == "REPLICAS" && net.JoinHostPort(peer["master-host"], peer["master-port"]) != primary.Public() {
 					return fmt.Errorf("%s does not know yet whom %s follows", s.name, peer["name"])
 				}
 			}
