@@ -77,6 +77,7 @@ step_race() {
 		echo "the race detector needs a C compiler; none found as '$($GO env CC)' (install gcc or clang)"
 		return 1
 	fi
+	need_redis || return 1
 	$GO test -race -shuffle=on -v ./... || return 1
 	# Once more for what holds connections in another way where there is no epoll.
 	$GO test -race -shuffle=on -v ./server/gateway -engine goroutine
@@ -85,6 +86,7 @@ step_race() {
 # The crash tests kill and restart real servers. They run without the race detector, on the binary as it is released but
 # for the failpoints.
 step_failpoints() {
+	need_redis || return 1
 	# shellcheck disable=SC2086 # a list of patterns
 	$GO test -tags failpoints -count=1 -timeout 15m -v $FAILPOINT_PACKAGES
 }
@@ -119,6 +121,41 @@ step_fuzz() {
 	echo "fuzz targets: $found, $FUZZTIME each"
 	((found > 0 && failed == 0))
 }
+
+# ---- what the steps need ---------------------------------------------------------------------------------------------
+
+# Tests start Redis themselves, from Debian's package, and fail without one. Whoever may install it has it installed.
+need_redis() {
+	command -v redis-server >/dev/null && return 0
+	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+		echo "the tests need redis-server; it comes with Debian's package redis-server (as root: apt-get install redis-server)"
+		return 1
+	fi
+	install_redis && command -v redis-server >/dev/null && return 0
+	echo "the tests need redis-server, and Debian's package redis-server could not be installed"
+	return 1
+}
+
+# Installs the program without the service that comes with it, which is neither started now nor at the next boot. Runs in a
+# subshell, so that the policy goes with it, also when it is interrupted.
+install_redis() (
+	policy=/usr/sbin/policy-rc.d
+	if [[ ! -e $policy ]]; then
+		trap 'rm -f "$policy"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get install -y --no-install-recommends redis-server ||
+		{ apt-get update && apt-get install -y --no-install-recommends redis-server; } || exit 1
+	# A policy that was there may let services start.
+	if [[ -d /run/systemd/system ]]; then
+		systemctl disable --now redis-server.service
+	else
+		service redis-server stop
+		update-rc.d redis-server disable
+	fi
+	true
+)
 
 # ---- running them ----------------------------------------------------------------------------------------------------
 
