@@ -3,23 +3,27 @@ package bench
 import (
 	"context"
 	"time"
+
+	"carillon/server/bench/swarm"
 )
 
 // Connect measures what it costs to come and to go: with nobody online, and again with many, since nothing of it may grow with
 // who is there. Clients come, stay until all are there, and go, so that the cost of a goodbye is told apart. A device's
-// first connect stores it; its later ones, which are nearly all there ever are, do not.
+// first connect stores it; its later ones, which are nearly all there ever are, do not. Those are measured in several turns, of
+// which the median counts: a collection of garbage more or less, or a neighbour on the machine, falls into one of them.
 type Connect struct {
 	Transport string // one of swarm.Transports
 	Clients   int    // online when it is measured again
 	Count     int    // connects in each measurement
 	AtOnce    int    // side by side
+	Turns     int    // measurements of later connects
 }
 
 // Name implements Scenario.
 func (*Connect) Name() string { return "connect" }
 
 func (s *Connect) settings() map[string]any {
-	return map[string]any{"clients": s.Clients, "count": s.Count, "at_once": s.AtOnce}
+	return map[string]any{"clients": s.Clients, "count": s.Count, "at_once": s.AtOnce, "turns": s.Turns}
 }
 
 func (s *Connect) check() error {
@@ -30,6 +34,8 @@ func (s *Connect) check() error {
 		return usagef("--count is at least 1")
 	case s.AtOnce < 1 || s.AtOnce > 1000:
 		return usagef("--at-once lies between 1 and 1000")
+	case s.Turns < 1 || s.Turns > 100:
+		return usagef("--turns lies between 1 and 100")
 	}
 	return nil
 }
@@ -48,17 +54,20 @@ func (s *Connect) run(ctx context.Context, w *world) error {
 				return err
 			}
 		}
-		for _, which := range []string{"first", "again"} {
-			m, err := s.comeAndGo(ctx, w, which, suffix, from)
+		turns := make([]visit, 0, 1+s.Turns)
+		for range 1 + s.Turns {
+			v, err := s.comeAndGo(ctx, w, from)
 			if err != nil {
 				return err
 			}
-			own.wall += m.wall
-			own.clients += m.clients
-			own.self += m.self
+			turns = append(turns, v)
+			own.wall += v.come.wall
+			own.clients += v.come.clients
+			own.self += v.come.self
 		}
+		s.setFigures(w, suffix, turns[0], turns[1:])
 	}
-	n := float64(4 * s.Count)
+	n := float64(2 * (1 + s.Turns) * s.Count)
 	w.set("connects", n)
 	w.setOwn(own, n)
 	r, err := w.fleet.Report(ctx, false)
@@ -69,39 +78,54 @@ func (s *Connect) run(ctx context.Context, w *world) error {
 	return lost(r)
 }
 
-// comeAndGo connects clients, closes them, and returns what connecting took.
-func (s *Connect) comeAndGo(ctx context.Context, w *world, which, suffix string, from int) (meter, error) {
+// visit is what one turn took: clients that come, and go.
+type visit struct {
+	come, goodbye meter
+	latency       *swarm.Latency
+}
+
+// comeAndGo connects clients, closes them, and returns what both took.
+func (s *Connect) comeAndGo(ctx context.Context, w *world, from int) (v visit, err error) {
 	before, err := w.read()
 	if err != nil {
-		return meter{}, err
+		return v, err
 	}
 	r, err := w.connect(ctx, from, s.Count, s.AtOnce)
 	if err != nil {
-		return meter{}, err
+		return v, err
 	}
-	m, err := w.since(before)
-	if err != nil {
-		return m, err
+	v.latency = &r.Latency
+	if v.come, err = w.since(before); err != nil {
+		return v, err
 	}
-	n := float64(s.Count)
-	w.set(which+"_cpu_us"+suffix, micros(m.server, n))
 	if before, err = w.read(); err != nil {
-		return m, err
+		return v, err
 	}
 	if _, err := w.fleet.Close(ctx, from, s.Count); err != nil {
-		return m, err
+		return v, err
 	}
-	gone, err := w.since(before)
-	if err != nil || which == "first" {
-		return m, err
+	v.goodbye, err = w.since(before)
+	return v, err
+}
+
+// setFigures sets what a first turn and the later ones gave.
+func (s *Connect) setFigures(w *world, suffix string, first visit, again []visit) {
+	n := float64(s.Count)
+	w.set("first_cpu_us"+suffix, micros(first.come.server, n))
+	of := func(figure func(*visit) float64) float64 {
+		vs := make([]float64, len(again))
+		for i := range again {
+			vs[i] = figure(&again[i])
+		}
+		return median(vs)
 	}
+	w.set("again_cpu_us"+suffix, of(func(v *visit) float64 { return micros(v.come.server, n) }))
 	if s.Transport == "poll" { // whose sessions linger: their end is a part of what a later connect takes
 		w.note("polls have no goodbye: a session lingers behind its client, and a later connect of the device ends it")
 	} else {
-		w.set("goodbye_cpu_us"+suffix, micros(gone.server, n))
+		w.set("goodbye_cpu_us"+suffix, of(func(v *visit) float64 { return micros(v.goodbye.server, n) }))
 	}
-	w.set("again_per_s"+suffix, n/m.wall.Seconds())
-	w.set("again_p50_ms"+suffix, millis(r.Latency.Quantile(0.5)))
-	w.set("again_p99_ms"+suffix, millis(r.Latency.Quantile(0.99)))
-	return m, nil
+	w.set("again_per_s"+suffix, of(func(v *visit) float64 { return n / v.come.wall.Seconds() }))
+	w.set("again_p50_ms"+suffix, of(func(v *visit) float64 { return millis(v.latency.Quantile(0.5)) }))
+	w.set("again_p99_ms"+suffix, of(func(v *visit) float64 { return millis(v.latency.Quantile(0.99)) }))
 }

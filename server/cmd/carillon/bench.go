@@ -128,27 +128,28 @@ func (c *benchIdleCmd) scenario() bench.Scenario {
 type benchConnectCmd struct {
 	benchFlags
 	benchTransport
-	Clients int `default:"10000" help:"Sessions that are online when it is measured again."`
-	Count   int `default:"5000" help:"Connects in each measurement."`
+	Clients int `default:"18000" help:"Sessions that are online when it is measured again."`
+	Count   int `default:"1500" help:"Connects in each measurement."`
 	AtOnce  int `default:"16" help:"How many connect at the same time."`
+	Turns   int `default:"5" help:"Measurements of later connects, of which the median is shown."`
 }
 
 // Help is shown under --help.
 func (benchConnectCmd) Help() string {
-	return `Connects devices, twice each, with nobody online and again with many: token checked, registered, welcomed. The first
-connect of a device stores it; later ones do not. They stay until all are there, and then say goodbye, which is
+	return `Connects devices, several times each, with nobody online and again with many: token checked, registered, welcomed. The
+first connect of a device stores it; later ones do not. They stay until all are there, and then say goodbye, which is
 measured by itself. Where one of it costs more with many online, something grows that must not.
 
 Example:
 
-    carillon bench connect --clients 10000 --count 5000`
+    carillon bench connect --clients 18000 --count 1500 --turns 9`
 }
 
 // Run executes the command.
 func (c *benchConnectCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
 
 func (c *benchConnectCmd) scenario() bench.Scenario {
-	return &bench.Connect{Transport: c.Transport, Clients: c.Clients, Count: c.Count, AtOnce: c.AtOnce}
+	return &bench.Connect{Transport: c.Transport, Clients: c.Clients, Count: c.Count, AtOnce: c.AtOnce, Turns: c.Turns}
 }
 
 // benchBody is how large messages are.

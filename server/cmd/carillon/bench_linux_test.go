@@ -125,10 +125,10 @@ func broadcastReachesEveryone(t *testing.T, transport string) {
 func TestBench_ConnectWelcomesEveryone(t *testing.T) { overAll(t, connectWelcomesEveryone) }
 
 func connectWelcomesEveryone(t *testing.T, transport string) {
-	f := benched(t, "connect", "--transport", transport, "--clients", "20", "--count", "30", "--at-once", "8",
+	f := benched(t, "connect", "--transport", transport, "--clients", "20", "--count", "30", "--at-once", "8", "--turns", "2",
 		"--server-flag=--heartbeat-linger=1s") // so that the server ends soon: it waits for polls to tell them of their end
-	if f["connects"] != 120 {
-		t.Errorf("%v connects, want 120", f["connects"])
+	if f["connects"] != 180 {
+		t.Errorf("%v connects, want 180", f["connects"])
 	}
 }
 
