@@ -167,7 +167,7 @@ func TestHijack_FailureEndsTheSession(t *testing.T) {
 		if err := e.Accept(p, transport.Meta{}, true); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Hijack(p, httptest.NewRecorder()); err == nil { // no http.Hijacker
+		if err := e.Hijack(p, httptest.NewRecorder(), nil); err == nil { // no http.Hijacker
 			t.Error("got no error")
 		}
 		if got := get(t, get(t, r.began, "a session").closed, "Closed"); got != wire.CloseLost {
@@ -185,9 +185,7 @@ func TestHijack_KeepsWhatCameBehindTheRequest(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			w.Header().Set("Content-Type", "text/plain")
-			w.WriteHeader(http.StatusOK)
-			if err := e.Hijack(p, w); err != nil {
+			if err := e.Hijack(p, w, []byte("HTTP/1.1 200 OK\r\n\r\n")); err != nil {
 				t.Error(err)
 			}
 		}))

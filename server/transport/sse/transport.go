@@ -94,7 +94,7 @@ func (t *Transport) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// Before the connection stands nobody else calls the session, and what it asks for is kept.
 	c.Session().Receive(&request.Connect)
-	if err := t.engine.Hijack(c, w); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := t.engine.Hijack(c, w, nil); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		t.cfg.Log.Debug("sse: a connection is lost", slog.Any("err", err))
 	} else if err != nil {
 		t.cfg.Log.Error("sse: the server in front cannot be hijacked", slog.Any("err", err))

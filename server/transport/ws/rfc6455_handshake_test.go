@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,10 +199,9 @@ func playBareAnswer(t *testing.T, cfg Config) {
 		if line == "\r\n" {
 			break
 		}
-		if !strings.HasPrefix(line, "Date: ") {
-			lines = append(lines, strings.TrimSuffix(line, "\r\n"))
-		}
+		lines = append(lines, strings.TrimSuffix(line, "\r\n"))
 	}
+	slices.Sort(lines[1:])
 	got := strings.Join(lines, "\n")
 	want := "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nSec-Websocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\n" +
 		"Upgrade: websocket"

@@ -53,16 +53,13 @@ var errTaken = errors.New("ws: taken")
 func (t *Transport) refuse(u *upgrade, err error) {
 	switch {
 	case u.refusal != nil:
-		for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept"} { // the library expected an upgrade
-			u.w.Header().Del(name)
-		}
-		if u.ends {
-			u.w.Header().Set("Connection", "close")
-		}
-		web.ProblemOf(u.refusal).Write(u.w)
+		u.answer(u.refusal)
 	case u.taken:
 		// Only the end of a client in the middle of its handshake, or a server that cannot be hijacked, leads here.
 		t.cfg.Log.Warn("ws: handshake failed", slog.Any("err", err))
+		if errors.Is(err, http.ErrNotSupported) {
+			u.answer(err)
+		}
 	case u.status == http.StatusUpgradeRequired:
 		// The library leaves these out where the request's HTTP is too old; an answer 426 names what it requires.
 		u.w.Header().Set("Connection", "Upgrade")
@@ -111,6 +108,17 @@ func (u *upgrade) WriteHeader(status int) { u.status = status }
 // Write implements http.ResponseWriter. The library writes the text of a refusal, which we word ourselves.
 func (u *upgrade) Write(p []byte) (int, error) { return len(p), nil }
 
+// answer writes a refusal where the library expected an upgrade.
+func (u *upgrade) answer(err error) {
+	for _, name := range []string{"Upgrade", "Connection", "Sec-Websocket-Accept"} {
+		u.w.Header().Del(name)
+	}
+	if u.ends {
+		u.w.Header().Set("Connection", "close")
+	}
+	web.ProblemOf(err).Write(u.w)
+}
+
 // Hijack implements http.Hijacker: it asks for a session, answers, and hands the socket to the engine.
 func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	t := u.c.t
@@ -119,9 +127,20 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, u.refusal
 	}
 	u.taken = true
-	u.w.WriteHeader(http.StatusSwitchingProtocols)
-	if err := t.engine.Hijack(u.c, u.w); err != nil {
+	if err := t.engine.Hijack(u.c, u.w, switching(u.w.Header())); err != nil {
 		return nil, nil, err
 	}
 	return nil, nil, errTaken
+}
+
+// switching returns the answer 101 with the headers that the library and the handlers in front have set, in any order.
+func switching(h http.Header) []byte {
+	b := make([]byte, 0, 512)
+	b = append(b, "HTTP/1.1 101 Switching Protocols\r\n"...)
+	for name, values := range h {
+		for _, v := range values {
+			b = append(append(append(append(b, name...), ": "...), v...), "\r\n"...)
+		}
+	}
+	return append(b, "\r\n"...)
 }
