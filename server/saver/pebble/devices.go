@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"carillon/server/embedded"
 	"carillon/server/failpoint"
@@ -14,9 +15,9 @@ import (
 )
 
 // Open asks for a flush only where something is new that the device relies on: itself, a slot, or a device that had
-// to go for it. That a known device was seen again may be lost. What the answer tells of the slots is flushed in any case: a
-// lineage that a loss of power took back would be unknown when the device shows it. It asks the locator, under no lock, only when the user
-// has too many devices, and then looks again.
+// to go for it. That a known device was seen again may be lost, and is not even written if it was seen a moment ago. What
+// the answer tells of the slots is flushed in any case: a lineage that a loss of power took back would be unknown when the
+// device shows it. It asks the locator, under no lock, only when the user has too many devices, and then looks again.
 func (s *Store) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
 	if err := s.enter("open"); err != nil {
 		return saver.Opened{}, err
@@ -60,8 +61,31 @@ func (s *Store) open(o *saver.Open, online []push.DeviceID, asked bool) (out ope
 		t.giveUp()
 		return out, embedded.Ticket{}, false, err
 	}
+	if len(t.slots) == 0 && t.b.Empty() {
+		// Nothing to write, and nobody to wait for but those who wrote what the answer tells, all of it in this stripe.
+		ticket := t.s.stripes[t.locked[0]].last
+		t.leave()
+		return out, ticket, ask, err
+	}
 	ticket, serr := t.submit(out.flush)
 	return out, ticket, ask, cmp.Or(serr, err)
+}
+
+// seenEvery is how old the time may be at which a device is known to have been seen before its arrival is written down for that
+// alone. What ends its session writes it in any case, so clients that come back after a moment, as all of a node do when a
+// network fails, cost no writes. It may be lost anyway, and devices are forgotten after weeks.
+const seenEvery = push.MilliTime(time.Minute / time.Millisecond)
+
+// arrived stores a device that opened a session, unless that says nothing new of it.
+func (t *tx) arrived(u *user, v saver.Device, known *saver.Device) {
+	if known != nil && v.Seen-known.Seen < seenEvery {
+		same := v
+		same.Seen = known.Seen
+		if same == *known {
+			return
+		}
+	}
+	t.putDevice(u, v)
 }
 
 func (t *tx) open(o *saver.Open, online []push.DeviceID, asked bool) (out opening, ask bool, err error) {
@@ -109,7 +133,7 @@ func (t *tx) open(o *saver.Open, online []push.DeviceID, asked bool) (out openin
 		others = len(u.devices)
 	}
 	v, starts := saver.Arrive(o, known, others, [2]*push.SlotState{&u.own.SlotState, &common.SlotState}, t.now)
-	t.putDevice(u, v)
+	t.arrived(u, v, known)
 	if dropped { // after the device arrived, so that what it still wants stays
 		if err := t.freeAcknowledged(u); err != nil {
 			return out, false, err

@@ -249,3 +249,37 @@ func TestStore_DevicesOfOneUserAtOnce(t *testing.T) {
 		t.Errorf("%d devices are known, %v, want %d", len(u.Devices), err, 2*devicesKept)
 	}
 }
+
+// A client that comes back after a moment costs no write, one that comes back later does.
+func TestOpen_WritesOnlyWhatIsNew(t *testing.T) {
+	f := newFixture(t, vfs.NewMem(), "data")
+	ctx := context.Background()
+	seen := func(after time.Duration, class string) push.MilliTime {
+		t.Helper()
+		f.clock.Advance(after)
+		o := saver.Open{UserRef: ref("alice"), Facts: push.DeviceFacts{Device: "phone", Class: class}}
+		if _, err := f.store.Open(ctx, o); err != nil {
+			t.Fatal(err)
+		}
+		u, err := f.store.User(ctx, ref("alice"))
+		if err != nil || len(u.Devices) != 1 || u.Devices[0].Class != class {
+			t.Fatalf("got %+v, %v", u.Devices, err)
+		}
+		return u.Devices[0].Seen
+	}
+	first := seen(0, "web")
+	for _, c := range []struct {
+		after time.Duration
+		class string
+		want  push.MilliTime // after the first
+	}{
+		{time.Minute - time.Millisecond, "web", 0},
+		{time.Millisecond, "web", 60_000},
+		{time.Second, "web", 60_000},
+		{time.Second, "app", 62_000}, // another class is news, and is not kept back
+	} {
+		if got := seen(c.after, c.class) - first; got != c.want {
+			t.Errorf("%v later, of class %s: seen %d ms after the first time, want %d", c.after, c.class, got, c.want)
+		}
+	}
+}
