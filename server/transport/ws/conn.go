@@ -130,10 +130,12 @@ func (c *conn) answerBye(payload []byte) {
 // onPing is called by the reader, from inside the library. Returning false keeps the library from answering.
 func (c *conn) onPing(_ context.Context, payload []byte) bool {
 	c.alive()
-	pong := append([]byte{}, payload...)
-	c.say(func(s *said) { s.pong = pong }) // of several pings, the latest is answered (RFC 6455, 5.5.3)
+	c.pong(append([]byte{}, payload...))
 	return false
 }
+
+// pong answers a ping; of several, the latest is answered (RFC 6455, 5.5.3). The payload is kept, and not nil.
+func (c *conn) pong(payload []byte) { c.say(func(s *said) { s.pong = payload }) }
 
 // onPong is called as onPing is.
 func (c *conn) onPong(context.Context, []byte) { c.alive() }

@@ -8,8 +8,8 @@ import (
 // for. It looks at headers only, and refuses before it adds: a client that announces 2^64 bytes is refused at the
 // announcement, and no length meets an addition that could overflow.
 //
-// Everything else that RFC 6455 asks of a frame is the library's to judge once the frame is whole. What stands here are the
-// lengths, which it has to know, and what a header alone gives away, so that a client need not send a megabyte to hear that
+// What else RFC 6455 asks of a frame is judged once it is whole, by the library unless nothing is left to judge (readWhole). What
+// stands here are the lengths, which it has to know, and what a header alone gives away, so that a client need not send a megabyte to hear that
 // its first byte was wrong.
 //
 // limit is that of the message that b begins in, later the one of those behind it.

@@ -28,7 +28,7 @@ var (
 	errByeNotUTF8 = push.Errorf(push.KindInvalid, CodeNotUTF8, "the reason of a close frame is UTF-8")
 )
 
-// Feed implements engine.Dialect: whole frames go to the library, the beginning of another is kept.
+// Feed implements engine.Dialect: whole frames are read, the beginning of another is kept.
 func (c *conn) Feed(b []byte) {
 	kept := c.begun != nil && len(c.begun.tail) > 0
 	if kept {
@@ -37,7 +37,7 @@ func (c *conn) Feed(b []byte) {
 	}
 	whole, refusal := cut(b, c.FrameLimit(), c.t.cfg.FrameBytes)
 	switch {
-	case whole > 0 && !c.parse(b[:whole]):
+	case whole > 0 && !c.read(b[:whole]):
 		c.stopHearing()
 		return
 	case refusal != nil:
@@ -48,6 +48,16 @@ func (c *conn) Feed(b []byte) {
 	if rest := b[whole:]; !kept || whole > 0 {
 		c.keepTail(rest)
 	}
+}
+
+// read reads whole frames and hands over what they are. It returns false when nothing more is to be read.
+func (c *conn) read(frames []byte) bool {
+	rest, err := c.readWhole(frames)
+	if err != nil {
+		c.Refuse(judge(err).refusal)
+		return false
+	}
+	return len(rest) == 0 || c.parse(rest)
 }
 
 // keepTail keeps a copy of the beginning of a frame; nothing is kept of nothing.

@@ -1,0 +1,62 @@
+package ws
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"carillon/server/wire"
+)
+
+// What is read without the library is what the library reads, whatever its length and whatever stands behind it.
+func TestReadWhole_AgreesWithTheLibrary(t *testing.T) {
+	r := newRoom()
+	tr, err := New(Config{Acceptor: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close(t.Context())
+	tails := [][]byte{nil, frame(fin|opPing, "p"), frame(fin|opPong, ""), frame(opText, ack("x")), closeFrame(1000, "")}
+	for length := range 300 {
+		first := frame(fin|opText, ack(string(bytes.Repeat([]byte{'c'}, length))))
+		for _, tail := range tails {
+			var got [2]string
+			for i, read := range []func(*conn, []byte) bool{(*conn).read, (*conn).parse} {
+				c := held(t, tr)
+				s := <-r.began
+				on := read(c, join(first, tail))
+				said := c.takeSaid()
+				got[i] = fmt.Sprintf("goes on: %v, alive: %d, pong: %q, in a message: %v", on, len(s.alives), said.pong, c.inMessage())
+				for len(s.frames) > 0 {
+					got[i] += fmt.Sprintf(", %+v", <-s.frames)
+				}
+				c.Cut(wire.CloseInternal)
+				get(t, s.closed, "Closed")
+			}
+			if got[0] != got[1] {
+				t.Fatalf("%d bytes, then % x:\n%s\nthe library:\n%s", length, tail, got[0], got[1])
+			}
+		}
+	}
+}
+
+func TestReadWhole_AllocatesOnlyTheFrame(t *testing.T) {
+	tr, err := New(Config{Acceptor: lean{make(chan struct{}, 1)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.Close(t.Context())
+	c := held(t, tr)
+	defer c.Cut(wire.CloseInternal)
+	f := frame(fin|opText, `{"type":"ping"}`)
+	in := bytes.Clone(f)
+	got := testing.AllocsPerRun(200, func() {
+		copy(in, f)
+		if !c.read(in) {
+			t.Fatal("the stream ended")
+		}
+	})
+	if got > 1 {
+		t.Errorf("allocations of a ping frame: got %v, want one at most", got)
+	}
+}
