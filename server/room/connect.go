@@ -228,7 +228,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 	}
 	s.caughtUpLocked()
 	s.lookLocked(now, push.Milli(r.cfg.Clock.Now()))
-	s.wakeAndUnlock(now, transport.Direct)
+	s.flushAndUnlock(now)
 	if s.shard.noteWelcome(o.Lineage) {
 		s.doubt()
 	}

@@ -322,11 +322,30 @@ func (s *session) roomyLocked() bool {
 
 // wakeAndUnlock lets the transport know that something is queued, if it does not know, or knows of something less urgent.
 func (s *session) wakeAndUnlock(now moment, share transport.Share) {
+	if s.noteWakeAndUnlock(now, share) {
+		s.conn.Wake(share)
+	}
+}
+
+// flushAndUnlock is wakeAndUnlock for what is the session's own, by one who has time to write it where the transport can.
+func (s *session) flushAndUnlock(now moment) {
+	if !s.noteWakeAndUnlock(now, transport.Direct) {
+		return
+	}
+	if f, ok := s.conn.(transport.Flusher); ok {
+		f.Flush()
+	} else {
+		s.conn.Wake(transport.Direct)
+	}
+}
+
+// noteWakeAndUnlock notes that the transport is about to be woken, and reports whether it has to be.
+func (s *session) noteWakeAndUnlock(now moment, share transport.Share) (tell bool) {
 	why := forBulk
 	if share == transport.Direct {
 		why = forOwn
 	}
-	tell := s.woken < why && !s.queue.empty()
+	tell = s.woken < why && !s.queue.empty()
 	if tell {
 		if s.woken != taken {
 			s.progress = now
@@ -337,9 +356,7 @@ func (s *session) wakeAndUnlock(now moment, share transport.Share) {
 		}
 	}
 	s.mu.Unlock()
-	if tell {
-		s.conn.Wake(share)
-	}
+	return tell
 }
 
 // queueLiveLocked queues a non-persistent message if there is room for it once older ones gave way.

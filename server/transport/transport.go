@@ -129,6 +129,14 @@ type Conn interface {
 	Cut(code wire.CloseCode)
 }
 
+// Flusher is a [Conn] that can be written to where somebody is at work already.
+type Flusher interface {
+	// Flush is Wake(Direct), and where nobody else is at it, the caller takes and writes before it returns: to hand a
+	// connection to another goroutine costs more than its welcome. It calls Take, and so comes with no lock of the session's;
+	// it does not wait for the kernel.
+	Flush()
+}
+
 // Acceptor takes connections. server/room implements it.
 type Acceptor interface {
 	// Accept makes the session of a new connection. It does not block and is safe for concurrent use. An error means

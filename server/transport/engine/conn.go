@@ -80,6 +80,27 @@ func (c *Conn) Wake(share transport.Share) {
 	c.mu.Unlock()
 }
 
+// Flush implements transport.Flusher.
+func (c *Conn) Flush() {
+	c.mu.Lock()
+	c.woken, c.bulk = true, false
+	here := c.stands && !c.dead && !c.ending && c.drain == resting && c.writesAtOnce()
+	if here {
+		c.drain = draining
+	} else {
+		c.queueLocked(transport.Direct)
+	}
+	c.mu.Unlock()
+	if here {
+		d := c.e.drains.Get().(*drain)
+		c.drainAtOnce(d)
+		c.e.drains.Put(d)
+	}
+}
+
+// writesAtOnce reports whether a write takes what the kernel takes, and does not wait for more.
+func (c *Conn) writesAtOnce() bool { return c.thread == nil || c.thread.raw != nil }
+
 // RequestWrite asks for a Collect because the dialect has something of its own to say, which is direct.
 func (c *Conn) RequestWrite() {
 	c.mu.Lock()

@@ -41,7 +41,7 @@ func (e *Engine) work(writes *atomic.Int64) {
 	e.ready.Work(func(c *Conn) {
 		switch {
 		case !c.begin():
-		case c.thread == nil || c.thread.raw != nil:
+		case c.writesAtOnce():
 			c.drainAtOnce(d)
 		default:
 			e.running.Go(c.drainWaiting)

@@ -97,8 +97,8 @@ type Engine struct {
 	ready   *ready.List[Conn]
 	poller  poller.Lazy    // of parked connections
 	noFiles sync.Once      // says that there are no descriptors left
-	writes  []atomic.Int64 // system calls that wrote: one counter a worker, the last for all who wait
-	drains  sync.Pool      // of *drain, for the goroutines that write by waiting
+	writes  []atomic.Int64 // system calls that wrote: one counter a worker, the last for all others
+	drains  sync.Pool      // of *drain, for the goroutines that write and are no workers
 	running sync.WaitGroup // every goroutine of ours; added to only while a connection or a worker is counted
 }
 

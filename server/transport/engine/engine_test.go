@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -243,5 +245,73 @@ func TestNew_RejectsWhatCannotWork(t *testing.T) {
 func TestConn_IsSmall(t *testing.T) {
 	if got, most := unsafe.Sizeof(Conn{}), uintptr(152); got > most {
 		t.Errorf("size: got %d bytes, want at most %d", got, most)
+	}
+}
+
+// Whoever flushes has written when Flush returns; a connection that somebody else is at is left to him.
+func TestFlush_WritesHere(t *testing.T) {
+	inForms(t, func(t *testing.T, e *Engine, r *room) {
+		p, s, far := connect(t, e, r, "")
+		s.queue = append(s.queue, wire.Out{Frame: &wire.Ping{}})
+		p.Flush()
+		if got := e.Writes(); got != 1 {
+			t.Errorf("writes when Flush returned: got %d, want 1", got)
+		}
+		readLine(t, far)
+
+		p.mu.Lock()
+		p.drain = draining // somebody is
+		p.mu.Unlock()
+		s.mu.Lock()
+		s.queue = append(s.queue, wire.Out{Frame: &wire.Pong{}})
+		s.mu.Unlock()
+		p.Flush()
+		if got := e.Writes(); got != 1 {
+			t.Errorf("writes beside another's: got %d, want none", got-1)
+		}
+		p.release(false) // who was at it leaves, and a worker takes over
+		readLine(t, far)
+	})
+}
+
+// Flushes, wakes and the end meet in any order, and every frame leaves once.
+func TestFlush_BesideWakesAndTheEnd(t *testing.T) {
+	inForms(t, func(t *testing.T, e *Engine, r *room) {
+		const each = 200
+		p, s, far := connect(t, e, r, "")
+		var running sync.WaitGroup
+		for _, wake := range []func(){p.Flush, func() { p.Wake(transport.Direct) }, func() { p.Wake(transport.Bulk) }} {
+			running.Go(func() {
+				for range each {
+					s.mu.Lock()
+					s.queue = append(s.queue, wire.Out{Frame: &wire.Ping{}})
+					s.mu.Unlock()
+					wake()
+				}
+			})
+		}
+		br := bufio.NewReader(far)
+		for range 3 * each {
+			if _, err := br.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+		running.Wait()
+		running.Go(p.Flush)
+		running.Go(func() { p.Cut(wire.CloseInternal) })
+		running.Wait()
+		if got := get(t, s.closed, "Closed"); got != wire.CloseInternal {
+			t.Errorf("Closed: got %v, want %v", got, wire.CloseInternal)
+		}
+		if rest := br.Buffered(); rest != 0 {
+			t.Errorf("%d bytes came twice", rest)
+		}
+	})
+}
+
+func readLine(t *testing.T, far net.Conn) {
+	t.Helper()
+	if _, err := bufio.NewReader(far).ReadString('\n'); err != nil {
+		t.Fatal(err)
 	}
 }
