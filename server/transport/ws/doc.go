@@ -11,7 +11,8 @@
 //   - websocket.Conn only reads, from bytes that have come. Whatever it wants to write (pongs, close frames) is swallowed, so
 //     that the engine is the only writer and frames never interleave; pongs and close frames of ours take that same ordered
 //     way.
-//   - Messages in one frame, pings and pongs are read where they lie (whole.go); everything else is the library's to judge.
+//   - Messages in one frame, pings, pongs and plain goodbyes are read where they lie (whole.go); everything else is the
+//     library's to judge.
 //   - An idle connection has no library connection: between two messages that would know nothing, so those few that are in use
 //     are lent out (parser.go).
 //   - What has come of a frame is kept by its connection until the frame is whole, and refused before it is read where its

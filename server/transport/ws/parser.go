@@ -153,11 +153,7 @@ func (c *conn) parse(frames []byte) bool {
 	}
 	c.lend(nil)
 	p.discard()
-	if end := judge(err); end.bye != nil {
-		c.answerBye(end.bye)
-	} else {
-		c.Refuse(end.refusal)
-	}
+	c.endBy(judge(err))
 	return false
 }
 

@@ -52,12 +52,21 @@ func (c *conn) Feed(b []byte) {
 
 // read reads whole frames and hands over what they are. It returns false when nothing more is to be read.
 func (c *conn) read(frames []byte) bool {
-	rest, err := c.readWhole(frames)
-	if err != nil {
-		c.Refuse(judge(err).refusal)
-		return false
+	rest, end := c.readWhole(frames)
+	if end.bye == nil && end.refusal == nil {
+		return len(rest) == 0 || c.parse(rest)
 	}
-	return len(rest) == 0 || c.parse(rest)
+	c.endBy(end)
+	return false
+}
+
+// endBy ends the connection for the reason why nothing more is read of it.
+func (c *conn) endBy(v verdict) {
+	if v.bye != nil {
+		c.answerBye(v.bye)
+	} else {
+		c.Refuse(v.refusal)
+	}
 }
 
 // keepTail keeps a copy of the beginning of a frame; nothing is kept of nothing.

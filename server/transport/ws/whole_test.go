@@ -16,7 +16,11 @@ func TestReadWhole_AgreesWithTheLibrary(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tr.Close(t.Context())
-	tails := [][]byte{nil, frame(fin|opPing, "p"), frame(fin|opPong, ""), frame(opText, ack("x")), closeFrame(1000, "")}
+	tails := [][]byte{
+		nil, frame(fin|opPing, "p"), frame(fin|opPong, ""), frame(opText, ack("x")), closeFrame(1000, ""),
+		closeFrame(1001, "away"), closeFrame(1000, "\xff"), closeFrame(4000, "x"), closeFrame(1005, ""), frame(fin|opClose, ""),
+		frame(fin|opClose, "\x03"),
+	}
 	for length := range 300 {
 		first := frame(fin|opText, ack(string(bytes.Repeat([]byte{'c'}, length))))
 		for _, tail := range tails {
@@ -25,8 +29,12 @@ func TestReadWhole_AgreesWithTheLibrary(t *testing.T) {
 				c := held(t, tr)
 				s := <-r.began
 				on := read(c, join(first, tail))
-				said := c.takeSaid()
-				got[i] = fmt.Sprintf("goes on: %v, alive: %d, pong: %q, in a message: %v", on, len(s.alives), said.pong, c.inMessage())
+				bye := "none" // a pong may be on its way already; a goodbye stays due
+				if s := c.said.Load(); s != nil && s.bye != nil {
+					bye = fmt.Sprintf("%q", s.bye)
+				}
+				got[i] = fmt.Sprintf("goes on: %v, alive: %d, bye: %s, refused: %v, in a message: %v",
+					on, len(s.alives), bye, c.Refused(), c.inMessage())
 				for len(s.frames) > 0 {
 					got[i] += fmt.Sprintf(", %+v", <-s.frames)
 				}
