@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -69,7 +70,8 @@ type Verifier struct {
 	leeway time.Duration
 	parser *jwt.Parser
 
-	parsed parsedKeys
+	parsed  parsedKeys
+	headers keyHeaders
 }
 
 // NewVerifier returns a verifier.
@@ -90,8 +92,9 @@ func NewVerifier(c Config) (*Verifier, error) {
 	return &Verifier{
 		keys: c.Keys, sets: c.Sets, clock: c.Clock, leeway: c.Leeway,
 		// Claims are judged by this package: the library's validator has no typed reasons.
-		parser: jwt.NewParser(jwt.WithValidMethods(algs), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation()),
-		parsed: parsedKeys{m: make(map[keyName]parsedKey)},
+		parser:  jwt.NewParser(jwt.WithValidMethods(algs), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation()),
+		parsed:  parsedKeys{m: make(map[keyName]parsedKey)},
+		headers: keyHeaders{m: make(map[string]keyHeader)},
 	}, nil
 }
 
@@ -102,29 +105,14 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if r := checkForm(token); r != nil {
 		return Identity{}, r
 	}
-	var (
-		c       claims
-		product *catalog.Product
-		key     *catalog.DeviceKey
-		failed  error // why no key was found
-	)
-	_, err := v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
-		var k any
-		product, key, k, failed = v.find(ctx, &c, t)
-		return k, failed
-	})
-	switch {
-	case c.wrong != nil:
-		return Identity{}, c.wrong
-	case failed != nil:
-		return Identity{}, failed
-	case err != nil:
-		return Identity{}, refusalOf(err, product != nil)
+	c, product, key, err := v.parse(ctx, token)
+	if err != nil {
+		return Identity{}, err
 	}
 	id, r := c.identity()
 	if r == nil {
 		id.Product, id.Key = product, key.ID
-		id.Expires, r = v.judgeTimes(&c, product)
+		id.Expires, r = v.judgeTimes(c, product)
 	}
 	if r == nil && product.Disabled {
 		r = refuseDisabled()
@@ -136,6 +124,43 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 		return Identity{}, err
 	}
 	return id, nil
+}
+
+// parse returns what a token says, and the product and key that it is of, once its signature holds.
+func (v *Verifier) parse(ctx context.Context, token string) (*claims, *catalog.Product, *catalog.DeviceKey, error) {
+	name, _, _ := strings.Cut(token, ".")
+	if h, ok := v.headers.lookup(name); ok {
+		c, product, key, err := v.parseKnown(ctx, token, name, h)
+		if c != nil {
+			return c, product, key, err
+		}
+	}
+	var (
+		c       = new(claims)
+		h       keyHeader
+		product *catalog.Product
+		key     *catalog.DeviceKey
+		failed  error // why no key was found
+	)
+	_, err := v.parser.ParseWithClaims(token, c, func(t *jwt.Token) (k any, _ error) {
+		var r *Refusal
+		if h, r = headerOf(t); r != nil {
+			failed = r
+		} else {
+			product, key, k, failed = v.find(ctx, c, h)
+		}
+		return k, failed
+	})
+	switch {
+	case c.wrong != nil:
+		return c, nil, nil, c.wrong
+	case failed != nil:
+		return c, nil, nil, failed
+	case err != nil:
+		return c, nil, nil, refusalOf(err, product != nil)
+	}
+	v.headers.note(name, h)
+	return c, product, key, nil
 }
 
 // Recheck returns the refusal of somebody who was let in and has been revoked since, nil if that is not so: KindForbidden,
@@ -184,17 +209,7 @@ func checkForm(token string) *Refusal {
 
 // find returns the product, the key and the parsed key that a token claims to be of. Nothing it reads is believed yet:
 // it only says which key to try.
-func (v *Verifier) find(ctx context.Context, c *claims, t *jwt.Token) (
-	*catalog.Product, *catalog.DeviceKey, any, error,
-) {
-	if _, ok := t.Header["crit"]; ok {
-		return nil, nil, nil, refuseToken(ReasonCritical, "the token demands extensions (crit), of which none are known")
-	}
-	kid, ok := t.Header["kid"].(string)
-	id := catalog.KeyID(kid)
-	if !ok || kid == "" {
-		return nil, nil, nil, refuseToken(ReasonNoKeyID, "the header of the token names its key (kid)")
-	}
+func (v *Verifier) find(ctx context.Context, c *claims, h keyHeader) (*catalog.Product, *catalog.DeviceKey, any, error) {
 	p, r := c.product()
 	if r != nil {
 		return nil, nil, nil, r
@@ -205,14 +220,14 @@ func (v *Verifier) find(ctx context.Context, c *claims, t *jwt.Token) (
 	} else if err != nil {
 		return nil, nil, nil, fmt.Errorf("auth: look up the product: %w", err)
 	}
-	key, err := v.key(ctx, product, id)
+	key, err := v.key(ctx, product, h.key)
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	if key.Revoked != 0 {
 		return nil, nil, nil, refuseToken(ReasonRevokedKey, "the key was revoked; sign with another one")
 	}
-	if t.Method.Alg() != string(key.Alg) {
+	if h.method.Alg() != string(key.Alg) {
 		return nil, nil, nil, refuseToken(ReasonAlgorithm, "the token is not signed with the algorithm of its key")
 	}
 	k, err := v.parsed.get(key)
@@ -251,11 +266,15 @@ func refusalOf(err error, tried bool) *Refusal {
 	invalid := errors.Is(err, jwt.ErrTokenSignatureInvalid)
 	switch {
 	case invalid && tried:
-		return refuseToken(ReasonSignature, "the signature of the token does not hold")
+		return refuseSignature()
 	case invalid, errors.Is(err, jwt.ErrTokenUnverifiable):
 		return refuseToken(ReasonAlgorithm, "the algorithm (alg) of a token is HS256, RS256, ES256 or EdDSA")
 	}
 	return refuseToken(ReasonMalformed, "a token is header, claims and signature in base64url, the first two of them JSON")
+}
+
+func refuseSignature() *Refusal {
+	return refuseToken(ReasonSignature, "the signature of the token does not hold")
 }
 
 // judgeTimes returns from when on the token is refused.
