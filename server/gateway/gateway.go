@@ -90,7 +90,7 @@ type Config struct {
 	Version string        // shown to operators
 
 	FS     vfs.FS                                              // vfs.Default
-	Listen func(network, address string) (net.Listener, error) // net.Listen
+	Listen func(network, address string) (net.Listener, error) // as net.Listen does
 	Clock  clock.Clock                                         // clock.System
 	Rand   io.Reader                                           // crypto/rand
 	Log    *slog.Logger                                        // none
@@ -113,7 +113,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.FS = vfs.Default
 	}
 	if c.Listen == nil {
-		c.Listen = net.Listen
+		c.Listen = listen
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System
