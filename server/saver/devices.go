@@ -2,6 +2,7 @@ package saver
 
 import (
 	"slices"
+	"time"
 
 	"carillon/server/planted"
 	"carillon/server/push"
@@ -139,13 +140,23 @@ func Advance(s *push.SlotState, stored, acked push.Place) (push.Place, bool) {
 	return to, true
 }
 
-// Acknowledged returns the position up to which every one of a user's devices has acknowledged the own slot, judged as
-// the slot is now. Nothing is, if there is no device: what is sent to a user before anybody signed in waits.
-func Acknowledged(s *push.SlotState, devices []Device) push.Position {
+// ReopenWithin is how long after a slot's first append under another lineage acknowledgements free nothing that was appended
+// since: a store that fell back may have forgotten devices whose sessions go on, and their rooms have to find that and open them
+// again. What is kept for it goes with the next acknowledgement after that time, or expires.
+const ReopenWithin = time.Minute
+
+// Acknowledged returns the position up to which entries of the own slot may go, since every one of a user's devices has
+// acknowledged them, judged as the slot is now. None may, if there is no device: what is sent to a user before anybody signed in
+// waits.
+func Acknowledged(s *push.SlotState, devices []Device, now push.MilliTime) push.Position {
 	if len(devices) == 0 {
 		return 0
 	}
 	least := s.Head
+	// The first note is of the slot's beginning: what was forgotten then, was forgotten with the slot.
+	for i := len(s.Notes) - 1; i > 0 && s.Notes[i].At.Add(ReopenWithin) > now; i-- {
+		least = min(least, s.Notes[i].Start)
+	}
 	for i := range devices {
 		at, _ := s.Resolve(devices[i].Cursors[push.Own])
 		least = min(least, at.Pos)

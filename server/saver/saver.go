@@ -16,7 +16,8 @@
 //   - A slot's epoch, head and notes outlive its entries and every cursor in it.
 //   - A cursor place is judged by [push.SlotState.Resolve], whoever presents it, before it moves or frees anything.
 //   - Entries are freed when every device of the user acknowledged them, when they expire, are recalled or collapsed, or
-//     by a limit; only the last raises the slot's Floor.
+//     by a limit; only the last raises the slot's Floor. For a while after a lineage began acknowledgements free nothing that
+//     came under it (ReopenWithin), since some of the devices may have been forgotten.
 //   - Limits count what is live: holes count nothing, and an expired entry gives way before a live one.
 //   - Expiry is judged by the store's clock, which every reply carries.
 //   - The same idempotency key with the same digest stores one message, however often and however concurrently it comes.

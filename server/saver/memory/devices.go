@@ -54,7 +54,7 @@ func (s *Store) open(o *saver.Open, online []push.DeviceID, asked bool) (out sav
 		})
 		if err != nil || ask {
 			if dropped {
-				u.freeAcknowledged()
+				u.freeAcknowledged(now)
 			}
 			return saver.Opened{}, ask, err
 		}
@@ -72,7 +72,7 @@ func (s *Store) open(o *saver.Open, online []push.DeviceID, asked bool) (out sav
 		sh.devices++
 	}
 	if dropped { // after the device arrived, so that what it still wants stays
-		u.freeAcknowledged()
+		u.freeAcknowledged(now)
 	}
 	out.Starts, out.Tags, out.Lineage, out.Now = starts, u.tags.Kept(v.Device), s.lineage, now
 	return out, false, nil
@@ -116,8 +116,9 @@ func (s *Store) ack(a *saver.Ack) bool {
 	if sh.common != nil {
 		slots[push.Common] = &sh.common.SlotState
 	}
-	if saver.Acknowledge(&u.devices[i], a, slots, s.now()) {
-		u.freeAcknowledged()
+	now := s.now()
+	if saver.Acknowledge(&u.devices[i], a, slots, now) {
+		u.freeAcknowledged(now)
 	}
 	return true
 }
@@ -161,7 +162,7 @@ func (s *Store) DeleteDevice(_ context.Context, ref saver.UserRef, d push.Device
 	if u == nil || !sh.forgetLocked(u, d) {
 		return false, nil
 	}
-	u.freeAcknowledged()
+	u.freeAcknowledged(s.now())
 	return true, nil
 }
 
@@ -197,8 +198,8 @@ func (sh *shard) forgetUnseenLocked(u *user, now push.MilliTime, l push.Limits) 
 }
 
 // freeAcknowledged makes holes of what every device of the user has acknowledged.
-func (u *user) freeAcknowledged() {
+func (u *user) freeAcknowledged(now push.MilliTime) {
 	if u.own != nil {
-		u.own.drop(u.own.ShedAcknowledged(saver.Acknowledged(&u.own.SlotState, u.devices), u.own.kept()))
+		u.own.drop(u.own.ShedAcknowledged(saver.Acknowledged(&u.own.SlotState, u.devices, now), u.own.kept()))
 	}
 }

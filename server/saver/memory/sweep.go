@@ -72,7 +72,7 @@ func (s *Store) sweepUsers(sh *shard, ids []push.UserID, limits push.Limits) {
 			continue
 		}
 		if sh.forgetUnseenLocked(u, now, limits) {
-			u.freeAcknowledged()
+			u.freeAcknowledged(now)
 		}
 		if u.own.sweep(len(u.devices), now, limits) {
 			u.own = nil

@@ -190,7 +190,7 @@ func (t *tx) freeAcknowledged(u *user) error {
 	}
 	var err error
 	before := u.own.Freed
-	gone := u.own.ShedAcknowledged(saver.Acknowledged(&u.own.SlotState, u.devices), u.own.kept(t, &err))
+	gone := u.own.ShedAcknowledged(saver.Acknowledged(&u.own.SlotState, u.devices, t.now), u.own.kept(t, &err))
 	if err != nil {
 		return err
 	}

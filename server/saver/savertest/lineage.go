@@ -21,6 +21,7 @@ var lineageCases = []testCase{
 	{name: "SlotMadeAgainHasAnotherEpoch", needs: canMark, run: lineageSlotAgain},
 	{name: "LateAcknowledgementHidesNothing", needs: canMark, run: lineageLateAck},
 	{name: "LateAcknowledgementFreesNothingNew", needs: canMark, run: lineageLateAckFrees},
+	{name: "KeepsForAWhileWhatAForgottenDeviceMayNeed", needs: canMark, run: lineageForgotten},
 	{name: "RecallOfALostMessageSparesItsSuccessor", needs: canMark, run: lineageRecall},
 	{name: "LostKeyIsStoredAgain", needs: canMark, run: lineageKey},
 	{name: "IsNotedByTheFirstAppend", needs: canMark, run: lineageNotes},
@@ -233,12 +234,42 @@ func lineageLateAckFrees(e *env) {
 		e.ackOwn(alice, d, seen)
 	}
 	e.wantAll(alice, push.Own, "new1 new2")
-	// What both really handled is freed as ever.
+	// What both really handled is freed as ever, after a while.
+	e.s.Clock.Advance(saver.ReopenWithin)
 	head := saver.HeadOf(ptr(e.state(alice, push.Own)))
 	for _, d := range []push.DeviceID{phone, laptop} {
 		e.ackOwn(alice, d, headBack(head))
 	}
 	e.wantAll(alice, push.Own, "new2")
+}
+
+// lineageForgotten: a device of which the store fell back to know nothing is opened again by its room, which takes a moment.
+func lineageForgotten(e *env) {
+	e.open(alice, phone)
+	e.send(alice, "kept")
+	back := e.mark()
+	was := e.open(alice, laptop).Starts
+	back()
+	for _, to := range []string{"c", "d"} { // also after another fallback right behind the first
+		e.ackOwn(alice, phone, e.send(alice, to))
+		back = e.mark()
+		back()
+	}
+	e.wantAll(alice, push.Own, "c d")
+	e.presenting(alice, laptop, was[push.Own].At, was[push.Common].At)
+	e.wantFrom(alice, push.Own, e.open(alice, laptop).Starts[push.Own].At, "c d")
+	e.s.Clock.Advance(saver.ReopenWithin)
+	last := e.send(alice, "e")
+	e.ackOwn(alice, phone, last)
+	e.wantFrom(alice, push.Own, e.open(alice, laptop).Starts[push.Own].At, "c d e") // now it holds them back
+	e.ackOwn(alice, laptop, last)
+	e.s.Clock.Advance(saver.ReopenWithin) // for "e" was the first under the last lineage
+	e.wantAll(alice, push.Own, "e")
+	last = e.send(alice, "f")
+	e.ackOwn(alice, laptop, last)
+	e.wantAll(alice, push.Own, "f")
+	e.ackOwn(alice, phone, last)
+	e.wantAll(alice, push.Own, "")
 }
 
 func headBack(p push.Place) push.Place { return back(p, 1) }
@@ -332,6 +363,7 @@ func lineageReopen(e *env) {
 			e.wantFrom(alice, push.Own, e.presenting(alice, phone, seen, push.Place{}).Starts[push.Own].At, label)
 			seen = at
 		}
+		e.s.Clock.Advance(saver.ReopenWithin)
 		e.ackOwn(alice, phone, seen)
 		e.wantAll(alice, push.Own, "")
 	}

@@ -330,6 +330,11 @@ func (m *model) free(u push.UserID) {
 		at, _ := s.state.Resolve(v.cursors[push.Own])
 		upTo = min(upTo, at.Pos)
 	}
+	for _, n := range s.state.Notes[1:] {
+		if m.now < n.At.Add(saver.ReopenWithin) { // somebody may have been forgotten who is to come again
+			upTo = min(upTo, n.Start)
+		}
+	}
 	s.entries = slices.DeleteFunc(slices.Clone(s.entries), func(e modelEntry) bool { return e.pos <= upTo })
 	m.slots[n] = s
 }
