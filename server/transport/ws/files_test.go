@@ -6,13 +6,19 @@ import (
 	"net/http"
 	"syscall"
 	"testing"
+
+	"carillon/server/wire"
 )
 
 // A process that has no descriptor left says so before it promises the client anything.
 func TestServeHTTP_WithoutDescriptorsRefuses(t *testing.T) {
 	addr, r := start(t, Config{Engine: EngineEpoll})
-	dialRaw(t, addr, nil)
-	r.session(t) // the poller is there
+	c := dialRaw(t, addr, nil)
+	s := r.session(t)
+	if err := c.Send(&wire.Ping{}); err != nil {
+		t.Fatal(err)
+	}
+	get(t, s.frames, "a frame") // the poller read it, so the descriptor is closed that the connection had before it was parked
 
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
