@@ -79,6 +79,7 @@ func Check(run Run, records []Record) []Violation {
 	c.lost()
 	c.agree()
 	c.positions()
+	c.tags(records)
 	slices.SortFunc(c.out, func(a, b Violation) int { return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Detail, b.Detail)) })
 	return c.out
 }
@@ -125,6 +126,7 @@ func (c *checker) index(records []Record) {
 			c.losses = append(c.losses, r)
 		case Stall:
 			c.stalls = append(c.stalls, r)
+		case TagAsk, TagAnswer, TagRest: // see tags
 		case Online, Off, Deliver, Peek, Ack, Gap, Crash, Forget, Stored, Live:
 			c.byDev[r.Device] = append(c.byDev[r.Device], r)
 		}

@@ -26,6 +26,7 @@
 //	kick         a session that another of the same device had replaced, or that had to go, for one of the same user or since its product
 //	             ended it, got something more
 //	session      a device had two live sessions
+//	tags         a set of tags is at rest another than the one that was answered last
 //
 // What a store lost of which it says so (a failover to a replica that lagged: [Lost]) excuses what was in it, and nothing else.
 //
@@ -63,6 +64,10 @@ const (
 	Lost    Kind = "lost"    // the store lost what it took from Since to At: all of it, or of Product the slots of To or Everyone
 	Stored  Kind = "stored"  // at rest, the server's idea of a device's cursor: Device, Slot, Pos
 	Live    Kind = "live"    // while nothing was moving, Device had Count live sessions
+
+	TagAsk    Kind = "tag"    // a set of tags is to be Tags: Device (without a device, the user's), Set, Seq
+	TagAnswer Kind = "tagged" // it was: Device, Set, Seq
+	TagRest   Kind = "tags"   // at rest it is Tags: Device, Set
 )
 
 // Device names a device, its user and, where there are several, its product.
@@ -103,6 +108,8 @@ type Record struct {
 	Reset      bool          `json:"reset,omitempty"` // of a gap: the slot's state was lost, and what is retained comes again
 	Since      time.Duration `json:"since,omitempty"`
 	Count      int           `json:"count,omitempty"`
+	Set        string        `json:"set,omitempty"` // which of a device's sets of tags
+	Tags       []string      `json:"tags,omitempty"`
 }
 
 // Log collects records. It is safe for concurrent use.

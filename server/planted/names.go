@@ -53,6 +53,15 @@ const (
 	// MoveFromHead: a device that comes back over another transport begins at the heads of its slots, whatever cursor it shows.
 	MoveFromHead Bug = "move-from-head"
 
+	// TokenIDIgnored: a revocation of one token ends all sessions of its user.
+	TokenIDIgnored Bug = "token-id-ignored"
+	// TokenIDUnheard: a revocation of a token is stored, and finds no session.
+	TokenIDUnheard Bug = "token-id-unheard"
+	// TagsUnheard: a room that is told that tags were changed does not look at them.
+	TagsUnheard Bug = "tags-unheard"
+	// JoinedForSet: what a client joins is kept with what the product's server set.
+	JoinedForSet Bug = "joined-for-set"
+
 	// Those below were there: the simulation, or the work on it, found them first.
 
 	// TailOverGap: a cached tail covers what a limit had dropped before it was read, so that nobody is told of the gap.
@@ -71,6 +80,6 @@ func All() []Bug {
 		AcknowledgeBeforeStore, CursorByMessageID, RepeatsByPosition, PositionsFromOne, AcknowledgementsAsTheyCome,
 		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, PlacesByRoom,
 		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, AnswerAcknowledges, KickUnheard, MoveFromHead, TailOverGap, LeaseForgotten,
-		OpenBeforeFlush, DeviceForgotten,
+		OpenBeforeFlush, DeviceForgotten, TokenIDIgnored, TokenIDUnheard, TagsUnheard, JoinedForSet,
 	}
 }

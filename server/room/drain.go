@@ -84,10 +84,13 @@ func (s *session) inspect() (push.LiveSession, bool) {
 	}
 	l := push.LiveSession{
 		Device: s.device(), Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
-		Room: s.room.cfg.ID, Epoch: s.epoch, Since: s.since, Acked: s.acked, Tags: s.effectiveTagsLocked(),
+		Room: s.room.cfg.ID, Epoch: s.epoch, Since: s.since, Tags: s.effectiveTagsLocked(),
 	}
 	for k := range s.slots {
 		l.Sent[k] = s.slots[k].at
+		if s.slots[k].told {
+			l.Acked[k] = s.acked[k]
+		}
 		if pos := s.queue.first(push.SlotKind(k)); pos > 0 {
 			l.Sent[k].Pos = min(l.Sent[k].Pos, pos-1)
 		}

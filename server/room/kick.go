@@ -17,6 +17,16 @@ var kickDetails = map[push.KickKind]string{
 	push.KickRevoked: "the user, the device or the token was revoked",
 }
 
+func (s *session) hasTokenLocked(id string) bool {
+	switch {
+	case planted.Is(planted.TokenIDIgnored):
+		return true
+	case planted.Is(planted.TokenIDUnheard):
+		return false
+	}
+	return s.tokenID == id
+}
+
 // Kick ends a user's sessions that k names, those that are still being opened too, and returns how many that were. What waits
 // for them is not sent any more.
 func (r *Room) Kick(ctx context.Context, p push.ProductID, u push.UserID, k push.Kick) (int, error) {
@@ -34,7 +44,7 @@ func (r *Room) Kick(ctx context.Context, p push.ProductID, u push.UserID, k push
 	now, n := r.now(), 0
 	for _, s := range r.sessionsAt(nil, p, policy.Shards, u) {
 		s.mu.Lock()
-		if s.state >= ending || k.Device != "" && k.Device != s.device() || k.TokenID != "" && k.TokenID != s.tokenID {
+		if s.state >= ending || k.Device != "" && k.Device != s.device() || k.TokenID != "" && !s.hasTokenLocked(k.TokenID) {
 			s.mu.Unlock()
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"carillon/server/auth"
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 	"carillon/server/transport"
@@ -131,6 +132,9 @@ func (r *Room) Retag(ctx context.Context, p push.ProductID, users []push.UserID)
 	}
 	if err != nil {
 		return err
+	}
+	if planted.Is(planted.TagsUnheard) {
+		return nil
 	}
 	var ss []*session
 	for _, u := range users {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 )
 
@@ -63,7 +64,7 @@ func (t *UserTags) Apply(c *TagChange, known bool) (*UserTags, TagsChanged) {
 		if !found {
 			after.Devices = slices.Insert(after.Devices, i, DeviceTags{Device: c.Device})
 		}
-		if set = &after.Devices[i].Set; c.Joined {
+		if set = &after.Devices[i].Set; c.Joined && !planted.Is(planted.JoinedForSet) {
 			set = &after.Devices[i].Joined
 		}
 	}

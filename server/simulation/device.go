@@ -23,7 +23,8 @@ type device struct {
 	id       history.Device
 	platform push.Platform
 	token    string
-	liar     bool // it says what is not so: nothing is owed to it
+	tags     []string // of its token
+	liar     bool     // it says what is not so: nothing is owed to it
 	lane     *lane
 	storage  storage
 	life     *life         // nil: it does not run
@@ -37,6 +38,8 @@ type device struct {
 	shunned  bool          // somebody kicked it, not all of its user, at least once
 	outcast  bool          // it stays away until somebody opens it again
 	welcomed bool          // guarded by storage.mu: it was online at least once
+
+	asked []history.Record // guarded by storage.mu: the answers to what it asked to join, as they are noted when they come
 }
 
 // storage is a device's memory: what was saved survives a crash, what was flushed also a loss of its power.
@@ -50,8 +53,10 @@ type life struct {
 	d      *device
 	n      int
 	clock  *hands
-	lane   *lane // its handler's
+	lane   *lane           // its handler's
+	ctx    context.Context // of its client
 	cancel context.CancelFunc
+	client *client.Client
 	dead   atomic.Bool
 
 	mu      sync.Mutex
@@ -62,6 +67,8 @@ type life struct {
 	not     int    // guarded by mu; the kind that it does not dial next: an index of kinds, below zero for none
 	session uint64 // owned by the client's goroutine
 	told    bool   // the same; that it is to stay away
+
+	changing bool // the driver's: a change of tags is on its way to the client
 }
 
 var errCrashed = errors.New("simulation: the device crashed")
@@ -70,10 +77,15 @@ func (w *world) addDevice(p *product, user, name string, liar bool) *device {
 	id := history.Device{Product: string(p.id), User: user, Device: name}
 	d := &device{w: w, p: p, id: id, liar: liar, lane: w.sched.lane("device/" + id.Product + "/" + user + "/" + name), frozen: -1}
 	d.platform = push.PlatformWeb
-	token, err := auth.Mint(p.signing, auth.Claims{
+	claims := auth.Claims{
 		Product: p.id, User: push.UserID(user), Device: push.DeviceID(name), Platform: d.platform,
-		Expires: w.sched.began.Add(24 * time.Hour),
-	})
+		Expires: w.sched.began.Add(24 * time.Hour), TokenID: d.tokenID(),
+	}
+	if w.opt.tags {
+		d.tags = some(w.sched.lane("token/"+id.Product+"/"+user+"/"+name), tokenTags)
+		claims.Tags, claims.TagPatterns = d.tags, []string{"own/*"}
+	}
+	token, err := auth.Mint(p.signing, claims)
 	if err != nil {
 		panic(err) // a key that was made for it
 	}
@@ -81,6 +93,9 @@ func (w *world) addDevice(p *product, user, name string, liar bool) *device {
 	w.devices = append(w.devices, d)
 	return d
 }
+
+// tokenID is the id of the one token that the device has.
+func (d *device) tokenID() string { return d.id.User + "/" + d.id.Device }
 
 func (w *world) deviceOf(p *product, user, name string) *device {
 	i := slices.IndexFunc(w.devices, func(d *device) bool { return d.p == p && d.id.User == user && d.id.Device == name })
@@ -197,7 +212,7 @@ func (d *device) start() {
 		panic(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	v.cancel = cancel
+	v.ctx, v.cancel, v.client = ctx, cancel, c
 	d.life = v
 	ended := w.sched.lane(name + "/ended")
 	go func() {
@@ -346,6 +361,11 @@ func (v *life) callbacks() client.Callbacks {
 				if !p.IsZero() {
 					w.note(history.Record{Kind: history.Ack, Device: d.id, Slot: k, Pos: uint64(p.Pos)})
 				}
+			}
+		},
+		Tags: func(tags []push.Tag) {
+			if !v.dead.Load() {
+				d.joined(tags)
 			}
 		},
 		Kick: func(k *wire.Kick) { v.told = v.told || k.Code.Duty() == wire.StayAway },

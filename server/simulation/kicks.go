@@ -17,9 +17,29 @@ import (
 // A product's server ends sessions of a user, or of one device, and may refuse their tokens for a while. Who was sent away by
 // that stays away until the script has a person open the application again, or until everything heals.
 
+// whose are the sessions that a kick or a revocation names.
+type whose uint8
+
+const (
+	ofUser whose = iota
+	ofDevice
+	ofToken // by the token's id, of which its device has but one
+)
+
 // kick has a sender end the sessions of a device, or of all of its user.
 func (w *world) kick(d *device, revoke bool) {
-	all := w.script.IntN(2) == 0
+	of := ofDevice
+	if w.script.IntN(2) == 0 {
+		of = ofUser
+	}
+	w.kickWhose(d, of, revoke)
+}
+
+// revokeToken has a sender revoke the token of a device: no other session may end.
+func (w *world) revokeToken(d *device) { w.kickWhose(d, ofToken, true) }
+
+func (w *world) kickWhose(d *device, of whose, revoke bool) {
+	all := of == ofUser
 	for _, i := range w.script.Perm(len(d.p.senders)) {
 		s := d.p.senders[i]
 		if s.busy.Load() > 0 {
@@ -29,21 +49,29 @@ func (w *world) kick(d *device, revoke bool) {
 		if all {
 			d.p.shunned[d.id.User] = true
 		}
-		w.trace("%v is kicked, all of its user: %v, revoked: %v", d.id, all, revoke)
-		s.kick(d.id, all, revoke)
+		w.trace("%v is kicked, all of its user: %v, revoked: %v, by its token: %v", d.id, all, revoke, of == ofToken)
+		s.kick(d, of, revoke)
 		return
 	}
 }
 
 // kick asks until there is an answer. From then on nothing more may come to the sessions that were there when it asked.
-func (s *sender) kick(id history.Device, all, revoke bool) {
-	path, body := "/v1/users/"+url.PathEscape(id.User)+"/kick", []byte("{}")
-	if !all {
-		b, err := json.Marshal(map[string]string{"device": id.Device})
-		if err != nil {
-			panic(err) // strings
-		}
-		body = b
+func (s *sender) kick(d *device, of whose, revoke bool) {
+	id, all := d.id, of == ofUser
+	named, query := map[string]string{}, ""
+	switch of {
+	case ofUser:
+	case ofDevice:
+		named["device"] = id.Device
+		query = "?device=" + url.QueryEscape(id.Device)
+	case ofToken:
+		named["token_id"] = d.tokenID()
+		query = "?token_id=" + url.QueryEscape(d.tokenID())
+	}
+	path := "/v1/users/" + url.PathEscape(id.User) + "/kick"
+	body, err := json.Marshal(named)
+	if err != nil {
+		panic(err) // strings
 	}
 	if revoke {
 		path = "/v1/users/" + url.PathEscape(id.User) + "/revoke"
@@ -56,11 +84,8 @@ func (s *sender) kick(id history.Device, all, revoke bool) {
 			return
 		}
 		wait(s.lane, s.lane.between(time.Second, 6*time.Second))
-		if !all {
-			path += "?device=" + url.QueryEscape(id.Device)
-		}
 		for {
-			if a, err := s.w.call(s.lane, s.p, http.MethodDelete, path, "", nil); err == nil && a.status < 500 {
+			if a, err := s.w.call(s.lane, s.p, http.MethodDelete, path+query, "", nil); err == nil && a.status < 500 {
 				return
 			}
 			wait(s.lane, s.lane.between(50*time.Millisecond, time.Second))

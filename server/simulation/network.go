@@ -345,7 +345,10 @@ func (w *world) post(l *lane, by caller, f wire.Frame) {
 		room := r.room
 		go func() {
 			err := room.Post(context.Background(), by.token, []wire.Frame{f})
-			if k := push.KindOf(err); err != nil && k != push.KindUnavailable && k != push.KindForbidden && k != push.KindUnauthenticated {
+			// Tags are for the session, which may be in another room.
+			k := push.KindOf(err)
+			elsewhere := k == push.KindConflict && f.Type() == wire.TypeTags
+			if err != nil && !elsewhere && k != push.KindUnavailable && k != push.KindForbidden && k != push.KindUnauthenticated {
 				w.fault("%s posts %v: %v", by.name, f.Type(), err)
 			}
 		}()

@@ -39,6 +39,10 @@ var found = map[planted.Bug]struct {
 	planted.TailOverGap:                {rules: []string{"lost"}},
 	planted.LeaseForgotten:             {rules: []string{"lost"}},
 	planted.OpenBeforeFlush:            {pebble: true, rules: []string{"reset", "order"}},
+	planted.TokenIDIgnored:             {rules: []string{"world"}},
+	planted.TokenIDUnheard:             {rules: []string{"kick"}},
+	planted.TagsUnheard:                {rules: []string{"world"}},
+	planted.JoinedForSet:               {rules: []string{"tags"}},
 	planted.DeviceForgotten:            {memory: true, rules: []string{"world"}},
 }
 

@@ -24,49 +24,56 @@ type action struct {
 	on     on
 	moves  bool // devices, or their connections
 	do     func(w *world)
+
+	later bool // chosen after all others and apart, so that a world without it is what it was before it was thought of
+	tags  bool // in worlds with tags
 }
 
 // actions are all that can happen, beside what frames and timers bring about.
 func actions() []action {
 	return []action{
-		{"publish", 60, true, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.send(s.compose()) }) }},
-		{"burst", 4, true, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.burst(s.compose(), 2+w.script.IntN(5)) }) }},
-		{"batch", 4, true, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.batch(2 + w.script.IntN(6)) }) }},
-		{"repeat", 5, true, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.repeat() }) }},
-		{"flood", 4, false, onBoth, false, func(w *world) { w.withSender((*sender).flood) }},
-		{"recall", 3, false, onBoth, false, func(w *world) { w.withSender(func(s *sender) { s.recall() }) }},
+		{name: "publish", weight: 60, always: true, do: func(w *world) { w.withSender(func(s *sender) { s.send(s.compose()) }) }},
+		{name: "burst", weight: 4, always: true, do: func(w *world) { w.withSender(func(s *sender) { s.burst(s.compose(), 2+w.script.IntN(5)) }) }},
+		{name: "batch", weight: 4, always: true, do: func(w *world) { w.withSender(func(s *sender) { s.batch(2 + w.script.IntN(6)) }) }},
+		{name: "repeat", weight: 5, always: true, do: func(w *world) { w.withSender(func(s *sender) { s.repeat() }) }},
+		{name: "flood", weight: 4, do: func(w *world) { w.withSender((*sender).flood) }},
+		{name: "recall", weight: 3, do: func(w *world) { w.withSender(func(s *sender) { s.recall() }) }},
 
-		{"leave", 4, true, onBoth, true, func(w *world) { w.withDevice((*world).leave) }},
-		{"crash", 4, true, onBoth, true, func(w *world) { w.withDevice((*world).crash) }},
-		{"twin", 3, false, onBoth, true, func(w *world) { w.withDevice((*world).twin) }},
-		{"storm", 1, false, onBoth, true, func(w *world) { w.withDevice((*world).storm) }},
-		{"lie", 3, false, onBoth, true, (*world).lie},
-		{"kick", 2, false, onBoth, true, func(w *world) { w.withDevice(func(w *world, d *device) { w.kick(d, false) }) }},
-		{"revoke", 1, false, onBoth, true, func(w *world) { w.withDevice(func(w *world, d *device) { w.kick(d, true) }) }},
-		{"reopen", 6, true, onBoth, true, (*world).reopen},
-		{"newcomer", 1, false, onBoth, true, (*world).newcomer},
+		{name: "leave", weight: 4, always: true, moves: true, do: func(w *world) { w.withDevice((*world).leave) }},
+		{name: "crash", weight: 4, always: true, moves: true, do: func(w *world) { w.withDevice((*world).crash) }},
+		{name: "twin", weight: 3, moves: true, do: func(w *world) { w.withDevice((*world).twin) }},
+		{name: "storm", weight: 1, moves: true, do: func(w *world) { w.withDevice((*world).storm) }},
+		{name: "lie", weight: 3, moves: true, do: (*world).lie},
+		{name: "kick", weight: 2, moves: true, do: func(w *world) { w.withDevice(func(w *world, d *device) { w.kick(d, false) }) }},
+		{name: "revoke", weight: 1, moves: true, do: func(w *world) { w.withDevice(func(w *world, d *device) { w.kick(d, true) }) }},
+		{name: "reopen", weight: 6, always: true, moves: true, do: (*world).reopen},
+		{name: "newcomer", weight: 1, moves: true, do: (*world).newcomer},
 
-		{"cut", 6, true, onBoth, true, func(w *world) { w.withDevice((*world).cutOff) }},
-		{"other network", 3, true, onBoth, true, func(w *world) { w.withDevice((*world).moveOn) }},
-		{"half-open", 3, false, onBoth, true, func(w *world) { w.withDevice((*world).halfOpen) }},
-		{"freeze", 4, false, onBoth, true, func(w *world) { w.withDevice((*world).freeze) }},
-		{"out of reach", 2, false, onBoth, true, func(w *world) { w.withDevice((*world).outOfReach) }},
+		{name: "cut", weight: 6, always: true, moves: true, do: func(w *world) { w.withDevice((*world).cutOff) }},
+		{name: "other network", weight: 3, always: true, moves: true, do: func(w *world) { w.withDevice((*world).moveOn) }},
+		{name: "half-open", weight: 3, moves: true, do: func(w *world) { w.withDevice((*world).halfOpen) }},
+		{name: "freeze", weight: 4, moves: true, do: func(w *world) { w.withDevice((*world).freeze) }},
+		{name: "out of reach", weight: 2, moves: true, do: func(w *world) { w.withDevice((*world).outOfReach) }},
 
-		{"kill room", 2, false, onMemory, true, (*world).roomDies},
-		{"drain room", 2, false, onBoth, true, (*world).roomDrains},
-		{"kill center", 1, false, onMemory, false, (*world).centerDies},
-		{"no register", 2, false, onBoth, false, (*world).noRegister},
-		{"weather", 3, false, onBoth, false, (*world).changeWeather},
-		{"jump", 1, false, onBoth, false, (*world).jump},
+		{name: "kill room", weight: 2, on: onMemory, moves: true, do: (*world).roomDies},
+		{name: "drain room", weight: 2, moves: true, do: (*world).roomDrains},
+		{name: "kill center", weight: 1, on: onMemory, do: (*world).centerDies},
+		{name: "no register", weight: 2, do: (*world).noRegister},
+		{name: "weather", weight: 3, do: (*world).changeWeather},
+		{name: "jump", weight: 1, do: (*world).jump},
 
-		{"save", 8, false, onMemory, false, (*world).save},
-		{"fall back", 2, false, onMemory, false, (*world).fallBack},
-		{"lose slot", 1, false, onMemory, false, (*world).loseSlot},
+		{name: "save", weight: 8, on: onMemory, do: (*world).save},
+		{name: "fall back", weight: 2, on: onMemory, do: (*world).fallBack},
+		{name: "lose slot", weight: 1, on: onMemory, do: (*world).loseSlot},
 
-		{"disk stalls", 6, false, onPebble, false, (*world).diskStalls},
-		{"disk fails", 1, false, onPebble, false, (*world).diskFails},
-		{"power loss", 2, true, onPebble, false, (*world).powerLoss},
-		{"kill node", 1, true, onPebble, false, (*world).nodeDies},
+		{name: "disk stalls", weight: 6, on: onPebble, do: (*world).diskStalls},
+		{name: "disk fails", weight: 1, on: onPebble, do: (*world).diskFails},
+		{name: "power loss", weight: 2, always: true, on: onPebble, do: (*world).powerLoss},
+		{name: "kill node", weight: 1, always: true, on: onPebble, do: (*world).nodeDies},
+
+		{name: "set tags", weight: 6, do: func(w *world) { w.withDevice((*world).setTags) }, later: true, tags: true},
+		{name: "join", weight: 6, do: func(w *world) { w.withDevice((*world).join) }, later: true, tags: true},
+		{name: "revoke token", weight: 1, moves: true, do: func(w *world) { w.withDevice((*world).revokeToken) }, later: true},
 	}
 }
 

@@ -147,6 +147,26 @@ func (k *link) Ack(ctx context.Context, as []saver.Ack) (unknown []int, err erro
 	return unknown, err
 }
 
+func (k *link) ChangeTags(ctx context.Context, cs []saver.TagChange) []saver.TagsChanged {
+	var out []saver.TagsChanged
+	err := k.call(ctx, laneOf(ctx), func() error {
+		out = k.Store.ChangeTags(ctx, cs)
+		return nil
+	})
+	if err != nil {
+		out = make([]saver.TagsChanged, len(cs))
+		for i := range out {
+			out[i].Err = fmt.Errorf("simulation: change tags: %w", err)
+		}
+	}
+	return out
+}
+
+func (k *link) Tags(ctx context.Context, us []saver.UserRef) (out []saver.UserTags, err error) {
+	err = k.call(ctx, nil, func() (err error) { out, err = k.Store.Tags(ctx, us); return err })
+	return out, err
+}
+
 func (k *link) Changes(ctx context.Context, room push.RoomID, qs []saver.ChangeQuery) (out []saver.ChangeLog, err error) {
 	err = k.call(ctx, k.changes, func() (err error) { out, err = k.Store.Changes(ctx, room, qs); return err })
 	return out, err

@@ -56,6 +56,7 @@ type options struct {
 	lastLease bool          // the faults end when rooms have been without their lease for a while
 	lastFall  bool          // the faults end when the store falls back to before somebody came who is online
 	policies  bool          // products bound how many devices of an account are live at once, until everything heals
+	tags      bool          // tokens name tags, and products and clients change some
 	kinds     []int         // the transports that devices use: indexes of kinds
 	weights   map[string]int
 }
@@ -97,7 +98,7 @@ func (w *world) chooseOptions() {
 	}
 	o.weights = make(map[string]int)
 	for _, a := range actions() {
-		if (a.on == onMemory && o.Pebble) || (a.on == onPebble && !o.Pebble) {
+		if (a.on == onMemory && o.Pebble) || (a.on == onPebble && !o.Pebble) || a.later {
 			continue
 		}
 		if a.always || l.IntN(10) < 6 {
@@ -114,6 +115,12 @@ func (w *world) chooseOptions() {
 		o.lastFall = true
 		delete(o.weights, "jump")
 	}
+	o.tags = w.sched.lane("options/tags").chance(2)
+	for _, a := range actions() {
+		if a.later && w.sched.lane("options/"+a.name).chance(2) && (o.tags || !a.tags) {
+			o.weights[a.name] = a.weight
+		}
+	}
 }
 
 // product is a tenant.
@@ -122,10 +129,12 @@ type product struct {
 	apiKey  string
 	signing auth.SigningKey
 	senders []*sender
-	places  int // sessions that a user may have at once while nothing has healed; 0: any number
-	rejects bool
-	shunned map[string]bool // users all of whose devices were kicked at least once
-	keys    int             // idempotency keys used so far: those of both products have the same names
+	// registrar is who sets tags.
+	registrar *sender
+	places    int // sessions that a user may have at once while nothing has healed; 0: any number
+	rejects   bool
+	shunned   map[string]bool // users all of whose devices were kicked at least once
+	keys      int             // idempotency keys used so far: those of both products have the same names
 }
 
 // world is everything: a gateway of one or several processes, its publishers and its devices.
@@ -151,6 +160,7 @@ type world struct {
 	lives   int
 
 	saved  *mark          // a state of the memory store that it may fall back to
+	tagged int            // sets of tags that were asked for so far
 	taken  map[string]int // how often the script did what, and what came to pass how often; may be nil
 	healed bool
 	jumped time.Duration // when time jumped last
@@ -266,6 +276,7 @@ func (w *world) addProduct(id push.ProductID) error {
 		name := fmt.Sprintf("%s/s%d", id, i)
 		p.senders = append(p.senders, &sender{w: w, p: p, name: name, lane: w.sched.lane("sender/" + name)})
 	}
+	p.registrar = &sender{w: w, p: p, name: string(id) + "/tags", lane: w.sched.lane("sender/" + string(id) + "/tags")}
 	w.products = append(w.products, p)
 	return nil
 }
@@ -362,6 +373,7 @@ func (w *world) rest() {
 				continue
 			}
 			w.countUnknown(p, u, user.Devices)
+			w.noteTags(p, u, user.Devices)
 			for _, d := range user.Devices {
 				if v := w.deviceOf(p, u, string(d.Device)); v == nil || v.liar {
 					continue
@@ -372,7 +384,7 @@ func (w *world) rest() {
 				}
 			}
 		}
-		for _, s := range p.senders {
+		for _, s := range append(slices.Clone(p.senders), p.registrar) {
 			if s.busy.Load() > 0 {
 				w.fault("%s has no answer after everything healed", s.name)
 			}
