@@ -17,6 +17,8 @@ FUZZTIME=${FUZZTIME:-10s}
 FAILPOINT_PACKAGES=${FAILPOINT_PACKAGES:-./server/gateway/...}
 SEEDS=${SEEDS:-500}
 FIRST_SEED=${FIRST_SEED:-1}
+# Programs that the tests of steps race and failpoints need on Linux, each with the Debian package that it comes in.
+NEEDED=(ip:iproute2 ss:iproute2 iptables:iptables)
 ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted readme fuzz)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
@@ -77,7 +79,7 @@ step_race() {
 		echo "the race detector needs a C compiler; none found as '$($GO env CC)' (install gcc or clang)"
 		return 1
 	fi
-	need_redis || return 1
+	provide_needed && need_redis || return 1
 	$GO test -race -shuffle=on -v ./... || return 1
 	# Once more for what holds connections in another way where there is no epoll.
 	$GO test -race -shuffle=on -v ./server/gateway -engine goroutine
@@ -86,7 +88,7 @@ step_race() {
 # The crash tests kill and restart real servers. They run without the race detector, on the binary as it is released but
 # for the failpoints.
 step_failpoints() {
-	need_redis || return 1
+	provide_needed && need_redis || return 1
 	# shellcheck disable=SC2086 # a list of patterns
 	$GO test -tags failpoints -count=1 -timeout 15m -v $FAILPOINT_PACKAGES
 }
@@ -157,6 +159,23 @@ install_redis() (
 	true
 )
 
+# Installs the programs of NEEDED that are missing, which takes root. Without root, tests that cannot run without them say which
+# package is missing, and those that take root themselves are skipped.
+provide_needed() {
+	local need missing=()
+	[[ $($GO env GOOS) == linux ]] || return 0
+	for need in "${NEEDED[@]}"; do
+		PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
+	done
+	((${#missing[@]})) || return 0
+	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+		echo "missing: ${missing[*]} (as root: apt-get install ${missing[*]})"
+		return 0
+	fi
+	apt-get install -y --no-install-recommends "${missing[@]}" && return 0
+	apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"
+}
+
 # ---- running them ----------------------------------------------------------------------------------------------------
 
 child=
@@ -178,7 +197,7 @@ trap stop INT TERM
 
 # Prints the lines of a step's log that matter when it went well: one for each package, or for each fuzz target.
 brief() {
-	grep -E '^(ok[[:space:]]|---? FAIL|FAIL[[:space:]]|fuzz targets:)' "$1" | sed 's/^/    /'
+	grep -E '^(ok[[:space:]]|---? FAIL|FAIL[[:space:]]|fuzz targets:|missing:)' "$1" | sed 's/^/    /'
 }
 
 # Prints a failed step's log. Of verbose test output, only packages that failed, without their tests that passed.

@@ -27,6 +27,7 @@ var layers = []struct {
 	{"dev", nil, "a file for developers"},
 	{"proxytest", []string{"clock"}, "a bad network knows bytes alone"},
 	{"redistest", []string{"bench/child", "proxytest", "clock"}, "processes of Redis, and nothing of what lies in them"},
+	{"nettest", nil, "a network knows packets alone"},
 	{"config", nil, "the configuration is plain values"},
 	{"heap", nil, "the collector's settings are the process's, and know nothing of what it does"},
 	{"admission", []string{"push", "clock"}, "it decides before anybody knows who comes"},
