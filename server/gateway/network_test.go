@@ -51,19 +51,26 @@ func (n *node) carry(p *proxytest.Proxy, user, device string, store client.Stora
 // carryOver is carry over any transport.
 func (n *node) carryOver(d client.Dialer, p *proxytest.Proxy, user, device string, store client.Storage) *handset {
 	n.t.Helper()
+	url := "ws://" + p.Addr() + "/connect"
+	if isTCP(d) {
+		url = "tcp://" + p.Addr()
+	}
+	return n.carryTo(url, d, user, device, store)
+}
+
+// carryTo is carryOver to an address. online, if there is one, is called between a welcome and what comes after it.
+func (n *node) carryTo(url string, d client.Dialer, user, device string, store client.Storage, online ...func()) *handset {
+	n.t.Helper()
 	h := &handset{t: n.t, name: user + "'s " + device, done: make(chan error, 1)}
 	note := func(f func()) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		f()
 	}
-	url := "ws://" + p.Addr() + "/connect"
-	if isTCP(d) {
-		url = "tcp://" + p.Addr()
-	}
 	c, err := client.New(client.Config{
 		URLs: []string{url}, Dialer: d, Tokens: client.StaticToken(n.token(user, device)), Storage: store,
 		Backoff: client.Backoff{Base: 5 * time.Millisecond, Max: 50 * time.Millisecond}, AckEvery: 100 * time.Millisecond,
+		ConnectTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second,
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error {
 				note(func() { h.got = append(h.got, m.ID.String()) })
@@ -78,6 +85,11 @@ func (n *node) carryOver(d client.Dialer, p *proxytest.Proxy, user, device strin
 						h.err = s.Err
 					}
 				})
+				for _, tell := range online {
+					if s.Phase == client.Online {
+						tell()
+					}
+				}
 			},
 		},
 	})
