@@ -17,6 +17,7 @@ import (
 	"carillon/server/client"
 	"carillon/server/failpoint"
 	"carillon/server/history"
+	"carillon/server/transport"
 	"carillon/server/transport/poller"
 	"carillon/server/transport/ws"
 )
@@ -35,14 +36,15 @@ type load struct {
 	progress chan struct{}            // a token for each accepted one, if somebody listens
 }
 
-func newLoad(p *proc, users int) *load {
+// newLoad returns one of so many users, each with two devices. The devices take the transports in turn.
+func newLoad(p *proc, users int, over ...transport.Kind) *load {
 	l := &load{p: p, log: history.NewLog(time.Now()), expected: make(map[string]*atomic.Int64), progress: make(chan struct{})}
 	for i := range users {
 		u := fmt.Sprintf("user%d", i)
 		l.users = append(l.users, u)
 		l.expected[u] = new(atomic.Int64)
 		for _, d := range []string{"phone", "web"} {
-			l.devices = append(l.devices, &device{name: history.Device{User: u, Device: d}})
+			l.devices = append(l.devices, &device{name: history.Device{User: u, Device: d}, over: over[len(l.devices)%len(over)]})
 		}
 	}
 	return l
@@ -174,7 +176,7 @@ func TestCrash_FiftyKillsLoseNothingAcceptedAndRepeatNothing(t *testing.T) {
 	if !p.start("") {
 		t.Fatalf("the server died:\n%s", p.log.String())
 	}
-	l := newLoad(p, 4)
+	l := newLoad(p, 4, overs...)
 	ctx := t.Context()
 	var up sync.WaitGroup
 	for _, d := range l.devices {
@@ -228,12 +230,13 @@ func TestCrash_AtEachFailpointNothingIsLostOrRepeated(t *testing.T) {
 			t.Errorf("failpoint %s has no case", name)
 		}
 		for _, hit := range hits {
-			for _, engine := range []ws.Engine{ws.EngineEpoll, ws.EngineGoroutine} {
-				if engine == ws.EngineEpoll && !poller.Supported {
-					continue
-				}
-				t.Run(fmt.Sprintf("%s@%d/%s", name, hit, engine), func(t *testing.T) {
-					killAt(t, engine, fmt.Sprintf("%s=kill@%d", name, hit))
+			point := fmt.Sprintf("%s=kill@%d", name, hit)
+			for _, over := range overs {
+				t.Run(fmt.Sprintf("%s@%d/%s", name, hit, over), func(t *testing.T) { killAt(t, "auto", point, over) })
+			}
+			if poller.Supported { // once more for what holds connections where there is no epoll, over all of them at once
+				t.Run(fmt.Sprintf("%s@%d/%s", name, hit, ws.EngineGoroutine), func(t *testing.T) {
+					killAt(t, ws.EngineGoroutine, point, overs...)
 				})
 			}
 		}
@@ -241,7 +244,7 @@ func TestCrash_AtEachFailpointNothingIsLostOrRepeated(t *testing.T) {
 }
 
 // killAt runs a small load against a server that dies at the point, starts it again without, and judges the history.
-func killAt(t *testing.T, engine ws.Engine, point string) {
+func killAt(t *testing.T, engine ws.Engine, point string, over ...transport.Kind) {
 	p := newProc(t, failpointBinary)
 	p.engine = string(engine)
 	if strings.HasPrefix(point, string(failpoint.SaverSweepApplied)) {
@@ -253,7 +256,7 @@ func killAt(t *testing.T, engine ws.Engine, point string) {
 	}
 	died := p.died
 	ctx := t.Context()
-	l := newLoad(p, 2)
+	l := newLoad(p, 2, over...)
 	for _, d := range l.devices {
 		p.connect(ctx, d, l.log, nil)
 	}

@@ -128,7 +128,8 @@ func (h *handset) reached(p client.Phase) (times int) {
 func (h *handset) where() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return fmt.Sprintf("%s has %d messages, went through %v, last error %v", h.name, len(h.got), h.phases, h.err)
+	last := h.phases[max(0, len(h.phases)-10):]
+	return fmt.Sprintf("%s has %d messages, went through %d phases, the last %v, last error %v", h.name, len(h.got), len(h.phases), last, h.err)
 }
 
 func (h *handset) waitCaughtUp() {

@@ -26,6 +26,7 @@ import (
 	"carillon/server/dev"
 	"carillon/server/history"
 	"carillon/server/push"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -65,6 +66,7 @@ type proc struct {
 	engine string // --transport-engine
 
 	addr  atomic.Pointer[string] // host:port of the public listener
+	tcp   atomic.Pointer[string] // of the one for raw TCP
 	admin atomic.Pointer[string]
 	key   string
 
@@ -130,8 +132,10 @@ func (p *proc) start(failpoint string) bool {
 		_ = resp.Body.Close()
 		if resp.StatusCode == http.StatusOK {
 			public, admin := strings.TrimPrefix(f.Public, "http://"), strings.TrimPrefix(f.Admin, "http://")
+			tcp := strings.TrimPrefix(f.TCP, "tcp://")
 			p.key = f.APIKey
 			p.addr.Store(&public)
+			p.tcp.Store(&tcp)
 			p.admin.Store(&admin)
 			return true
 		}
@@ -152,15 +156,34 @@ func (p *proc) kill() {
 
 // http dials the server wherever it listens at the moment, whatever address was asked for.
 func (p *proc) http() *http.Client {
-	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
-		addr := p.addr.Load()
+	return &http.Client{Transport: &http.Transport{DialContext: dialAt(&p.addr), MaxIdleConnsPerHost: 16}}
+}
+
+func dialAt(at *atomic.Pointer[string]) func(ctx context.Context, network, _ string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		addr := at.Load()
 		if addr == nil {
 			return nil, fmt.Errorf("the server never ran")
 		}
 		var d net.Dialer
 		return d.DialContext(ctx, network, *addr)
 	}
-	return &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 16}}
+}
+
+// dialer returns how a client reaches the server over a transport, wherever it listens at the moment.
+func (p *proc) dialer(over transport.Kind) (url string, d client.Dialer) {
+	switch over {
+	case transport.WebSocket:
+		return "ws://carillon/connect", &client.WebSocket{Client: p.http()}
+	case transport.SSE:
+		return "http://carillon/connect", &client.SSE{Client: p.http()}
+	case transport.LongPoll:
+		return "http://carillon/connect", &client.LongPoll{Client: p.http()}
+	case transport.TCP:
+		return "tcp://carillon:1", &client.TCP{DialContext: dialAt(&p.tcp)}
+	}
+	p.t.Fatalf("no client connects over %s", over)
+	return "", nil
 }
 
 // post sends a request to the REST interface; status 0: no answer.
@@ -197,6 +220,7 @@ func (p *proc) post(ctx context.Context, c *http.Client, method, path, key strin
 // device is a client with a storage that outlives the server's crashes, writing down what it sees.
 type device struct {
 	name  history.Device
+	over  transport.Kind
 	store client.Memory
 	seen  atomic.Int64
 	last  atomic.Pointer[client.Status]
@@ -222,9 +246,9 @@ func (p *proc) connect(ctx context.Context, d *device, log *history.Log, caughtU
 	p.t.Helper()
 	ctx, d.stop = context.WithCancel(ctx)
 	d.done = make(chan error, 1)
+	url, dialer := p.dialer(d.over)
 	c, err := client.New(client.Config{
-		URLs: []string{"ws://carillon/connect"}, Tokens: p.token(d.name), Storage: &d.store,
-		Dialer: &client.WebSocket{Client: p.http()}, Backoff: client.Backoff{Base: 20 * time.Millisecond, Max: 200 * time.Millisecond},
+		URLs: []string{url}, Tokens: p.token(d.name), Storage: &d.store, Dialer: dialer, Backoff: client.Backoff{Base: 20 * time.Millisecond, Max: 200 * time.Millisecond},
 		AckEvery: 50 * time.Millisecond,
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error {
