@@ -67,10 +67,17 @@ func (o adminOps) CreateBackup(
 func (o adminOps) DrainNode(
 	ctx context.Context, _ adminapi.DrainNodeRequestObject,
 ) (adminapi.DrainNodeResponseObject, error) {
+	var d Drain
+	if body := callOf(ctx).body; body != nil {
+		var err error
+		if d, err = parseDrain(body); err != nil {
+			return nil, err
+		}
+	}
 	if o.cfg.Drain == nil {
 		return nil, errNotSupported
 	}
-	if err := o.cfg.Drain(ctx); err != nil {
+	if err := o.cfg.Drain(ctx, d); err != nil {
 		return nil, err
 	}
 	return adminapi.DrainNode202Response{}, nil

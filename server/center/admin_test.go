@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -296,9 +297,29 @@ func TestAdmin_Backup(t *testing.T) {
 
 func TestAdmin_Drain(t *testing.T) {
 	g := newGateway(t)
-	g.do(ask{method: "POST", path: "/admin/v1/drain"}).want(t, 202)
-	if g.drained.Load() != 1 {
-		t.Error("nothing was drained")
+	there, nowhere := "https://b.example.com:8443", ""
+	for body, want := range map[string]Drain{
+		"": {}, "{}": {}, `{"spread_seconds":90}`: {Spread: 90 * time.Second},
+		`{"spread_seconds":1,"address":"https://b.example.com:8443"}`: {Spread: time.Second, Address: &there},
+		`{"address":""}`: {Address: &nowhere},
+	} {
+		g.drained = nil
+		g.do(ask{method: "POST", path: "/admin/v1/drain", body: body}).want(t, 202)
+		if want := []Drain{want}; !reflect.DeepEqual(g.drained, want) {
+			t.Errorf("%s: drained with %+v, want %+v", body, g.drained, want)
+		}
+	}
+	g.drained = nil
+	for _, body := range []string{
+		`{"spread_seconds":0}`, `{"spread_seconds":3601}`, `{"spread_seconds":"5"}`, `{"address":"b.example.com"}`,
+		`{"address":"https://"}`, `{"address":"https://b/path"}`, `{"address":"https://a@b"}`, `{"address":"ftp://b"}`,
+		`{"address":"https://b c"}`, `{"address":null}`, `{"after":1}`, `{"address":"https://` + strings.Repeat("b", 250) + `"}`,
+	} {
+		g.do(ask{method: "POST", path: "/admin/v1/drain", body: body}).want(t, 400, "invalid_request")
+	}
+	g.do(ask{method: "POST", path: "/admin/v1/drain", body: "{"}).want(t, 400, "malformed_json")
+	if len(g.drained) > 0 {
+		t.Errorf("drained with %+v, which is refused", g.drained)
 	}
 }
 

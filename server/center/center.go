@@ -20,6 +20,12 @@ import (
 	"carillon/server/saver"
 )
 
+// Drain is how the sessions of a node are sent away.
+type Drain struct {
+	Spread  time.Duration // over how long they come back; 0: as configured
+	Address *string       // origin of where they come back, empty: where they were; nil: as configured
+}
+
 // Config is what a center is made of. Saver, Register, Rooms, Catalog, Keys, IDs, Secret and Rand are needed.
 type Config struct {
 	Saver    saver.Store
@@ -31,7 +37,7 @@ type Config struct {
 	Secret   string // the bearer of the admin interface
 
 	Backup func(ctx context.Context, directory string) error // nil: not supported by the store
-	Drain  func(ctx context.Context) error                   // begins to drain, does not wait; nil: no sessions here
+	Drain  func(ctx context.Context, d Drain) error          // begins to drain, does not wait; nil: no sessions here
 
 	Rand    io.Reader // of request ids and secrets, safe for concurrent use; crypto/rand.Reader outside tests
 	Clock   clock.Clock

@@ -23,7 +23,7 @@ func (c *Center) endpoint(op *operation, next http.HandlerFunc) http.HandlerFunc
 			return
 		}
 		defer leave()
-		if op.body != noBody {
+		if op.body != noBody && (op.body != maybeBody || r.ContentLength != 0) {
 			if a.body, err = c.readBody(op, w, r); err != nil {
 				c.refuse(a, err)
 				return

@@ -49,7 +49,7 @@ type gateway struct {
 	log     *bytes.Buffer
 	key     string // an API key of product "shop" with every scope
 	backup  func(ctx context.Context, directory string) error
-	drained atomic.Int64
+	drained []Drain
 }
 
 // product is what tests send as.
@@ -74,7 +74,7 @@ func newGateway(t testing.TB, change ...func(*Config)) *gateway {
 	cfg := Config{
 		Saver: g.store, Register: g.reg, Rooms: g.rooms, Catalog: g.catalog, Keys: keys, IDs: new(countingIDs), Secret: testSecret,
 		Backup: func(ctx context.Context, directory string) error { return g.backup(ctx, directory) },
-		Drain:  func(context.Context) error { g.drained.Add(1); return nil },
+		Drain:  func(_ context.Context, d Drain) error { g.drained = append(g.drained, d); return nil },
 		Rand:   rand.Reader, Clock: g.clock, Metrics: g.metrics,
 		Log: slog.New(slog.NewTextHandler(&lockedWriter{w: g.log}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

@@ -27,6 +27,7 @@ const (
 	noBody bodySize = iota
 	singleBody
 	batchBody
+	maybeBody // a single one, or none
 )
 
 var publicOperations = []operation{
@@ -61,7 +62,7 @@ var adminOperations = []operation{
 	{http.MethodDelete, "/admin/v1/products/{product}/api-keys/{key}", "", noBody},
 	{http.MethodGet, "/admin/v1/sessions", "", noBody},
 	{http.MethodPost, "/admin/v1/backup", "", singleBody},
-	{http.MethodPost, "/admin/v1/drain", "", noBody},
+	{http.MethodPost, "/admin/v1/drain", "", maybeBody},
 }
 
 func (c *Center) publicRouter() http.Handler {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"time"
 
@@ -81,6 +82,7 @@ var (
 	firstVisitShape = strictjson.NewShape(0, "first", "later", "common")
 	deviceKeyShape  = strictjson.NewShape(1, "alg", "id", "name", "secret_base64", "public_key")
 	apiKeyShape     = strictjson.NewShape(1, "scopes", "name", "expires")
+	drainShape      = strictjson.NewShape(0, "spread_seconds", "address")
 	backupShape     = strictjson.NewShape(1, "directory")
 
 	nameRule      = strictjson.Rule{Most: catalog.MaxName, NoControl: true, NoC1: true}
@@ -338,4 +340,35 @@ func parseBackup(body []byte) (directory string, err error) {
 		}
 	}, nil)
 	return directory, err
+}
+
+const (
+	inDrainSpread = iota
+	inDrainAddress
+)
+
+const mostDrainSpread = 3600 // seconds
+
+// drainAddress is what an origin looks like, or none: as the contract has it.
+var (
+	drainAddress     = regexp.MustCompile(`^(https?://[^\x00-\x20\x7f/?#@\\]+)?$`)
+	drainAddressRule = strictjson.Rule{Most: 255, NoControl: true}
+)
+
+// parseDrain reads DrainRequest.
+func parseDrain(body []byte) (d Drain, err error) {
+	err = parseBody(body, drainShape, func(r *strictjson.Reader, i int) {
+		switch i {
+		case inDrainSpread:
+			n, _ := r.Int(1, mostDrainSpread)
+			d.Spread = time.Duration(n) * time.Second
+		case inDrainAddress:
+			s, ok := r.Text(drainAddressRule)
+			if ok && !drainAddress.MatchString(s) {
+				r.Note(strictjson.BadFormat, "https://host or https://host:port, without a path")
+			}
+			d.Address = &s
+		}
+	}, nil)
+	return d, err
 }

@@ -12,14 +12,28 @@ import (
 )
 
 func TestGateway_DrainSendsClientsElsewhereWithASpread(t *testing.T) {
-	const spread = 3 * time.Second
+	for _, c := range []struct {
+		name    string
+		body    any
+		spread  time.Duration
+		address string
+	}{
+		{"as configured", nil, 3 * time.Second, "https://b.example.com:8443/connect/sse"},
+		{"as the call has it", map[string]any{"spread_seconds": 1, "address": "http://c.example.com"}, time.Second, "http://c.example.com/connect/sse"},
+		{"to where they were", map[string]any{"address": ""}, 3 * time.Second, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) { drainsWith(t, c.body, c.spread, c.address) })
+	}
+}
+
+func drainsWith(t *testing.T, body any, spread time.Duration, address string) {
 	n := startWith(t, vfs.NewMem(), func(c *Config) {
-		c.DrainAddress, c.Room.Goodbye.Spread = "https://b.example.com:8443", spread
+		c.DrainAddress, c.Room.Goodbye.Spread = "https://b.example.com:8443", 3*time.Second
 	})
 	n.setUp()
 	s := n.sse(n.token("alice", "phone"), "")
 	s.caughtUp()
-	if status, a := n.admin(http.MethodPost, "/admin/v1/drain", nil); status != http.StatusAccepted {
+	if status, a := n.admin(http.MethodPost, "/admin/v1/drain", body); status != http.StatusAccepted {
 		t.Fatalf("drain: %d %v", status, a)
 	}
 	s.want("cursor")
@@ -29,8 +43,8 @@ func TestGateway_DrainSendsClientsElsewhereWithASpread(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := f.(*wire.Goaway)
-	if g.Code != wire.CloseGoingAway || g.Address != "https://b.example.com:8443/connect/sse" || int64(g.DelayMillis) >= spread.Milliseconds() {
-		t.Errorf("got %+v, want going_away to b.example.com within %v", g, spread)
+	if g.Code != wire.CloseGoingAway || g.Address != address || int64(g.DelayMillis) >= spread.Milliseconds() {
+		t.Errorf("got %+v, want going_away to %q within %v", g, address, spread)
 	}
 	if _, ok := s.next(); ok {
 		t.Error("the stream goes on after its goodbye")

@@ -52,6 +52,7 @@ import (
 	"carillon/server/idgenerator"
 	"carillon/server/push"
 	"carillon/server/room"
+	"carillon/server/transport"
 	"carillon/server/transport/longpoll"
 	"carillon/server/transport/sse"
 	"carillon/server/transport/tcp"
@@ -475,7 +476,14 @@ func (g *Gateway) closeTransports(ctx context.Context) error {
 }
 
 // drain begins to hand clients over to other nodes; the node goes on serving requests.
-func (g *Gateway) drain(ctx context.Context) error {
+func (g *Gateway) drain(ctx context.Context, d center.Drain) error {
+	bye := room.Goodbye{Spread: d.Spread}
+	if d.Address != nil {
+		if bye.Addresses = addressesAt(*d.Address); bye.Addresses == nil {
+			bye.Addresses = map[transport.Kind]string{} // none, whatever is configured
+		}
+	}
+	g.room.SetGoodbye(bye)
 	g.leaving.Store(true)
 	ctx, cancel := context.WithCancel(ctx)
 	cancel() // begins, and does not wait

@@ -22,7 +22,7 @@ const goawaySpread = 5 * time.Second
 func (r *Room) goaway(code wire.CloseCode, kind transport.Kind) *wire.Goaway {
 	g := Goodbye{Spread: goawaySpread}
 	if code == wire.CloseGoingAway {
-		g = r.cfg.Goodbye
+		g = *r.goodbye.Load()
 	}
 	delay := r.jitter(g.Spread)
 	return &wire.Goaway{
@@ -30,7 +30,19 @@ func (r *Room) goaway(code wire.CloseCode, kind transport.Kind) *wire.Goaway {
 	}
 }
 
-// Drain refuses new connections, says goodbye to every client as Config.Goodbye has it, and waits until all are gone or ctx
+// SetGoodbye takes the place of Config.Goodbye for those who are sent away from now on. What it leaves out stays as configured;
+// Addresses that are empty and not nil send everybody back to where they were.
+func (r *Room) SetGoodbye(g Goodbye) {
+	if g.Spread <= 0 {
+		g.Spread = r.cfg.Goodbye.Spread
+	}
+	if g.Addresses == nil {
+		g.Addresses = r.cfg.Goodbye.Addresses
+	}
+	r.goodbye.Store(&g)
+}
+
+// Drain refuses new connections, says goodbye to every client as Config.Goodbye or SetGoodbye has it, and waits until all are gone or ctx
 // ends. The room goes on serving those that are left; the end of Run cuts them.
 func (r *Room) Drain(ctx context.Context) error {
 	r.refuseNew()

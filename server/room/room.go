@@ -171,8 +171,9 @@ type Room struct {
 	tags     tagBook
 	posting  chan struct{} // holds a token for each call of Post; never closed
 	renewed  atomic.Int64  // nanoseconds from began to the last good renewal, on the monotonic clock
-	zombie   atomic.Bool   // a Take was refused since
-	missed   atomic.Bool   // the lease was lost: what was appended meanwhile is in no log of this room
+	goodbye  atomic.Pointer[Goodbye]
+	zombie   atomic.Bool // a Take was refused since
+	missed   atomic.Bool // the lease was lost: what was appended meanwhile is in no log of this room
 
 	unlisted bool    // owned by leaseLoop: the lease was lost, and not every session is in the register again
 	strays   []stray // owned by ackLoop
@@ -217,6 +218,7 @@ func New(cfg Config) (*Room, error) {
 		emptied:  make(chan struct{}),
 		rand:     cfg.Rand,
 	}
+	r.goodbye.Store(&r.cfg.Goodbye)
 	r.tails = newTails(cfg.TailEntries)
 	r.wheel = newWheel(cfg.Clock.Now(), wheelTick, (*session).tick)
 	for i := range cfg.Deliverers {

@@ -1257,6 +1257,7 @@ func (response CreateBackup200JSONResponse) VisitCreateBackupResponse(w http.Res
 }
 
 type DrainNodeRequestObject struct {
+	Body io.Reader
 }
 
 type DrainNodeResponseObject interface {
@@ -1619,6 +1620,8 @@ func (sh *strictHandler) CreateBackup(w http.ResponseWriter, r *http.Request) {
 // DrainNode operation middleware
 func (sh *strictHandler) DrainNode(w http.ResponseWriter, r *http.Request) {
 	var request DrainNodeRequestObject
+
+	request.Body = r.Body
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.DrainNode(ctx, request.(DrainNodeRequestObject))
