@@ -51,6 +51,11 @@ func (c *Cache) APIKeys(ctx context.Context, p push.ProductID, page Page) (List[
 	return c.store.APIKeys(ctx, p, page)
 }
 
+// Revocations reads the store.
+func (c *Cache) Revocations(ctx context.Context, p push.ProductID, page Page) (List[Revocation], error) {
+	return c.store.Revocations(ctx, p, page)
+}
+
 // Version reads the store.
 func (c *Cache) Version(ctx context.Context) (Version, error) { return c.store.Version(ctx) }
 

@@ -70,6 +70,9 @@ type Catalog interface {
 	// LiftRevocation ends a revocation of exactly that target before its time. KindNotFound, "revocation_not_found": there
 	// is none, it was lifted already, or has ended.
 	LiftRevocation(ctx context.Context, p push.ProductID, t RevocationTarget) error
+	// Revocations returns what a product refuses at the moment: revocations that were neither lifted nor have ended, by user,
+	// device and token id. List.Next is opaque. KindInvalid, "bad_page". KindNotFound, "product_not_found".
+	Revocations(ctx context.Context, p push.ProductID, page Page) (List[Revocation], error)
 	// RevocationChanges returns revocations of all products whose latest change is above after, by change, lifted ones
 	// too, at most limit (0 means MaxChanges). Whoever follows begins at 0, passes on the last change that was returned,
 	// and is up to date when fewer than limit come. Those that have ended may be missing. KindInvalid, "bad_page".

@@ -1,6 +1,8 @@
 package catalog
 
 import (
+	"cmp"
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"time"
@@ -120,6 +122,41 @@ func NewRevocation(r Revocation, old *Revocation, lifetime time.Duration, now pu
 func LiftedRevocation(old Revocation, c Change) Revocation {
 	old.Lifted, old.Change, old.Reason = true, c, ""
 	return old
+}
+
+// Compare sorts targets by user, device and token id, byte by byte.
+func (t RevocationTarget) Compare(o RevocationTarget) int {
+	return cmp.Or(cmp.Compare(t.User, o.User), cmp.Compare(t.Device, o.Device), cmp.Compare(t.TokenID, o.TokenID))
+}
+
+// Place returns the target as List.Next names it. Names hold no NUL.
+func (t RevocationTarget) Place() string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strings.Join([]string{string(t.User), string(t.Device), t.TokenID}, "\x00")))
+}
+
+// CheckRevocationPage returns the page with its default filled in, and the target behind which it begins; nil: with the first.
+// KindInvalid, "bad_page". Implementations call it.
+func CheckRevocationPage(page Page) (Page, *RevocationTarget, error) {
+	page, err := page.Check()
+	if err != nil || page.After == "" {
+		return page, nil, err
+	}
+	b, err := base64.RawURLEncoding.DecodeString(page.After)
+	names := strings.Split(string(b), "\x00")
+	if err != nil || len(names) != 3 {
+		return page, nil, push.Errorf(push.KindInvalid, "bad_page", "that is not what a list of revocations went on with")
+	}
+	return page, &RevocationTarget{User: push.UserID(names[0]), Device: push.DeviceID(names[1]), TokenID: names[2]}, nil
+}
+
+// RevocationPage makes the answer of a page from what was found, which may be one more than the page has. Implementations call it.
+func RevocationPage(found []Revocation, limit int) (l List[Revocation]) {
+	if len(found) > limit {
+		found = found[:limit]
+		l.Next = found[limit-1].Place()
+	}
+	l.Items = found
+	return l
 }
 
 // MaxChanges is the most that RevocationChanges returns at a time.

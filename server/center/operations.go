@@ -47,6 +47,7 @@ var publicOperations = []operation{
 	{http.MethodPost, "/v1/users/{user}/kick", catalog.ScopeSessionsWrite, singleBody},
 	{http.MethodPost, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, singleBody},
 	{http.MethodDelete, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, noBody},
+	{http.MethodGet, "/v1/revocations", catalog.ScopeSessionsWrite, noBody},
 }
 
 var adminOperations = []operation{

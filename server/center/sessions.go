@@ -112,6 +112,32 @@ func (o publicOps) UnrevokeUser(
 	return publicapi.UnrevokeUser204Response{}, nil
 }
 
+// ListRevocations serves GET /v1/revocations.
+func (o publicOps) ListRevocations(
+	ctx context.Context, in publicapi.ListRevocationsRequestObject,
+) (publicapi.ListRevocationsResponseObject, error) {
+	page, err := pageAfter(in.Params.Limit, in.Params.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := catalog.CheckRevocationPage(page); err != nil {
+		return nil, &badParameter{"cursor", strictjson.BadFormat, "the next_cursor of the page before"}
+	}
+	list, err := o.cfg.Catalog.Revocations(ctx, callOf(ctx).principal.Product.ID, page)
+	if err != nil {
+		return nil, err
+	}
+	out := publicapi.ListRevocations200JSONResponse{Revocations: []publicapi.Revocation{}, NextCursor: optString(list.Next)}
+	for i := range list.Items {
+		r := &list.Items[i]
+		out.Revocations = append(out.Revocations, publicapi.Revocation{
+			User: string(r.User), Device: optString(string(r.Device)), TokenId: optString(r.TokenID), Reason: optString(r.Reason),
+			IssuedUntil: showTime(r.At), Ends: showTime(r.Until),
+		})
+	}
+	return out, nil
+}
+
 const (
 	inKickDevice = iota
 	inKickToken

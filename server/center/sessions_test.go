@@ -202,3 +202,56 @@ func TestParseKick_SaysWhereAndWhat_AndAgreesWithTheContract(t *testing.T) {
 		}
 	}
 }
+
+// shownRevocations is a page of GET /v1/revocations.
+type shownRevocations struct {
+	Revocations []struct {
+		User, Device, Reason string
+		TokenID              string `json:"token_id"`
+		IssuedUntil          string `json:"issued_until"`
+		Ends                 string
+	}
+	NextCursor string `json:"next_cursor"`
+}
+
+func TestRevocations_OfOneProductAreListedAsLongAsTheyHold(t *testing.T) {
+	g := newGateway(t)
+	g.makeProduct("news")
+	var empty shownRevocations
+	if got := g.do(ask{method: "GET", path: "/v1/revocations"}).want(t, 200); string(got.body) != `{"revocations":[]}`+"\n" {
+		t.Errorf("of none: got %s", got.body)
+	}
+	g.do(ask{path: "/v1/users/alice/revoke", body: `{}`, key: g.makeKey("news", catalog.ScopeSessionsWrite)}).want(t, 200)
+	var revoked shownKick
+	for _, body := range []string{`{"token_id":"t-1"}`, `{}`, `{"device":"pad"}`, `{"device":"phone","reason":"stolen"}`} {
+		g.do(ask{path: "/v1/users/alice/revoke", body: body}).want(t, 200).decode(t, &revoked)
+	}
+	g.do(ask{method: "DELETE", path: "/v1/users/alice/revoke?device=pad"}).want(t, 204)
+	var got []string
+	for cursor, pages := "", 0; ; pages++ {
+		page := empty
+		g.do(ask{method: "GET", path: "/v1/revocations?limit=2" + cursor}).want(t, 200).decode(t, &page)
+		for _, r := range page.Revocations {
+			got = append(got, fmt.Sprintf("%s|%s|%s|%s", r.User, r.Device, r.TokenID, r.Reason))
+			if r.IssuedUntil != revoked.IssuedUntil || r.Ends != revoked.Ends {
+				t.Errorf("%+v: want it to refuse what was issued until %s, and to end at %s", r, revoked.IssuedUntil, revoked.Ends)
+			}
+		}
+		if page.NextCursor == "" || pages > 3 {
+			break
+		}
+		cursor = "&cursor=" + url.QueryEscape(page.NextCursor)
+	}
+	if want := []string{"alice|||", "alice||t-1|", "alice|phone||stolen"}; !slices.Equal(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
+	g.clock.advance(catalog.DefaultTokenLifetime + time.Hour)
+	page := empty
+	g.do(ask{method: "GET", path: "/v1/revocations"}).want(t, 200).decode(t, &page)
+	if len(page.Revocations) != 0 {
+		t.Errorf("after all have ended: got %+v", page)
+	}
+	for _, query := range []string{"?limit=0", "?limit=201", "?cursor=!", "?cursor=YQ"} {
+		g.do(ask{method: "GET", path: "/v1/revocations" + query}).want(t, 400, "invalid_parameter")
+	}
+}

@@ -54,6 +54,7 @@ func Run(t *testing.T, mk Maker) {
 		{"RevocationLastsLongerThanTokens", revocationLasts},
 		{"RevocationIsLifted", revocationLifted},
 		{"RevocationsAreFollowedByChange", revocationsInChanges},
+		{"RevocationsInForceAreListed", revocationsListed},
 		{"EndedRevocationsAreClearedAway", endedAreSwept},
 		{"RaceToRevokeLosesNothing", raceToRevoke},
 		{"ResultsBelongToTheCaller", resultsBelong},

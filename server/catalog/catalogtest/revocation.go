@@ -180,6 +180,70 @@ func revocationsInChanges(t *testing.T, h *harness) {
 	}
 }
 
+// revocationsListed holds the list to those in force of one product, in their order, in pages of any size.
+func revocationsListed(t *testing.T, h *harness) {
+	if _, err := h.Catalog.CreateProduct(h.ctx, catalog.Product{ID: game, TokenLifetime: 48 * time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Catalog.CreateProduct(h.ctx, catalog.Product{ID: shop, TokenLifetime: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	h.create("shop2")
+	h.revoke(shop, ofUser("early"))
+	h.revoke(game, ofUser("early"))
+	h.Elapse(24 * time.Hour)
+	want := []catalog.Revocation{
+		h.revoke(shop, ofUser("alice")), h.revoke(shop, ofToken("alice", "t-1")), h.revoke(shop, ofDevice("alice", "pad")),
+		h.revoke(shop, ofDevice("alice", "phone")), h.revoke(shop, ofUser("alice2")), h.revoke(shop, ofUser("bob\u00fc/\u4e2d")),
+	}
+	h.revoke(shop, ofUser("cathy"))
+	if err := h.Catalog.LiftRevocation(h.ctx, shop, ofUser("cathy")); err != nil {
+		t.Fatal(err)
+	}
+	h.revoke("shop2", ofUser("alice"))
+	for _, limit := range []int{1, 2, len(want) - 1, len(want), 100} {
+		var got []catalog.Revocation
+		page := catalog.Page{Limit: limit}
+		for {
+			l, err := h.Catalog.Revocations(h.ctx, shop, page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(l.Items) > limit || l.Next != "" && len(l.Items) < limit {
+				t.Fatalf("%d at a time: a page has %d, and next is %q", limit, len(l.Items), l.Next)
+			}
+			got = append(got, l.Items...)
+			if page.After = l.Next; page.After == "" {
+				break
+			}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%d at a time:\n got %+v\nwant %+v", limit, got, want)
+		}
+	}
+	if l, err := h.Catalog.Revocations(h.ctx, game, catalog.Page{}); err != nil || len(l.Items) != 1 {
+		t.Errorf("where tokens live longer: got %+v, %v, want one", l, err)
+	}
+	// The place where a page ended need not be there any more.
+	after, err := h.Catalog.Revocations(h.ctx, shop, catalog.Page{Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Catalog.LiftRevocation(h.ctx, shop, want[1].RevocationTarget); err != nil {
+		t.Fatal(err)
+	}
+	l, err := h.Catalog.Revocations(h.ctx, shop, catalog.Page{After: after.Next})
+	if err != nil || !reflect.DeepEqual(l.Items, want[2:]) {
+		t.Errorf("behind one that was lifted: got %+v, %v, want %+v", l.Items, err, want[2:])
+	}
+	_, err = h.Catalog.Revocations(h.ctx, "none", catalog.Page{})
+	wantError(t, "of no product", err, push.KindNotFound, "product_not_found")
+	for _, page := range []catalog.Page{{Limit: -1}, {Limit: catalog.MaxPage + 1}, {After: "!"}, {After: "YQ"}} {
+		_, err := h.Catalog.Revocations(h.ctx, shop, page)
+		wantError(t, fmt.Sprintf("%+v", page), err, push.KindInvalid, "bad_page")
+	}
+}
+
 // endedAreSwept lets revocations end, and looks whether others clear them away.
 func endedAreSwept(t *testing.T, h *harness) {
 	if _, err := h.Catalog.CreateProduct(h.ctx, catalog.Product{ID: shop, TokenLifetime: time.Minute}); err != nil {

@@ -65,6 +65,30 @@ func (c *Catalog) LiftRevocation(ctx context.Context, p push.ProductID, t catalo
 	})
 }
 
+// Revocations returns what a product refuses at the moment.
+func (c *Catalog) Revocations(ctx context.Context, p push.ProductID, page catalog.Page) (l catalog.List[catalog.Revocation], err error) {
+	err = c.read(ctx, func() error {
+		page, after, err := catalog.CheckRevocationPage(page)
+		if err != nil {
+			return err
+		}
+		if _, ok := c.products[p]; !ok {
+			return catalog.ErrProductNotFound()
+		}
+		now := push.Milli(c.clock.Now())
+		var found []catalog.Revocation
+		for t, r := range c.revoked[p] {
+			if !r.Lifted && !r.Ended(now) && (after == nil || t.Compare(*after) > 0) {
+				found = append(found, r)
+			}
+		}
+		slices.SortFunc(found, func(a, b catalog.Revocation) int { return a.Compare(b.RevocationTarget) })
+		l = catalog.RevocationPage(found, page.Limit)
+		return nil
+	})
+	return l, err
+}
+
 // RevocationChanges returns revocations by their latest change.
 func (c *Catalog) RevocationChanges(ctx context.Context, after catalog.Change, limit int) (
 	rs []catalog.Revocation, err error,

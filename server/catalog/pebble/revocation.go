@@ -208,6 +208,37 @@ func (s *revocationSweep) next() ([]catalog.Revocation, error) {
 		})
 }
 
+// Revocations returns what a product refuses at the moment.
+func (c *Catalog) Revocations(ctx context.Context, p push.ProductID, page catalog.Page) (l catalog.List[catalog.Revocation], err error) {
+	if err := c.usable(ctx); err != nil {
+		return l, err
+	}
+	page, after, err := catalog.CheckRevocationPage(page)
+	if err != nil {
+		return l, err
+	}
+	if _, err := get(c, productKey(p), catalog.DecodeProduct, catalog.ErrProductNotFound); err != nil {
+		return l, err
+	}
+	prefix := keyOf(sortRevocation, string(p))
+	from := prefix
+	if after != nil {
+		from = append(revocationKey(p, *after), 0)
+	}
+	now := push.Milli(c.clock.Now())
+	found, err := c.walk(from, embedded.PrefixEnd(prefix), page.Limit+1, func(_, value []byte) (*catalog.Revocation, error) {
+		r, err := catalog.DecodeRevocation(value)
+		if err != nil || r.Lifted || r.Ended(now) {
+			return nil, err
+		}
+		return &r, nil
+	})
+	if err != nil {
+		return l, err
+	}
+	return catalog.RevocationPage(found, page.Limit), nil
+}
+
 // RevocationChanges returns revocations by their latest change. What is written while it walks may have moved behind the
 // end of the walk, and is left out: it comes with a later change.
 func (c *Catalog) RevocationChanges(ctx context.Context, after catalog.Change, limit int) ([]catalog.Revocation, error) {

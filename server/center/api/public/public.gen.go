@@ -607,6 +607,9 @@ type Published struct {
 	Targets Targets `json:"targets"`
 }
 
+// Reason For people. The client is told it as `detail` of the kick; at most 200 bytes.
+type Reason = string
+
 // Recalled defines model for Recalled.
 type Recalled struct {
 	// Id Id of a message, decimal.
@@ -614,6 +617,37 @@ type Recalled struct {
 	// Examples: 7345881023471616
 	Id  MessageID `json:"id"`
 	Ref *string   `json:"ref,omitempty"`
+}
+
+// Revocation Whose tokens are refused. With neither `device` nor `token_id`, all of the user.
+type Revocation struct {
+	// Device Name of a device, unique within its user; 1 to 128 bytes without control characters.
+	//
+	// Examples: phone
+	Device *DeviceID `json:"device,omitempty"`
+
+	// Ends Examples: 2026-11-22T09:35:59.120Z
+	Ends Moment `json:"ends"`
+
+	// IssuedUntil Examples: 2026-11-22T09:35:59.120Z
+	IssuedUntil Moment `json:"issued_until"`
+
+	// Reason For people. The client is told it as `detail` of the kick; at most 200 bytes.
+	Reason *Reason `json:"reason,omitempty"`
+
+	// TokenId The id of a device token, its claim `jti`; at most 128 bytes.
+	TokenId *TokenID `json:"token_id,omitempty"`
+
+	// User Your name for a user. Opaque; 1 to 128 bytes without control characters.
+	//
+	// Examples: alice
+	User UserID `json:"user"`
+}
+
+// RevocationList defines model for RevocationList.
+type RevocationList struct {
+	NextCursor  *string      `json:"next_cursor,omitempty"`
+	Revocations []Revocation `json:"revocations"`
 }
 
 // Revoked defines model for Revoked.
@@ -758,6 +792,15 @@ type GetMessageParams struct {
 	Cursor *PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListRevocationsParams defines parameters for ListRevocations.
+type ListRevocationsParams struct {
+	// Limit The most items of a page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before.
+	Cursor *PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
 // UnrevokeUserParams defines parameters for UnrevokeUser.
 type UnrevokeUserParams struct {
 	// Device A device of that user.
@@ -781,6 +824,9 @@ type ServerInterface interface {
 	// GetMessage Follow a message
 	// (GET /v1/messages/{id})
 	GetMessage(w http.ResponseWriter, r *http.Request, id MessageInPath, params GetMessageParams)
+	// ListRevocations List what is revoked
+	// (GET /v1/revocations)
+	ListRevocations(w http.ResponseWriter, r *http.Request, params ListRevocationsParams)
 	// ChangeTagsBatch Change the tags of up to 500 users and devices
 	// (POST /v1/tags/batch)
 	ChangeTagsBatch(w http.ResponseWriter, r *http.Request)
@@ -844,6 +890,12 @@ func (_ Unimplemented) RecallMessage(w http.ResponseWriter, r *http.Request, id 
 // GetMessage Follow a message
 // (GET /v1/messages/{id})
 func (_ Unimplemented) GetMessage(w http.ResponseWriter, r *http.Request, id MessageInPath, params GetMessageParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListRevocations List what is revoked
+// (GET /v1/revocations)
+func (_ Unimplemented) ListRevocations(w http.ResponseWriter, r *http.Request, params ListRevocationsParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1068,6 +1120,52 @@ func (siw *ServerInterfaceWrapper) GetMessage(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetMessage(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListRevocations operation middleware
+func (siw *ServerInterfaceWrapper) ListRevocations(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListRevocationsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListRevocations(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1568,6 +1666,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/v1/messages/batch", wrapper.PublishBatch)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/revocations", wrapper.ListRevocations)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/tags/batch", wrapper.ChangeTagsBatch)
 	})
 	r.Group(func(r chi.Router) {
@@ -1714,6 +1815,28 @@ type GetMessageResponseObject interface {
 type GetMessage200JSONResponse Message
 
 func (response GetMessage200JSONResponse) VisitGetMessageResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRevocationsRequestObject struct {
+	Params ListRevocationsParams
+}
+
+type ListRevocationsResponseObject interface {
+	VisitListRevocationsResponse(w http.ResponseWriter) error
+}
+
+type ListRevocations200JSONResponse RevocationList
+
+func (response ListRevocations200JSONResponse) VisitListRevocationsResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -2002,6 +2125,9 @@ type StrictServerInterface interface {
 	// GetMessage Follow a message
 	// (GET /v1/messages/{id})
 	GetMessage(ctx context.Context, request GetMessageRequestObject) (GetMessageResponseObject, error)
+	// ListRevocations List what is revoked
+	// (GET /v1/revocations)
+	ListRevocations(ctx context.Context, request ListRevocationsRequestObject) (ListRevocationsResponseObject, error)
 	// ChangeTagsBatch Change the tags of up to 500 users and devices
 	// (POST /v1/tags/batch)
 	ChangeTagsBatch(ctx context.Context, request ChangeTagsBatchRequestObject) (ChangeTagsBatchResponseObject, error)
@@ -2179,6 +2305,32 @@ func (sh *strictHandler) GetMessage(w http.ResponseWriter, r *http.Request, id M
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetMessageResponseObject); ok {
 		if err := validResponse.VisitGetMessageResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListRevocations operation middleware
+func (sh *strictHandler) ListRevocations(w http.ResponseWriter, r *http.Request, params ListRevocationsParams) {
+	var request ListRevocationsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListRevocations(ctx, request.(ListRevocationsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListRevocations")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListRevocationsResponseObject); ok {
+		if err := validResponse.VisitListRevocationsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
