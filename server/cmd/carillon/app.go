@@ -66,16 +66,20 @@ func ownEnv() []string {
 
 // cli is the command line.
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Run the gateway."`
-	Config  configCmd  `cmd:"" help:"Look at the server's configuration."`
-	Version versionCmd `cmd:"" help:"Say which version this is."`
-	Token   tokenCmd   `cmd:"" help:"Make a device token for development."`
-	Send    sendCmd    `cmd:"" help:"Send a message."`
-	Listen  listenCmd  `cmd:"" help:"Be a device: print messages as they come."`
-	Product productCmd `cmd:"" help:"Manage products."`
-	Key     keyCmd     `cmd:"" help:"Manage the keys of a product."`
-	Backup  backupCmd  `cmd:"" help:"Write a backup of the embedded store."`
-	Bench   benchCmd   `cmd:"" help:"Measure what the gateway costs on this machine."`
+	Serve      serveCmd      `cmd:"" help:"Run the gateway."`
+	Config     configCmd     `cmd:"" help:"Look at the server's configuration."`
+	Version    versionCmd    `cmd:"" help:"Say which version this is."`
+	Token      tokenCmd      `cmd:"" help:"Make a device token for development."`
+	Send       sendCmd       `cmd:"" help:"Send a message."`
+	Listen     listenCmd     `cmd:"" help:"Be a device: print messages as they come."`
+	Kick       kickCmd       `cmd:"" help:"End sessions of a user."`
+	Revocation revocationCmd `cmd:"" help:"Refuse the tokens of a user."`
+	Tags       tagsCmd       `cmd:"" help:"Manage the tags of users and devices."`
+	Product    productCmd    `cmd:"" help:"Manage products."`
+	Key        keyCmd        `cmd:"" help:"Manage the keys of a product."`
+	Backup     backupCmd     `cmd:"" help:"Write a backup of the embedded store."`
+	Drain      drainCmd      `cmd:"" help:"Have a node send its clients elsewhere."`
+	Bench      benchCmd      `cmd:"" help:"Measure what the gateway costs on this machine."`
 
 	BenchClients benchClientsCmd `cmd:"" hidden:"" help:"Hold clients for bench."`
 }

@@ -265,3 +265,127 @@ func TestKeyCreate_KeepsTheSecret(t *testing.T) {
 		t.Error("a refused key leaves an empty file")
 	}
 }
+
+func TestUsers_AsksForTheRightThing(t *testing.T) {
+	f := newFakeServer(t, 200, `{"status":"confirmed","sessions":1,"ends":"2026-12-22T10:35:59.120Z","tags":["vip"]}`)
+	dir := devData(t, f.URL, f.URL)
+	cases := []struct {
+		args, method, path, body string
+		out                      string
+	}{
+		{"kick al/ice", "POST", "/v1/users/al%2Fice/kick", `{}`, "ended 1 session\n"},
+		{"kick alice --device phone --token-id t-1 --reason moved", "POST", "/v1/users/alice/kick",
+			`{"device":"phone","token_id":"t-1","reason":"moved"}`, "ended 1 session\n"},
+		{"revocation create alice", "POST", "/v1/users/alice/revoke", `{}`, "revoked until 2026-12-22T10:35:59.120Z; ended 1 session\n"},
+		{"revocation create alice --device phone --reason stolen", "POST", "/v1/users/alice/revoke",
+			`{"device":"phone","reason":"stolen"}`, "revoked until 2026-12-22T10:35:59.120Z; ended 1 session\n"},
+		{"revocation create alice --token-id t-1", "POST", "/v1/users/alice/revoke", `{"token_id":"t-1"}`,
+			"revoked until 2026-12-22T10:35:59.120Z; ended 1 session\n"},
+		{"revocation lift alice", "DELETE", "/v1/users/alice/revoke", "", "lifted\n"},
+		{"revocation lift alice --device a&b", "DELETE", "/v1/users/alice/revoke?device=a%26b", "", "lifted\n"},
+		{"revocation lift alice --token-id t-1", "DELETE", "/v1/users/alice/revoke?token_id=t-1", "", "lifted\n"},
+		{"tags show alice", "GET", "/v1/users/alice/tags", "", "vip\n"},
+		{"tags show al/ice --device ph/one", "GET", "/v1/users/al%2Fice/devices/ph%2Fone/tags", "", "vip\n"},
+		{"tags set alice vip beta", "PUT", "/v1/users/alice/tags", `{"tags":["vip","beta"]}`, "vip\n"},
+		{"tags set alice --device phone", "PUT", "/v1/users/alice/devices/phone/tags", `{"tags":[]}`, "vip\n"},
+		{"tags change alice --add vip --add a,b --remove trial", "PATCH", "/v1/users/alice/tags",
+			`{"add":["vip","a,b"],"remove":["trial"]}`, "vip\n"},
+		{"drain", "POST", "/admin/v1/drain", `{}`, "the node drains\n"},
+		{"drain --spread 2m --address https://b.example.com", "POST", "/admin/v1/drain",
+			`{"spread_seconds":120,"address":"https://b.example.com"}`, "the node drains\n"},
+		{"drain --address=", "POST", "/admin/v1/drain", `{"address":""}`, "the node drains\n"},
+	}
+	for _, c := range cases {
+		r := carillon(t, []string{"CARILLON_DATA=" + dir}, "", strings.Fields(c.args)...)
+		if r.code != exitOK || r.out != c.out {
+			t.Errorf("%s: code %d, printed %q, want %q (%s)", c.args, r.code, r.out, c.out, r.errOut)
+			continue
+		}
+		got, bearer := f.last(t), "cak_dev"
+		if strings.HasPrefix(c.path, "/admin/") {
+			bearer = "dev-secret"
+		}
+		if got.method != c.method || got.path != c.path || got.bearer != bearer {
+			t.Errorf("%s: asked %s %s as %s", c.args, got.method, got.path, got.bearer)
+		}
+		if c.body == "" && got.body != nil || c.body != "" && !reflect.DeepEqual(got.body, jsonValue(t, c.body)) {
+			t.Errorf("%s:\ngot  %v\nwant %s", c.args, got.body, c.body)
+		}
+	}
+	asked := len(f.got)
+	for _, args := range []string{
+		"kick", "revocation create alice --device a --token-id b", "revocation lift alice --device a --token-id b",
+		"tags change alice", "tags set", "tags load", "drain --spread 1500ms", "drain --spread -1s",
+	} {
+		r := carillon(t, []string{"CARILLON_DATA=" + dir}, "", strings.Fields(args)...)
+		if r.code != exitUsage {
+			t.Errorf("%s: code %d, want %d (%s)", args, r.code, exitUsage, r.errOut)
+		}
+	}
+	if len(f.got) != asked {
+		t.Error("a wrong command line reached the server")
+	}
+}
+
+func TestUsers_SayWhatIsNotCertainAndShowWhatIsThere(t *testing.T) {
+	f := newFakeServer(t, 200, `{"status":"pending","sessions":2,"certain":"2026-11-22T09:36:02.120Z"}`)
+	dir := devData(t, f.URL, "")
+	r := carillon(t, nil, "", "kick", "--data", dir, "alice")
+	if want := "ended 2 sessions, and those of rooms that could not be told at 2026-11-22T09:36:02.120Z at the latest\n"; r.out != want {
+		t.Errorf("got %q, want %q", r.out, want)
+	}
+	f.answer = `{"tags":["kiosk"],"joined":["news\u001b[2J"]}`
+	r = carillon(t, nil, "", "tags", "show", "--data", dir, "alice", "--device", "phone")
+	if want := "kiosk\nnews\\u001b[2J (joined)\n"; r.out != want {
+		t.Errorf("got %q, want %q", r.out, want)
+	}
+	f.answer = `{"revocations":[{"user":"alice","device":"phone","reason":"stolen","issued_until":"2026-11-22T09:35:59.120Z",
+		"ends":"2026-12-22T10:35:59.120Z"}]}`
+	r = carillon(t, nil, "", "revocation", "list", "--data", dir)
+	want := "USER DEVICE TOKEN_ID ISSUED_UNTIL ENDS REASON alice phone - 2026-11-22T09:35:59.120Z 2026-12-22T10:35:59.120Z stolen"
+	if got := strings.Join(strings.Fields(r.out), " "); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestTagsLoad_SendsEveryLineAndNamesThoseRefused(t *testing.T) {
+	f := newFakeServer(t, 200, `{"results":[{"status":200,"tags":[]},{"status":404,"problem":{"title":"The user has no such device",
+		"status":404,"code":"device_not_found"}},{"status":200,"tags":["vip"]}]}`)
+	dir := devData(t, f.URL, "")
+	lines := `{"user":"alice","set":[]}` + "\n\n" + `{"user":"bob","device":"x","set":["a"]}` + "\n" + ` {"user":"cathy","add":["vip"]} ` + "\n"
+	r := carillon(t, nil, lines, "tags", "load", "--data", dir, "-")
+	if r.code != exitFailed || !strings.Contains(r.errOut, "line 3: 404 The user has no such device (device_not_found)") ||
+		!strings.Contains(r.errOut, "1 line refused, 2 changed") {
+		t.Errorf("code %d: %s", r.code, r.errOut)
+	}
+	got := f.last(t)
+	want := jsonValue(t, `{"changes":[{"user":"alice","set":[]},{"user":"bob","device":"x","set":["a"]},{"user":"cathy","add":["vip"]}]}`)
+	if got.method != "POST" || got.path != "/v1/tags/batch" || !reflect.DeepEqual(got.body, want) {
+		t.Errorf("asked %+v, want %v", got, want)
+	}
+
+	const n = 2*loadItems + 1
+	f.answer = `{"results":[` + strings.TrimSuffix(strings.Repeat(`{"status":200,"tags":[]},`, loadItems), ",") + `]}`
+	r = carillon(t, nil, strings.Repeat(`{"user":"alice","set":[]}`+"\n", n-1), "tags", "load", "--data", dir, "-")
+	if r.code != exitOK || r.out != "changed the tags of 1000 lines\n" || len(f.got) != 3 {
+		t.Errorf("code %d, printed %q in %d requests: %s", r.code, r.out, len(f.got)-1, r.errOut)
+	}
+	// An answer that does not fit the question is no success.
+	r = carillon(t, nil, strings.Repeat(`{"user":"alice","set":[]}`+"\n", n), "tags", "load", "--data", dir, "-")
+	if r.code != exitFailed || !strings.Contains(r.errOut, "answered 500 of 1 lines\n1000 lines changed before that") {
+		t.Errorf("code %d: %s", r.code, r.errOut)
+	}
+	asked := len(f.got)
+	for _, bad := range []string{"alice vip\n", "[]\n", `{"user":` + "\n"} {
+		r = carillon(t, nil, bad, "tags", "load", "--data", dir, "-")
+		if r.code != exitFailed || !strings.Contains(r.errOut, "line 1 holds no JSON object") {
+			t.Errorf("%q: code %d: %s", bad, r.code, r.errOut)
+		}
+	}
+	if r = carillon(t, nil, strings.Repeat("x", loadLineBytes+1), "tags", "load", "--data", dir, "-"); r.code != exitFailed {
+		t.Error("a line without end was taken")
+	}
+	if len(f.got) != asked {
+		t.Error("what is no change reached the server")
+	}
+}
