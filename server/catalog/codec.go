@@ -36,6 +36,7 @@ type productRecord struct {
 	DevicesPerUser int            `json:"limit_devices_per_user"`
 	DeviceUnseen   int64          `json:"limit_device_unseen_ms"`
 	KeyTTL         int64          `json:"limit_key_ttl_ms"`
+	MostSessions   int            `json:"limit_sessions"`
 	TokenLifetime  int64          `json:"token_lifetime_ns"`
 	Sessions       *policyRecord  `json:"session_policy"` // null: none
 	JWKS           string         `json:"jwks"`
@@ -52,7 +53,7 @@ func EncodeProduct(p Product, old []byte) ([]byte, error) {
 		BodyBytes: p.Limits.BodyBytes, OwnMessages: p.Limits.OwnMessages, OwnBytes: p.Limits.OwnBytes,
 		CommonMessages: p.Limits.CommonMessages, CommonBytes: p.Limits.CommonBytes, TTL: p.Limits.TTL.Milliseconds(),
 		DevicesPerUser: p.Limits.DevicesPerUser, DeviceUnseen: p.Limits.DeviceUnseen.Milliseconds(),
-		KeyTTL: p.Limits.KeyTTL.Milliseconds(), TokenLifetime: int64(p.TokenLifetime), Sessions: recordOf(p.Sessions),
+		KeyTTL: p.Limits.KeyTTL.Milliseconds(), MostSessions: p.Limits.Sessions, TokenLifetime: int64(p.TokenLifetime), Sessions: recordOf(p.Sessions),
 		JWKS:    p.JWKS,
 		Created: p.Created, Updated: p.Updated, Revision: p.Revision,
 	})
@@ -87,7 +88,7 @@ func DecodeProduct(b []byte) (Product, error) {
 			BodyBytes: r.BodyBytes, OwnMessages: r.OwnMessages, OwnBytes: r.OwnBytes,
 			CommonMessages: r.CommonMessages, CommonBytes: r.CommonBytes, TTL: time.Duration(r.TTL) * time.Millisecond,
 			DevicesPerUser: r.DevicesPerUser, DeviceUnseen: time.Duration(r.DeviceUnseen) * time.Millisecond,
-			KeyTTL: time.Duration(r.KeyTTL) * time.Millisecond,
+			KeyTTL: time.Duration(r.KeyTTL) * time.Millisecond, Sessions: r.MostSessions,
 		},
 		TokenLifetime: time.Duration(r.TokenLifetime), Sessions: sessions, JWKS: r.JWKS,
 		Created: r.Created, Updated: r.Updated, Revision: r.Revision,

@@ -88,7 +88,7 @@ func (p *Product) check() error {
 }
 
 func checkLimits(l push.Limits) error {
-	counts := [...]int{l.BodyBytes, l.OwnMessages, l.OwnBytes, l.CommonMessages, l.CommonBytes, l.DevicesPerUser}
+	counts := [...]int{l.BodyBytes, l.OwnMessages, l.OwnBytes, l.CommonMessages, l.CommonBytes, l.DevicesPerUser, l.Sessions}
 	for _, n := range counts {
 		if n < 0 {
 			return fmt.Errorf("limits are not negative")

@@ -117,7 +117,7 @@ func showProduct(p *catalog.Product) adminapi.Product {
 		Limits: adminapi.Limits{
 			BodyBytes: l.BodyBytes, OwnMessages: l.OwnMessages, OwnBytes: l.OwnBytes, CommonMessages: l.CommonMessages,
 			CommonBytes: l.CommonBytes, TtlSeconds: seconds(l.TTL), DevicesPerUser: l.DevicesPerUser,
-			DeviceUnseenSeconds: seconds(l.DeviceUnseen), KeyTtlSeconds: seconds(l.KeyTTL),
+			DeviceUnseenSeconds: seconds(l.DeviceUnseen), KeyTtlSeconds: seconds(l.KeyTTL), Sessions: optLimit(l.Sessions),
 		},
 		FirstVisit: adminapi.FirstVisit{
 			First:  adminapi.FirstVisitFirst(showStart(f.First)),

@@ -32,6 +32,7 @@ var limitFields = []limitField{
 		l.DeviceUnseen = time.Duration(n) * time.Second
 	}},
 	{"key_ttl_seconds", 60, 86400, func(l *push.Limits, n int64) { l.KeyTTL = time.Duration(n) * time.Second }},
+	{"sessions", 1, 1_000_000_000, func(l *push.Limits, n int64) { l.Sessions = int(n) }},
 }
 
 const (

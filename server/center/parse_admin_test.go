@@ -34,6 +34,8 @@ var adminCases = []struct {
 	{"ProductPatch", `{"limits":{}}`, []string{"/limits too_few"}},
 	{"ProductPatch", `{"limits":{"ttl_seconds":604801,"key_ttl_seconds":59,"body_bytes":65537,"own_bytes":1}}`,
 		[]string{"/limits/body_bytes too_large", "/limits/key_ttl_seconds too_small", "/limits/own_bytes too_small", "/limits/ttl_seconds too_large"}},
+	{"ProductPatch", `{"limits":{"sessions":null}}`, nil},
+	{"ProductPatch", `{"limits":{"sessions":0}}`, []string{"/limits/sessions too_small"}},
 	{"ProductPatch", `{"first_visit":{"common":"tail"}}`, []string{"/first_visit/common unknown_value"}},
 	{"ProductPatch", `{"first_visit":{"common":1}}`, []string{"/first_visit/common wrong_type"}},
 	{"ProductPatch", `{"jwks_url":null}`, nil},

@@ -105,5 +105,13 @@ func optString(s string) *string {
 	return &s
 }
 
+// optLimit returns a limit, nil if there is none.
+func optLimit(n int) *int {
+	if n == 0 {
+		return nil
+	}
+	return &n
+}
+
 // seconds returns whole seconds of a duration.
 func seconds(d time.Duration) int { return int(d / time.Second) }

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"errors"
+	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 
 	"carillon/server/client"
 	"carillon/server/push"
+	"carillon/server/transport"
 	"carillon/server/wire"
 )
 
@@ -143,4 +146,29 @@ func TestGateway_PolicyThatChangesAppliesFromTheNextConnect(t *testing.T) {
 	desk.want(t, id)
 	tv.leave(t)
 	desk.leave(t)
+}
+
+// Over every transport a client of a product that is full is told when to come back.
+func TestGateway_AFullProductTellsWhenToComeBack(t *testing.T) {
+	n := start(t, vfs.NewMem())
+	n.setUp()
+	if status, a := n.admin(http.MethodPatch, "/admin/v1/products/shop", map[string]any{"limits": map[string]any{"sessions": 1}}); status != http.StatusOK {
+		t.Fatalf("got %d %v", status, a)
+	}
+	alice := n.online("phone", push.PlatformAndroid)
+	for range 10 {
+		for _, path := range overHTTP {
+			res, b := n.knock(path, n.token("bob", "phone"), nil)
+			after, err := strconv.Atoi(res.Header.Get("Retry-After"))
+			if res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(b), `"code":"product_full"`) || err != nil || after < 1 {
+				t.Fatalf("%s: got %d %s, Retry-After %q, want 503 product_full", path, res.StatusCode, b, res.Header.Get("Retry-After"))
+			}
+		}
+	}
+	id := n.publish("alice", "still here")
+	alice.want(t, id)
+	alice.leave(t)
+	bob := n.watchOver(transport.SSE, n.token("bob", "phone"), &client.Memory{})
+	bob.want(t, n.publish("bob", "your turn"))
+	bob.leave(t)
 }

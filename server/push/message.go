@@ -138,6 +138,7 @@ type Limits struct {
 	DevicesPerUser int           // 50
 	DeviceUnseen   time.Duration // 60 days: a device that long unseen is forgotten
 	KeyTTL         time.Duration // 1 h: how long an idempotency key is remembered; at most 24 h
+	Sessions       int           // 0, no limit: live sessions at a time
 }
 
 // WithDefaults returns the limits with every zero field replaced by its default.

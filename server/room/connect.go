@@ -78,10 +78,10 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	if err := r.cfg.Tokens.Recheck(ctx, id); err != nil {
 		return err
 	}
-	ins, err := r.cfg.Register.Insert(ctx, register.Session{
+	ins, err := r.insert(ctx, register.Session{
 		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
 		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
-	}, policy.Sessions.LimitsOf(s.platform))
+	}, policy)
 	if err != nil {
 		return err
 	}
@@ -264,8 +264,11 @@ func closeFor(err error) (wire.CloseCode, string) {
 		}
 		return wire.CloseForbidden, e.Detail
 	case push.KindLimited:
-		if e.Code == "too_many_devices" {
+		switch e.Code {
+		case "too_many_devices":
 			return wire.CloseForbidden, e.Detail
+		case codeProductFull:
+			return wire.CloseProductFull, ""
 		}
 		return wire.CloseOverloaded, ""
 	case push.KindInvalid:

@@ -18,13 +18,21 @@ type Goodbye struct {
 // goawaySpread is over how long clients come back that are sent away one by one.
 const goawaySpread = 5 * time.Second
 
+// fullSpread is over how long clients come back whose product is full: a place is free when somebody has left, and each look
+// costs a whole connect.
+const fullSpread = 30 * time.Second
+
 // goaway is the last frame to a client that is to come back later.
 func (r *Room) goaway(code wire.CloseCode, kind transport.Kind) *wire.Goaway {
 	g := Goodbye{Spread: goawaySpread}
-	if code == wire.CloseGoingAway {
+	least := time.Duration(0)
+	switch code {
+	case wire.CloseGoingAway:
 		g = *r.goodbye.Load()
+	case wire.CloseProductFull:
+		least, g.Spread = fullSpread/2, fullSpread/2
 	}
-	delay := r.jitter(g.Spread)
+	delay := least + r.jitter(g.Spread)
 	return &wire.Goaway{
 		Code: code, Reason: code.String(), DelayMillis: uint32(delay.Milliseconds()), Address: g.Addresses[kind],
 	}

@@ -161,19 +161,20 @@ type Room struct {
 	book  *book
 	tails *tails
 
-	joined   chan struct{}     // closed once the room has its lease
-	openings *mailbox[opening] // connect frames to be worked on
-	reads    *mailbox[reading] // slots to be read
-	leavings *mailbox[leaving] // sessions that ended
-	workers  []*fanout
-	acks     ackBook
-	loose    looseAcks
-	tags     tagBook
-	posting  chan struct{} // holds a token for each call of Post; never closed
-	renewed  atomic.Int64  // nanoseconds from began to the last good renewal, on the monotonic clock
-	goodbye  atomic.Pointer[Goodbye]
-	zombie   atomic.Bool // a Take was refused since
-	missed   atomic.Bool // the lease was lost: what was appended meanwhile is in no log of this room
+	joined    chan struct{}     // closed once the room has its lease
+	openings  *mailbox[opening] // connect frames to be worked on
+	reads     *mailbox[reading] // slots to be read
+	leavings  *mailbox[leaving] // sessions that ended
+	workers   []*fanout
+	acks      ackBook
+	loose     looseAcks
+	tags      tagBook
+	entrances entrances
+	posting   chan struct{} // holds a token for each call of Post; never closed
+	renewed   atomic.Int64  // nanoseconds from began to the last good renewal, on the monotonic clock
+	goodbye   atomic.Pointer[Goodbye]
+	zombie    atomic.Bool // a Take was refused since
+	missed    atomic.Bool // the lease was lost: what was appended meanwhile is in no log of this room
 
 	unlisted bool    // owned by leaseLoop: the lease was lost, and not every session is in the register again
 	strays   []stray // owned by ackLoop

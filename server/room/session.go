@@ -390,7 +390,7 @@ func (s *session) endByAndUnlock(now moment, code wire.CloseCode, detail string,
 		s.queue.push(wire.Out{Frame: &wire.Cursor{Cursor: s.cursorLocked(), Reason: wire.CursorGoodbye}})
 	}
 	switch {
-	case code == wire.CloseGoingAway || code == wire.CloseOverloaded || code == wire.CloseInternal:
+	case code == wire.CloseGoingAway || code == wire.CloseOverloaded || code == wire.CloseInternal || code == wire.CloseProductFull:
 		s.queue.push(wire.Out{Frame: s.room.goaway(code, s.kind.name())})
 	case code.Duty() != wire.ComeBack:
 		k := &wire.Kick{Code: code, Reason: code.String(), Detail: detail}

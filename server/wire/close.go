@@ -18,6 +18,8 @@ const (
 	CloseLost       CloseCode = 4005 // the connection broke; never sent, only counted
 	CloseNormal     CloseCode = 4006 // the client said goodbye; never sent, only counted
 
+	CloseProductFull CloseCode = 4007 // the product holds as many sessions as it may; a goaway names the delay
+
 	CloseTokenExpired CloseCode = 4100 // the token ran out on the live session
 	CloseTokenRefused CloseCode = 4101 // the token does not hold: signature, audience, form, key unknown or revoked
 
@@ -36,6 +38,7 @@ const (
 var closeNames = map[CloseCode]string{
 	CloseGoingAway: "going_away", CloseSlow: "slow", CloseSilent: "silent", CloseOverloaded: "overloaded",
 	CloseInternal: "internal", CloseLost: "lost", CloseNormal: "normal",
+	CloseProductFull:  "product_full",
 	CloseTokenExpired: "token_expired", CloseTokenRefused: "token_refused",
 	CloseReplaced: "replaced", CloseRevoked: "revoked", CloseProtocol: "protocol", CloseVersion: "version",
 	CloseConnectTimeout: "connect_timeout", CloseFlood: "flood", CloseDeleted: "deleted", CloseForbidden: "forbidden",

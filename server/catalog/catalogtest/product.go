@@ -20,7 +20,7 @@ func full(id push.ProductID) catalog.Product {
 		FirstVisit: push.FirstVisit{First: push.StartHead, Later: push.StartBeginning, Common: push.StartBeginning},
 		Limits: push.Limits{
 			BodyBytes: 1, OwnMessages: 2, OwnBytes: 3, CommonMessages: 4, CommonBytes: 5, TTL: 6 * time.Second,
-			DevicesPerUser: 7, DeviceUnseen: 8 * time.Hour, KeyTTL: 24 * time.Hour,
+			DevicesPerUser: 7, DeviceUnseen: 8 * time.Hour, KeyTTL: 24 * time.Hour, Sessions: 9,
 		},
 		TokenLifetime: 90 * time.Minute,
 		Sessions: sessionPolicy(push.SessionRules{
@@ -91,6 +91,7 @@ func badProducts(t *testing.T, h *harness) {
 		{"negative shards", func(p *catalog.Product) { p.Shards = -1 }},
 		{"many shards", func(p *catalog.Product) { p.Shards = catalog.MaxShards + 1 }},
 		{"a negative limit", func(p *catalog.Product) { p.Limits.OwnBytes = -1 }},
+		{"negative sessions", func(p *catalog.Product) { p.Limits.Sessions = -1 }},
 		{"a negative time", func(p *catalog.Product) { p.Limits.TTL = -1 * time.Second }},
 		{"a fraction of a millisecond", func(p *catalog.Product) { p.Limits.TTL = time.Microsecond }},
 		{"idempotency for two days", func(p *catalog.Product) { p.Limits.KeyTTL = 48 * time.Hour }},

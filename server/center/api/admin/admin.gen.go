@@ -339,6 +339,9 @@ type Limits struct {
 	// OwnMessages Live messages kept for one user.
 	OwnMessages int `json:"own_messages"`
 
+	// Sessions Live sessions at a time; absent: no limit.
+	Sessions *int `json:"sessions,omitempty"`
+
 	// TtlSeconds Longest, and default, time to live of a message.
 	TtlSeconds int `json:"ttl_seconds"`
 }
