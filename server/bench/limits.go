@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"carillon/server/bench/sample"
 	"carillon/server/bench/swarm"
 )
 
@@ -30,6 +31,7 @@ const (
 	limitWrite        = time.Second
 	limitConnects     = 50                    // a second
 	limitConnectBurst = 500                   // at once
+	limitRefusals     = 10                    // answered a second; to the connects as the defaults are to each other
 	limitAddressRate  = 20                    // connects a second of one address
 	limitAddressBurst = 10 * limitAddressRate // as the server has it
 	maxLimitsClients  = limitAddressBurst - probeCount
@@ -69,6 +71,7 @@ func (s *Limits) serverFlags() [][2]string {
 		{"--limits-queue-bytes", strconv.Itoa(limitQueueBytes)}, {"--limits-write-deadline", limitWrite.String()},
 		{"--limits-connects-per-second", strconv.Itoa(limitConnects)}, {"--limits-connect-burst", strconv.Itoa(limitConnectBurst)},
 		{"--limits-connects-per-address", strconv.Itoa(limitAddressRate)},
+		{"--limits-refusals-per-second", strconv.Itoa(limitRefusals)},
 		{"--heartbeat-linger", "1s"}, // so that sessions of polls that were given up are soon gone
 	}
 }
@@ -77,6 +80,7 @@ func (s *Limits) serverFlags() [][2]string {
 type others struct {
 	messages, pings swarm.Latency
 	missing         float64
+	cpu             time.Duration // of the server
 }
 
 func (s *Limits) run(ctx context.Context, w *world) error {
@@ -88,39 +92,49 @@ func (s *Limits) run(ctx context.Context, w *world) error {
 		return err
 	}
 	defer probes.end()
+	deaf, err := listenDeaf()
+	if err != nil {
+		return err
+	}
+	defer deaf.close()
 	if err := s.turn(ctx, w, probes, "a turn that does not count", new(others)); err != nil {
 		return err
 	}
 	var messages, missing float64
 	for i := range attacks {
 		a := &attacks[i]
-		var without, with others
+		var without, with, elsewhere others
 		var done tally
 		for n := range s.Turns {
 			what := fmt.Sprintf("%s, turn %d of %d", a.name, n+1, s.Turns)
 			if err := s.turn(ctx, w, probes, what+", nobody attacks", &without); err != nil {
 				return err
 			}
-			stop := w.attack(ctx, a, s.Clients+probeCount)
-			err := s.turn(ctx, w, probes, what+", under attack", &with)
-			t, attacking := stop()
+			t, err := s.underAttack(ctx, w, a, w.server.public, probes, what+", under attack", &with)
 			if err != nil {
 				return err
 			}
-			if attacking != nil {
-				return fmt.Errorf("%s: %w", a.name, attacking)
-			}
 			done.add(t)
+			if !a.connects {
+				continue
+			}
+			if _, err := s.underAttack(ctx, w, a, deaf.address, probes, what+", who goes elsewhere", &elsewhere); err != nil {
+				return err
+			}
 		}
 		if done.refused == 0 {
 			return fmt.Errorf("%s: the server took all of %d attempts, so there was no limit to measure", a.name, done.attempts)
 		}
 		s.figures(w, a, &without, &with, done)
-		messages += float64(without.messages.N + with.messages.N)
-		missing += without.missing + with.missing
+		if a.connects {
+			s.compare(w, a, &without, &with, &elsewhere)
+		}
+		messages += float64(without.messages.N + with.messages.N + elsewhere.messages.N)
+		missing += without.missing + with.missing + elsewhere.missing
 	}
 	w.set("messages", messages)
 	w.set("messages_missing", missing)
+	w.note("elsewhere is a listener of the bench that closes each connection as soon as it is accepted, which is the least that one costs")
 	w.note("attackers share the machine with those who are measured: what they take of the processor is in the figures under attack")
 	r, err := w.fleet.Report(ctx, false)
 	if err != nil {
@@ -128,6 +142,19 @@ func (s *Limits) run(ctx context.Context, w *world) error {
 	}
 	w.set("bench_rss_bytes", float64(r.RSS))
 	return lost(r)
+}
+
+// underAttack is a turn while attackers are at an address.
+func (s *Limits) underAttack(
+	ctx context.Context, w *world, a *attack, address string, probes *probes, what string, o *others,
+) (tally, error) {
+	stop := w.attack(ctx, a, address, s.Clients+probeCount)
+	err := s.turn(ctx, w, probes, what, o)
+	t, attacking := stop()
+	if err == nil && attacking != nil {
+		err = fmt.Errorf("%s: %w", a.name, attacking)
+	}
+	return t, err
 }
 
 // turn sends messages at the rate, as a phase of its own, and adds what the others saw of them.
@@ -139,6 +166,10 @@ func (s *Limits) turn(ctx context.Context, w *world, probes *probes, what string
 	w.news.set(nil, win)
 	defer w.news.set(nil, nil)
 	if _, err := probes.take(); err != nil { // what they saw between two turns
+		return err
+	}
+	cpu, err := sample.CPU(w.server.pid)
+	if err != nil {
 		return err
 	}
 	got, err := w.loaded(ctx, what, load{
@@ -154,6 +185,11 @@ func (s *Limits) turn(ctx context.Context, w *world, probes *probes, what string
 	if err != nil {
 		return err
 	}
+	after, err := sample.CPU(w.server.pid)
+	if err != nil {
+		return err
+	}
+	o.cpu += after - cpu
 	pings, err := probes.take()
 	if err != nil {
 		return err
@@ -177,4 +213,13 @@ func (s *Limits) figures(w *world, a *attack, without, with *others, done tally)
 	w.set(a.name+"_ping_p99_ms", p99(&with.pings))
 	w.set(a.name+"_attempts", float64(done.attempts))
 	w.set(a.name+"_refused", float64(done.refused))
+	w.set(a.name+"_cpu_us", float64((with.cpu-without.cpu).Microseconds())/float64(done.attempts))
+}
+
+// compare holds an attack against the same at a listener that reads nothing.
+func (s *Limits) compare(w *world, a *attack, without, with, elsewhere *others) {
+	p99 := func(o *others) float64 { return millis(o.messages.Quantile(0.99)) }
+	w.set(a.name+"_elsewhere_p99_ms", p99(elsewhere))
+	w.set(a.name+"_elsewhere_p99_more_percent", 100*(p99(elsewhere)/p99(without)-1))
+	w.set(a.name+"_p99_more_than_elsewhere_percent", 100*(p99(with)/p99(elsewhere)-1))
 }
