@@ -17,6 +17,7 @@ type Limits struct {
 	Clients  int           // who keep to the limits
 	Senders  int           // requests side by side
 	Rate     int           // messages a second, to all of them together
+	Refusals int           // a second that the server answers, 0: all
 	Turns    int           // of each attack
 	Duration time.Duration // of a turn, with the attack and as long without
 	Body     int           // bytes
@@ -31,7 +32,6 @@ const (
 	limitWrite        = time.Second
 	limitConnects     = 50                    // a second
 	limitConnectBurst = 500                   // at once
-	limitRefusals     = 10                    // answered a second; to the connects as the defaults are to each other
 	limitAddressRate  = 20                    // connects a second of one address
 	limitAddressBurst = 10 * limitAddressRate // as the server has it
 	maxLimitsClients  = limitAddressBurst - probeCount
@@ -43,7 +43,7 @@ func (*Limits) Name() string { return "limits" }
 
 func (s *Limits) settings() map[string]any {
 	return map[string]any{
-		"clients": s.Clients, "connections": s.Senders, "messages_per_s": s.Rate, "turns": s.Turns, "duration_s": s.Duration.Seconds(),
+		"clients": s.Clients, "connections": s.Senders, "messages_per_s": s.Rate, "refusals_per_s": s.Refusals, "turns": s.Turns, "duration_s": s.Duration.Seconds(),
 		"body_bytes": s.Body,
 	}
 }
@@ -54,6 +54,8 @@ func (s *Limits) check() error {
 		return usagef("--clients lies between 1 and %d: more may not connect from one address at once", maxLimitsClients)
 	case s.Rate < 1 || s.Rate > 100_000:
 		return usagef("--rate lies between 1 and 100000")
+	case s.Refusals < 0 || s.Refusals > 1_000_000:
+		return usagef("--refusals lies between 0 and 1000000")
 	case s.Turns < 1 || s.Turns > 100:
 		return usagef("--turns lies between 1 and 100")
 	}
@@ -71,7 +73,7 @@ func (s *Limits) serverFlags() [][2]string {
 		{"--limits-queue-bytes", strconv.Itoa(limitQueueBytes)}, {"--limits-write-deadline", limitWrite.String()},
 		{"--limits-connects-per-second", strconv.Itoa(limitConnects)}, {"--limits-connect-burst", strconv.Itoa(limitConnectBurst)},
 		{"--limits-connects-per-address", strconv.Itoa(limitAddressRate)},
-		{"--limits-refusals-per-second", strconv.Itoa(limitRefusals)},
+		{"--limits-refusals-per-second", strconv.Itoa(s.Refusals)}, {"--limits-refusals-per-address", strconv.Itoa(s.Refusals)},
 		{"--heartbeat-linger", "1s"}, // so that sessions of polls that were given up are soon gone
 	}
 }

@@ -277,6 +277,7 @@ type benchLimitsCmd struct {
 	Clients     int           `default:"100" help:"Users online who keep to the limits, and get the messages in turn."`
 	Connections int           `default:"4" help:"Requests side by side."`
 	Rate        int           `default:"400" help:"Messages a second."`
+	Refusals    int           `default:"10" help:"Refusals a second that the server answers, in all and of an address; 0: all of them."`
 	Turns       int           `default:"3" help:"How often each attack comes, in turns with the same without it."`
 	Duration    time.Duration `default:"3s" help:"How long a turn is."`
 }
@@ -297,7 +298,8 @@ func (c *benchLimitsCmd) Run(ctx context.Context, a *app) error { return c.run(c
 
 func (c *benchLimitsCmd) scenario() bench.Scenario {
 	return &bench.Limits{
-		Clients: c.Clients, Senders: c.Connections, Rate: c.Rate, Turns: c.Turns, Duration: c.Duration, Body: c.BodyBytes,
+		Clients: c.Clients, Senders: c.Connections, Rate: c.Rate, Refusals: c.Refusals, Turns: c.Turns, Duration: c.Duration,
+		Body: c.BodyBytes,
 	}
 }
 
