@@ -277,7 +277,10 @@ func TestLoad_ConnectionsAreAutoOrNoneOrANumber(t *testing.T) {
 			s.Env = append(s.Env, "CARILLON_LIMITS_CONNECTIONS="+value)
 		}
 		l, err := Load(s)
-		return l.Config, err
+		if err != nil {
+			return Config{}, err
+		}
+		return l.Config, nil
 	}
 	for value, want := range map[string]int{"": ConnectionsAuto, "auto": ConnectionsAuto, "0": 0, "500": 500} {
 		if c, err := load(value); err != nil || c.Limits.Connections != want {
