@@ -67,18 +67,23 @@ local function note(key, entry, kept, idle, now)
   end
 end
 
--- announce notes a change of a user's slot if the user has a session, and returns the rooms that hold one. A session begins with the length
--- of its room's name in one byte, then the name; an entry of the log with the number of rooms, then those, then the change.
+-- announce notes a change of a user's slot if the user has a session, and returns the rooms that hold one. Of each of a user's sessions there is its length in
+-- two bytes, the length of its room's name in one, and the name; an entry of the log is the number of rooms, those, each behind its length, and the change.
 local function announce(keys, u, i, now)
-  local sessions, log, kept, idle, change, at = struct.unpack('<I2I2I4I4I4c0', u, i)
-  local rooms, seen, names = {}, {}, ''
-  local values = redis.pcall('HVALS', keys[sessions])
-  if values.err then
-    return at, values
+  local all, log, kept, idle, user, change, at = struct.unpack('<I2I2I4I4I4c0I4c0', u, i)
+  local sessions = redis.pcall('HGET', keys[all], user)
+  local rooms = {}
+  if not sessions then
+    return at, rooms
+  elseif type(sessions) == 'table' then
+    return at, sessions
   end
-  for _, s in ipairs(values) do
-    local room = string.sub(s, 1, 1 + string.byte(s, 1))
-    if not seen[room] and #rooms < 255 then
+  local seen, names, from = {}, '', 1
+  while from < #sessions and #rooms < 255 do
+    local high, low, n = string.byte(sessions, from, from + 2)
+    local room = string.sub(sessions, from + 2, from + 2 + n)
+    from = from + 2 + high * 256 + low
+    if not seen[room] then
       seen[room] = true
       rooms[#rooms + 1] = string.sub(room, 2)
       names = names .. room

@@ -16,6 +16,7 @@ const changesIdle = time.Hour
 // logArgs is what announcements and questions to a log say besides the log's key.
 type logArgs struct {
 	log    string // its key
+	user   push.UserID
 	change string
 	after  uint64
 }
@@ -30,7 +31,7 @@ const (
 // shard, which every room reads over: to look past what is meant for others costs less than a log for each room, and the log is a key that
 // the call names, so that a slot of a cluster may move meanwhile.
 func (t Tag) Announce(u push.UserID, change []byte) Command {
-	return Command{Name: announce, Key: t.SessionsKey(u), log: &logArgs{log: t.ChangesKey(), change: string(change)}}
+	return Command{Name: announce, Key: t.SessionsKey(), log: &logArgs{log: t.ChangesKey(), user: u, change: string(change)}}
 }
 
 // ChangesSince returns the command, for a read, that asks the shard's log for what it was told after that number. See [ChangesOf].
@@ -46,6 +47,7 @@ func (l *logArgs) encode(e *encoder, sessions string) {
 	e.u32(ChangesKept)
 	e.u32(int(changesIdle.Milliseconds()))
 	if sessions != "" {
+		e.long(string(l.user))
 		e.long(l.change)
 		return
 	}

@@ -77,41 +77,42 @@ func skip[S string | []byte](s S, i, depth int) int {
 }
 
 // splitCall takes apart what a function answered: who and when, and each unit's answer.
-func splitCall(raw []byte, units []*unit) bool {
+func splitCall(raw []byte, units []*unit) (a Answer, ok bool) {
 	kind, text, at := line(raw, 0)
 	if kind != '*' || number(text) != 3 {
-		return false
+		return a, false
 	}
 	digits, at, ok := bulk(raw, at)
 	if !ok {
-		return false
+		return a, false
 	}
 	lineage, err := strconv.ParseUint(digits, 16, 63)
 	if err != nil || len(digits) != 15 {
-		return false
+		return a, false
 	}
 	millis, at, ok := bulk(raw, at)
 	if !ok {
-		return false
+		return a, false
 	}
 	now, err := strconv.ParseInt(millis, 10, 64)
 	if err != nil {
-		return false
+		return a, false
 	}
 	kind, text, at = line(raw, at)
 	if kind != '*' || number(text) != len(units) {
-		return false
+		return a, false
 	}
+	a = Answer{Lineage: push.Lineage(max(lineage, 1)), Now: push.MilliTime(now)}
 	for _, u := range units {
 		end := skip(raw, at, 0)
 		if end == 0 {
-			return false
+			return a, false
 		}
-		u.answer = Answer{Lineage: push.Lineage(max(lineage, 1)), Now: push.MilliTime(now)}
+		u.answer = a
 		u.raw = string(raw[at:end]) // of its own, so that who keeps a reply does not keep those of others
 		at = end
 	}
-	return at == len(raw)
+	return a, at == len(raw)
 }
 
 // bulk returns the string at s[i] and where it ends.

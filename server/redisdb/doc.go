@@ -26,11 +26,11 @@
 //     replicas. If it counts fewer the outcome is unknown, as after a lost reply.
 //   - Writes are sent only over connections to a server whose settings keep what the durability promises, which was looked at when the
 //     connection came to be. A look every second finds out if they changed since, who is primary, and how much memory is left.
-//   - A replica is never read: the functions refuse there.
+//   - A replica is never read: the functions refuse there, and a pipeline of plain commands ([DB.Peek]) begins with one of them.
 //   - Everything that waits is bounded, in bytes and in time.
 //
 // # Kinds of keys
 //
-// "l" is the log of changes of a shard, "s" the sessions of a user (which the register writes), "-" never exists. The packages that use this one
+// "l" is the log of changes of a shard, "s" the sessions in a shard (which the register writes), "-" never exists. The packages that use this one
 // tell theirs.
 package redisdb

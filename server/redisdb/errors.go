@@ -110,7 +110,7 @@ func fateOfSending(err error, c class) fate {
 		return fate{err: weak.err}
 	case errors.As(err, &notSent):
 		return fate{again: true, learn: true, err: errUnknown(err)}
-	case c == classRead && !errors.Is(err, context.DeadlineExceeded) && !(errors.As(err, &network) && network.Timeout()):
+	case (c == classRead || c == classPeek) && !errors.Is(err, context.DeadlineExceeded) && !(errors.As(err, &network) && network.Timeout()):
 		return fate{again: true, learn: true, err: errUnknown(err)} // nothing changes if it is read twice
 	}
 	return fate{learn: true, err: errUnknown(err)}

@@ -57,9 +57,42 @@ var crc16 = func() (table [256]uint16) {
 	return table
 }()
 
-// SessionsKey is the hash of a user's sessions by device: the register writes it, and an append reads the rooms out of it. Each value begins
-// with the length of the room's name in one byte and the name.
-func (t Tag) SessionsKey(u push.UserID) string { return t.Key("s", string(u)) }
+// SessionsKey is the hash of the sessions of the shard, by user: the register writes it, and an append reads the rooms out of it. A field
+// holds the sessions of its user one after the other, each with its length in two bytes (big endian) before it, and beginning with the names of
+// room and device, each with its length in one byte before it; [EachSession] reads that. So the sessions of many users are one command, and one user's
+// are one condition; a key for each user would take half as much memory again.
+func (t Tag) SessionsKey() string { return t.Key("s", "") }
+
+// EachSession calls f for each of a user's sessions, as a field of the hash holds them. rest is what the register alone knows. It reports
+// whether all of them could be read.
+func EachSession(sessions string, f func(room push.RoomID, device push.DeviceID, rest string)) bool {
+	for len(sessions) > 0 {
+		if len(sessions) < 2 {
+			return false
+		}
+		n := int(sessions[0])<<8 | int(sessions[1])
+		if len(sessions) < 2+n {
+			return false
+		}
+		one := sessions[2 : 2+n]
+		sessions = sessions[2+n:]
+		room, one, ok1 := cutName(one)
+		device, one, ok2 := cutName(one)
+		if !ok1 || !ok2 {
+			return false
+		}
+		f(push.RoomID(room), push.DeviceID(device), one)
+	}
+	return true
+}
+
+func cutName(s string) (name, rest string, ok bool) {
+	if s == "" || len(s) < 1+int(s[0]) {
+		return "", "", false
+	}
+	n := 1 + int(s[0])
+	return s[1:n], s[n:], true
+}
 
 // ChangesKey is the log of the latest changes in the shard; see [Tag.Announce].
 func (t Tag) ChangesKey() string { return t.Key("l", "") }

@@ -14,13 +14,14 @@ type class uint8
 
 const (
 	classRead  class = iota
+	classPeek        // plain commands
 	classLax         // writes that wait for no replica, so that leases are not behind a replica that is silent
 	classWrite       // writes, and reads that are answered like writes
 	classes
 )
 
 // lanesOf is how many lanes a primary has for each class: so many pipelines are under way at once.
-var lanesOf = [classes]int{classRead: 2, classLax: 1, classWrite: 4}
+var lanesOf = [classes]int{classRead: 2, classPeek: 2, classLax: 1, classWrite: 4}
 
 // The most of one pipeline and of one call in it, so that none keeps the others waiting for long; and how much one batch adds to
 // a pipeline before it is the next one's turn.
@@ -135,6 +136,7 @@ type call struct {
 	keys   int
 	size   int
 	cmd    *redis.RawCmd
+	plain  []*redis.RawCmd // of the one unit, in place of cmd
 }
 
 // pipeline is what goes to a primary at once.
@@ -209,7 +211,7 @@ func (p *pipeline) add(b *batch, u *unit) {
 		last, ok = p.lane.last[u.tag]
 	}
 	p.units++
-	if ok {
+	if ok && p.class != classPeek {
 		if c := &p.calls[last]; c.frees == u.frees && c.asking == b.asking && len(c.units) < callUnits && c.size+u.size < callBytes {
 			c.add(b, u)
 			return

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-var classNames = [classes]string{classRead: "read", classLax: "lax", classWrite: "write"}
+var classNames = [classes]string{classRead: "read", classPeek: "peek", classLax: "lax", classWrite: "write"}
 
 // Metrics count what is sent to Redis.
 type Metrics struct {

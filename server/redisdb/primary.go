@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -159,9 +160,98 @@ func load(ctx context.Context, c redis.Cmdable) error {
 	return nil
 }
 
+// peek sends a pipeline of plain commands, behind the question who it is that answers.
+func (p *primary) peek(l *pipeline) {
+	db := p.db
+	ctx := context.Background()
+	pipe := p.plain.Pipeline()
+	who := redis.NewRawCmd(ctx, fcall, functionRead, 0, db.now(), "")
+	_ = pipe.Process(ctx, who)
+	for i := range l.calls {
+		c := &l.calls[i]
+		for _, args := range c.units[0].plain {
+			if c.asking {
+				pipe.Do(ctx, "ASKING")
+			}
+			cmd := redis.NewRawCmd(ctx, args...)
+			c.plain = append(c.plain, cmd)
+			_ = pipe.Process(ctx, cmd)
+		}
+	}
+	began := time.Now()
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	db.config.Metrics.pipeline(l, time.Since(began))
+
+	raw, err := who.Result()
+	a, f, ok := callAnswer(raw, err, l.class, nil)
+	for i := range l.calls {
+		c := &l.calls[i]
+		if ok {
+			if f, ok := c.gatherPlain(a); !ok {
+				db.config.Metrics.failed(f, 1)
+				p.unanswered(c, f)
+				continue
+			}
+			c.from[0].of.answered(1)
+			continue
+		}
+		db.config.Metrics.failed(f, 1)
+		p.unanswered(c, f)
+	}
+	if ok {
+		err = nil
+	}
+	p.reached(err)
+}
+
+// callAnswer judges what one call was answered: ok if each unit has its answer.
+func callAnswer(raw []byte, err error, c class, units []*unit) (a Answer, f fate, ok bool) {
+	switch {
+	case err != nil:
+		return a, fateOfSending(err, c), false
+	case len(raw) > 0 && raw[0] == '-':
+		_, text, _ := line(raw, 0)
+		return a, fateOf(string(text)), false
+	}
+	if a, ok = splitCall(raw, units); !ok {
+		return a, fate{err: errReply}, false
+	}
+	return a, fate{}, true
+}
+
+// gatherPlain puts the replies to the commands of a unit together as a function would have.
+func (c *call) gatherPlain(a Answer) (fate, bool) {
+	u := c.units[0]
+	b := append([]byte{'*'}, strconv.Itoa(len(c.plain))...)
+	b = append(b, "\r\n"...)
+	for _, cmd := range c.plain {
+		raw, err := cmd.Result()
+		switch {
+		case err != nil:
+			return fateOfSending(err, classPeek), false
+		case len(raw) > 0 && raw[0] == '-':
+			_, text, _ := line(raw, 0)
+			f := fateOf(string(text))
+			if word, _, _ := strings.Cut(string(text), " "); word == "ERR" || word == "WRONGTYPE" {
+				f = fate{err: refused(string(text))}
+			}
+			return f, false
+		case skip(raw, 0, 0) != len(raw):
+			return fate{err: errReply}, false
+		}
+		b = append(b, raw...)
+	}
+	u.raw, u.answer = string(b), a
+	return fate{}, true
+}
+
 // send sends a pipeline, hears what comes back, and answers each unit or sees to it that it is tried again.
 func (p *primary) send(l *pipeline) {
 	db := p.db
+	if l.class == classPeek {
+		p.peek(l)
+		return
+	}
 	m := db.config.Metrics
 	ctx := context.Background() // what a caller waits for is not what others wait for
 	client, function := p.plain, functionRead
@@ -198,33 +288,20 @@ func (p *primary) send(l *pipeline) {
 	m.pipeline(l, time.Since(began))
 
 	short := p.short(waited)
-	connected := false
 	for i := range l.calls {
 		c := &l.calls[i]
 		raw, err := c.cmd.Result()
-		var f fate
-		switch {
-		case err != nil:
-			f = fateOfSending(err, l.class)
-			p.reached(err)
-		case len(raw) > 0 && raw[0] == '-':
-			_, text, _ := line(raw, 0)
-			f, connected = fateOf(string(text)), true
-			if f.err == error(errFull) {
-				p.isFull()
-			}
-		case !splitCall(raw, c.units):
-			f, connected = fate{err: errReply}, true
-		default:
-			connected = true
+		p.reached(err)
+		_, f, ok := callAnswer(raw, err, l.class, c.units)
+		if ok {
 			p.answer(c, short)
 			continue
 		}
+		if f.err == error(errFull) {
+			p.isFull()
+		}
 		m.failed(f, len(c.units))
 		p.unanswered(c, f)
-	}
-	if connected {
-		p.reached(nil)
 	}
 }
 

@@ -112,7 +112,8 @@ func (p *primary) reached(err error) {
 		}
 		return
 	}
-	if p.db.closed.Load() {
+	var weak *weakError
+	if p.db.closed.Load() || errors.As(err, &weak) {
 		return
 	}
 	if p.downFrom.CompareAndSwap(0, time.Now().UnixNano()) {
