@@ -39,6 +39,7 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	quiet()
 	db := &DB{config: c, closing: make(chan struct{}), asked: make(chan struct{}, 1), primaries: make(map[string]*primary), guests: make(map[string]time.Time)}
 	db.layout = db.newLayout()
 	if c.Mode != Standalone {

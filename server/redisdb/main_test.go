@@ -11,6 +11,8 @@ import (
 	"carillon/server/push"
 	"carillon/server/redistest"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 )
 
@@ -104,3 +106,27 @@ func until(t testing.TB, what string, ok func() bool) {
 }
 
 func name(i int) string { return fmt.Sprintf("n%d", i) }
+
+// counts reads metrics.
+type counts struct{ *prometheus.Registry }
+
+func newCounts() counts { return counts{prometheus.NewRegistry()} }
+
+// count returns how many observations a histogram of that class has.
+func (c counts) count(t testing.TB, name, class string) int {
+	t.Helper()
+	families, err := c.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && m.GetLabel()[0].GetValue() == class {
+				return int(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return 0
+}
+
+var redisLibraries = redis.FunctionListQuery{LibraryNamePattern: "carillon_*"}

@@ -17,6 +17,7 @@ import (
 	"carillon/server/push"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
@@ -51,8 +52,12 @@ type primary struct {
 	loading sync.Mutex // held while the functions are loaded; nothing else is taken under it
 }
 
-// poolSize is more than the connections that are ever used, so that a client which could not connect some times still tries.
-const poolSize = 64
+// poolSize is more than the connections that are ever used: after so many failures to connect the client would say for a second that it
+// cannot, without trying.
+const poolSize = 4096
+
+// quiet keeps the Redis client from writing to stderr by itself. What it would say it also returns, and we log that once.
+var quiet = sync.OnceFunc(logging.Disable)
 
 func (db *DB) newPrimary(addr string) *primary {
 	p := &primary{db: db, addr: addr}
