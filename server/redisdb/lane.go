@@ -237,7 +237,14 @@ func (c *call) add(b *batch, u *unit) {
 }
 
 // arguments appends what the call says to args.
-func (c *call) arguments(args []any, function string, db *DB) []any {
+func (c *call) arguments(args []any, db *DB) []any {
+	function := functionRead
+	switch {
+	case c.units[0].write && c.frees:
+		function = functionFree
+	case c.units[0].write:
+		function = functionWrite
+	}
 	args = append(args, fcall, function, c.keys)
 	for _, u := range c.units {
 		for i := range u.keys {

@@ -31,10 +31,10 @@ var (
 		sum := sha256.Sum256([]byte(source))
 		return hex.EncodeToString(sum[:6])
 	}()
-	library      = strings.ReplaceAll(source, "VERSION", version)
-	functionRead = "carillon_read_" + version
-	functionFree = "carillon_free_" + version
-	functionElse = "carillon_write_" + version
+	library       = strings.ReplaceAll(source, "VERSION", version)
+	functionRead  = "carillon_read_" + version
+	functionFree  = "carillon_free_" + version
+	functionWrite = "carillon_write_" + version
 )
 
 // primary is one server that takes writes.
@@ -259,7 +259,7 @@ func (p *primary) send(l *pipeline) {
 	}
 	m := db.config.Metrics
 	ctx := context.Background() // what a caller waits for is not what others wait for
-	client, function := p.plain, functionRead
+	client := p.plain
 	wait := false
 	if l.class == classWrite {
 		client = p.strict
@@ -271,16 +271,8 @@ func (p *primary) send(l *pipeline) {
 		if c.asking {
 			pipe.Do(ctx, "ASKING")
 		}
-		if c.units[0].write {
-			function = functionElse
-			if c.frees {
-				function = functionFree
-			}
-		} else {
-			function = functionRead
-		}
 		from := len(l.args)
-		l.args = c.arguments(l.args, function, db)
+		l.args = c.arguments(l.args, db)
 		c.cmd = redis.NewRawCmd(ctx, l.args[from:]...)
 		_ = pipe.Process(ctx, c.cmd)
 	}
