@@ -139,18 +139,30 @@ func TestWrite_WhoseReplyIsLostIsUnknownAndNotRepeated(t *testing.T) {
 }
 
 func TestRestart_NothingThatWasDoneIsLost(t *testing.T) {
-	r := redistest.Standalone(t, redistest.AppendFsync("always"))
-	db := open(t, r, func(c *Config) { c.Durability = push.DurabilityDisk })
-	l := startLoad(t, db, 16)
-	for range 3 {
-		l.more(t, 200)
-		r.Servers()[0].Kill()
-		if err := r.Servers()[0].Restart(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	for _, c := range []struct {
+		durability push.Durability
+		flush      string
+		kills      int
+	}{
+		// A server that flushes now and then answers while it holds writes back, so it takes many kills to hit, or many writers.
+		{push.DurabilityProcess, "everysec", 8},
+		{push.DurabilityDisk, "always", 3},
+	} {
+		t.Run(c.flush, func(t *testing.T) {
+			r := redistest.Standalone(t, redistest.AppendFsync(c.flush))
+			db := open(t, r, func(config *Config) { config.Durability = c.durability })
+			l := startLoad(t, db, 64)
+			for range c.kills {
+				l.more(t, 2000)
+				r.Servers()[0].Kill()
+				if err := r.Servers()[0].Restart(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.more(t, 200)
+			l.judge(t)
+		})
 	}
-	l.more(t, 200)
-	l.judge(t)
 }
 
 func TestFailover_WhatWasReplicatedIsThere(t *testing.T) {

@@ -21,6 +21,7 @@ type Metrics struct {
 	conflicts prometheus.Counter
 	again     prometheus.Counter
 	short     prometheus.Counter
+	held      prometheus.Counter
 }
 
 // NewMetrics registers the metrics; with a nil registerer they count for nobody.
@@ -49,9 +50,11 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		conflicts: counter("carillon_redis_conflicts_total", "Writes that were not done because what they were made from had changed."),
 		again:     counter("carillon_redis_again_total", "Units that surely were not executed and were sent again."),
 		short:     counter("carillon_redis_short_of_replicas_total", "Pipelines of writes that fewer replicas confirmed than are configured."),
+		held: counter("carillon_redis_held_back_total",
+			"Times that writes had to wait because the server held back what it would write to its file while a flush was under way."),
 	}
 	if r != nil {
-		r.MustRegister(units, calls, seconds, sizes, m.errors, m.conflicts, m.again, m.short)
+		r.MustRegister(units, calls, seconds, sizes, m.errors, m.conflicts, m.again, m.short, m.held)
 	}
 	for c, name := range classNames {
 		m.units[c], m.calls[c] = units.WithLabelValues(name), calls.WithLabelValues(name)

@@ -91,7 +91,7 @@ func (db *DB) Read(ctx context.Context, rs ...*Read) {
 	q := pack(len(rs), func(e *encoder, i int, u *unit) {
 		r := rs[i]
 		u.tag, u.kept = r.Tag, r.Kept
-		if r.Kept && db.config.Durability == push.DurabilityReplicated {
+		if r.Kept && db.config.Durability != push.DurabilityDisk { // there it is flushed before anybody sees it
 			u.class = classWrite
 		}
 		e.read(r)

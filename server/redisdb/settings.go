@@ -38,7 +38,7 @@ func (db *DB) look(ctx context.Context, c redis.Cmdable) (*standing, error) {
 		info = p.Do(ctx, "INFO", "replication")
 		memory = p.Do(ctx, "INFO", "memory")
 		persistence = p.Do(ctx, "INFO", "persistence")
-		settings = p.Do(ctx, "CONFIG", "GET", "appendonly", "appendfsync", "min-replicas-to-write", "maxmemory-policy")
+		settings = p.Do(ctx, "CONFIG", "GET", "appendonly", "appendfsync", "no-appendfsync-on-rewrite", "min-replicas-to-write", "maxmemory-policy")
 		return nil
 	})
 	values := map[string]string{}
@@ -113,6 +113,8 @@ func weakness(settings map[string]string, d push.Durability) *push.Error {
 	switch {
 	case d == push.DurabilityDisk && v != "always":
 		return weak("appendfsync is %s: set it to always, as durability %s asks for", v, d)
+	case d == push.DurabilityDisk && settings["no-appendfsync-on-rewrite"] != "no":
+		return weak("no-appendfsync-on-rewrite is %s: set it to no, or nothing is flushed while the file is rewritten", settings["no-appendfsync-on-rewrite"])
 	case v != "always" && v != "everysec":
 		return weak("appendfsync is %s: set it to %s", v, wantedFsync(d))
 	}

@@ -19,10 +19,12 @@ func TestOpen_RefusesSettingsThatKeepLessThanIsAskedFor(t *testing.T) {
 		change  func(*Config)
 		want    string // in the error: the setting and what to set it to; empty: it is opened
 	}{
-		"no file":                {[]redistest.Option{redistest.NoAppendOnly()}, process, "appendonly is no: set it to yes"},
-		"no file, replicated":    {[]redistest.Option{redistest.NoAppendOnly()}, replicated(1), "appendonly is no: set it to yes"},
-		"never flushed":          {[]redistest.Option{redistest.AppendFsync("no")}, process, "appendfsync is no: set it to everysec or always"},
-		"flushed now and then":   {nil, disk, "appendfsync is everysec: set it to always"},
+		"no file":              {[]redistest.Option{redistest.NoAppendOnly()}, process, "appendonly is no: set it to yes"},
+		"no file, replicated":  {[]redistest.Option{redistest.NoAppendOnly()}, replicated(1), "appendonly is no: set it to yes"},
+		"never flushed":        {[]redistest.Option{redistest.AppendFsync("no")}, process, "appendfsync is no: set it to everysec or always"},
+		"flushed now and then": {nil, disk, "appendfsync is everysec: set it to always"},
+		"flushed but for rewrites": {[]redistest.Option{redistest.AppendFsync("always"), redistest.Setting("no-appendfsync-on-rewrite", "yes")}, disk,
+			"no-appendfsync-on-rewrite is yes: set it to no"},
 		"always flushed":         {[]redistest.Option{redistest.AppendFsync("always")}, disk, ""},
 		"more than enough":       {[]redistest.Option{redistest.AppendFsync("always")}, process, ""},
 		"evicting":               {[]redistest.Option{redistest.MaxMemoryPolicy("allkeys-lru")}, process, "maxmemory-policy is allkeys-lru: set it to noeviction"},
