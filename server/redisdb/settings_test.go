@@ -2,6 +2,7 @@ package redisdb
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -134,5 +135,34 @@ func TestSettings_AreReadAtEachReconnect(t *testing.T) {
 	})
 	if got := get(t, db, tag, "a"); got != "1" {
 		t.Errorf("it was written: %v", got)
+	}
+}
+
+func TestUser_NeedsNoMoreThanTheDocsSay(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/operations/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(doc), "The user needs: `")
+	rules, _, ok2 := strings.Cut(rest, "`")
+	if !ok || !ok2 {
+		t.Fatal("the docs do not say what a user needs")
+	}
+	user := redistest.Setting("user", "carillon on >secret ~c:* resetchannels -@all "+rules)
+	for _, start := range []func(testing.TB, ...redistest.Option) *redistest.Redis{redistest.Standalone, redistest.Cluster} {
+		r := start(t, user)
+		db := open(t, r, func(c *Config) { c.Username, c.Password = "carillon", "secret" })
+		l := startLoad(t, db, 4)
+		l.more(t, 20)
+		l.judge(t)
+		if _, _, err := db.Walk("e").Next(t.Context(), 10); err != nil {
+			t.Error(err)
+		}
+		if got := get(t, db, tagOf(1), "no"); got != nil {
+			t.Errorf("got %v", got)
+		}
+		if len(l.unknown) > 0 {
+			t.Errorf("%d writes failed", len(l.unknown))
+		}
 	}
 }
