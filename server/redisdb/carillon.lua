@@ -69,9 +69,9 @@ end
 
 -- announce notes a change of a user's slot if the user has a session, and returns the rooms that hold one. Of each of a user's sessions there is its length in
 -- two bytes, the length of its room's name in one, and the name; an entry of the log is the number of rooms, those, each behind its length, and the change.
-local function announce(keys, u, i, now)
+local function announce(keys, base, u, i, now)
   local all, log, kept, idle, user, change, at = struct.unpack('<I2I2I4I4I4c0I4c0', u, i)
-  local sessions = redis.pcall('HGET', keys[all], user)
+  local sessions = redis.pcall('HGET', keys[base + all], user)
   local rooms = {}
   if not sessions then
     return at, rooms
@@ -90,7 +90,7 @@ local function announce(keys, u, i, now)
     end
   end
   if #rooms > 0 then
-    local failed = note(keys[log], string.char(#rooms) .. names .. change, kept, idle, now)
+    local failed = note(keys[base + log], string.char(#rooms) .. names .. change, kept, idle, now)
     if failed then
       return at, failed
     end
@@ -100,9 +100,9 @@ end
 
 -- since returns {next, trimmed, entries} of a log after a number: all that is kept if that is 0, or not of this log. A log that is not there
 -- had nothing to tell since a point that is young enough: had it been there it still would be.
-local function since(keys, u, i, lineage, now)
+local function since(keys, base, u, i, lineage, now)
   local log, kept, idle, of, after, at = struct.unpack('<I2I4I4I2Bc0', u, i)
-  local key = keys[log]
+  local key = keys[base + log]
   after = tonumber(after)
   local all = of == 0 and after == 0
   local ours = of == tonumber(string.sub(lineage, 12, 15), 16) % 32768 + 32768
@@ -137,17 +137,17 @@ local function since(keys, u, i, lineage, now)
   return at, {string.format('%d', last), trimmed, entries}
 end
 
--- command runs the command at u[i], with the keys of its unit, and returns where the next one begins, and the reply.
-local function command(keys, u, i, lineage, now)
+-- command runs the command at u[i], whose unit's keys are those of the call behind the base-th, and returns where the next one begins, and the reply.
+local function command(keys, base, u, i, lineage, now)
   local name, at = struct.unpack('<Bc0', u, i)
   if name == '!' then
-    return announce(keys, u, at, now)
+    return announce(keys, base, u, at, now)
   elseif name == '?' then
-    return since(keys, u, at, lineage, now)
+    return since(keys, base, u, at, lineage, now)
   end
   local key, n
   key, n, at = struct.unpack('<I2I2', u, at)
-  key = keys[key]
+  key = keys[base + key]
   if n == 0 then
     return at, redis.pcall(name, key)
   elseif n == 1 then
@@ -168,11 +168,11 @@ local function command(keys, u, i, lineage, now)
 end
 
 -- run runs n commands from u[i] on and returns their replies, or the text of the first error.
-local function run(keys, u, i, n, lineage, now)
+local function run(keys, base, u, i, n, lineage, now)
   local replies = {}
   for c = 1, n do
     local r
-    i, r = command(keys, u, i, lineage, now)
+    i, r = command(keys, base, u, i, lineage, now)
     if type(r) == 'table' and r.err then
       return r.err
     end
@@ -181,112 +181,94 @@ local function run(keys, u, i, n, lineage, now)
   return replies
 end
 
--- take returns the keys of a unit, which are the next n of the call's.
-local function take(all, from, n)
-  if from == 0 and n == #all then
-    return all
-  end
-  local keys = {}
-  for k = 1, n do
-    keys[k] = all[from + k]
-  end
-  return keys
-end
-
 -- read: a unit is its number of keys, its number of commands, and those.
-local function read(all, args)
+local function read(keys, args)
   local lineage, now = standing(args[1], '')
   if not lineage then
     return now
   end
-  local answers, from = {}, 0
+  local answers, base = {}, 0
   for a = 3, #args do
     local u = args[a]
     local nkeys, n, i = struct.unpack('<I2I2', u)
-    answers[a - 2] = run(take(all, from, nkeys), u, i, n, lineage, now)
-    from = from + nkeys
+    answers[a - 2] = run(keys, base, u, i, n, lineage, now)
+    base = base + nkeys
   end
   return {lineage, now, answers}
 end
 
 -- holds reports whether n values from u[i] on still are so: the string at a key, fields of a hash, or how many it has. A value is behind its length and a byte that says
 -- whether there is one at all. It returns where the rest of the unit begins, and the text of an error if it cannot tell.
-local function holds(keys, u, i, n)
-  local ok = true
+local function holds(keys, base, u, i, n)
   for _ = 1, n do
     local key, fields, at = struct.unpack('<I2I2', u, i)
-    local is
-    if fields == 0 then
-      is = {redis.pcall('GET', keys[key])}
-      if type(is[1]) == 'table' then
-        return false, at, is[1].err
+    key = keys[base + key]
+    if fields <= 1 or fields == 65535 then
+      local is
+      if fields == 0 then
+        is = redis.pcall('GET', key)
+      elseif fields == 1 then
+        local f
+        f, at = struct.unpack('<I4c0', u, at)
+        is = redis.pcall('HGET', key, f)
+      else
+        is = redis.pcall('HLEN', key)
+        is = type(is) == 'number' and string.format('%d', is) or is
       end
-      fields = 1
-    elseif fields == 65535 then
-      local n = redis.pcall('HLEN', keys[key])
-      if type(n) == 'table' then
-        return false, at, n.err
+      if type(is) == 'table' then
+        return false, at, is.err
       end
-      is, fields = {string.format('%d', n)}, 1
-    elseif fields == 1 then
-      local f
-      f, at = struct.unpack('<I4c0', u, at)
-      is = {redis.pcall('HGET', keys[key], f)}
-      if type(is[1]) == 'table' then
-        return false, at, is[1].err
+      local there, was
+      there, was, i = struct.unpack('<BI4c0', u, at)
+      if there == 0 and is or there == 1 and is ~= was then
+        return false
       end
     else
       local names = {}
       for f = 1, fields do
         names[f], at = struct.unpack('<I4c0', u, at)
       end
-      is = redis.pcall('HMGET', keys[key], unpack(names, 1, fields))
+      local is = redis.pcall('HMGET', key, unpack(names, 1, fields))
       if is.err then
         return false, at, is.err
       end
-    end
-    for f = 1, fields do
-      local there, was
-      there, was, at = struct.unpack('<BI4c0', u, at)
-      if there == 0 then
-        ok = ok and not is[f]
-      else
-        ok = ok and is[f] == was
+      for f = 1, fields do
+        local there, was
+        there, was, at = struct.unpack('<BI4c0', u, at)
+        if there == 0 and is[f] or there == 1 and is[f] ~= was then
+          return false
+        end
       end
+      i = at
     end
-    if not ok then
-      return false
-    end
-    i = at
   end
   return true, i
 end
 
 -- write: a unit is its number of keys, the lineage that it was made under (empty for any), the number of its conditions and those, the number of its
 -- commands and those. It is applied whole or not at all.
-local function write(all, args)
+local function write(keys, args)
   local lineage, now = standing(args[1], args[2])
   if not lineage then
     return now
   end
-  local answers, from = {}, 0
+  local answers, base = {}, 0
   for a = 3, #args do
     local u = args[a]
     local answer = 0
     local nkeys, under, conditions, i = struct.unpack('<I2Bc0I2', u)
     if under == '' or under == lineage then
-      local keys = take(all, from, nkeys)
-      local ok, at, err = holds(keys, u, i, conditions)
+      local ok, at, err = holds(keys, base, u, i, conditions)
       if err then
         answer = err
       elseif ok then
         local n
         n, at = struct.unpack('<I2', u, at)
-        answer = run(keys, u, at, n, lineage, now)
+        answer = run(keys, base, u, at, n, lineage, now)
       end
     end
     answers[a - 2] = answer
-    from = from + nkeys
+    base = base + nkeys
   end
   return {lineage, now, answers}
 end

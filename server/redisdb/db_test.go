@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"carillon/server/push"
 	"carillon/server/redistest"
@@ -223,4 +224,25 @@ func TestClose_RefusesWhatComesLater(t *testing.T) {
 	wantCode(t, db.Health(t.Context()), push.KindClosed, "closed")
 	_, _, err := db.Walk("x").Next(t.Context(), 1)
 	wantCode(t, err, push.KindClosed, "closed")
+}
+
+func TestOpen_SpeaksTLSAndSaysWhoItIs(t *testing.T) {
+	for _, start := range []func(testing.TB, ...redistest.Option) *redistest.Redis{redistest.Standalone, redistest.Sentinel, redistest.Cluster} {
+		r := start(t, redistest.TLS(), redistest.User("carillon", "secret"))
+		db := open(t, r)
+		set(t, db, tagOf(1), "a", "1")
+		set(t, db, tagOf(2), "a", "2")
+		if got := get(t, db, tagOf(1), "a"); got != "1" {
+			t.Errorf("got %v", got)
+		}
+		c := configOf(r)
+		c.Password = "another"
+		_, err := Open(t.Context(), c)
+		wantCode(t, err, push.KindUnavailable, "store_unavailable")
+		c = configOf(r)
+		c.TLS = nil
+		c.Timeout = time.Second
+		_, err = Open(t.Context(), c)
+		wantCode(t, err, push.KindUnavailable, "store_unavailable")
+	}
 }

@@ -34,6 +34,7 @@ var (
 // refused is the error of a unit whose command Redis refused for what it is: a bug of ours, or somebody else's data under our keys. The text names
 // the command, never values.
 func refused(text string) error {
+	text, _, _ = strings.Cut(firstLine(text), ", with args")
 	return &push.Error{Kind: push.KindInternal, Code: "store_command", Detail: "a command was refused", Err: errors.New(text)}
 }
 

@@ -13,14 +13,17 @@ import (
 func (db *DB) watch() {
 	t := time.NewTicker(db.config.Watch)
 	defer t.Stop()
-	for {
+	for n := 0; ; n++ {
+		// A cluster's nodes say by themselves where a slot is; sentinels say nothing unless asked.
+		learn := db.config.Mode == Sentinel || n%learnEvery == 0
 		select {
 		case <-db.closing:
 			return
 		case <-db.asked:
+			learn = true
 		case <-t.C:
 		}
-		db.lookAround()
+		db.lookAround(learn)
 		select { // what asked meanwhile has to wait a little
 		case <-db.closing:
 			return
@@ -29,19 +32,25 @@ func (db *DB) watch() {
 	}
 }
 
+// learnEvery is at every how many looks the layout is learned although nothing asks for it.
+const learnEvery = 5
+
 // lookAround does that once.
-func (db *DB) lookAround() {
+func (db *DB) lookAround(learn bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), min(db.config.Timeout, 2*time.Second))
 	defer cancel()
-	go func() { // Close does not wait for a server that is silent
+	db.running.Go(func() { // Close does not wait for a server that is silent
 		select {
 		case <-db.closing:
 			cancel()
 		case <-ctx.Done():
 		}
-	}()
+	})
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		if !learn {
+			return
+		}
 		if err := db.learn(ctx); err != nil && !db.closed.Load() {
 			db.config.Log.Warn("redis: nobody says who the primary is", "error", err)
 		}
