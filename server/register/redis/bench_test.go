@@ -1,0 +1,124 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"carillon/server/push"
+	"carillon/server/redistest"
+	"carillon/server/register"
+)
+
+// filled is a register in which so many users have a session, each of one device.
+func filled(b *testing.B, n int) (*Register, *redistest.Redis, []push.UserID) {
+	of := pool.Standalone(b)
+	r := open(b, connect(b, of, nil), nil)
+	if err := r.Join(b.Context(), register.Room{ID: "north", Boot: 7}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(renewing(b, r, "north", 7))
+	users := make([]push.UserID, n)
+	var all sync.WaitGroup
+	for w := range 64 {
+		all.Go(func() {
+			for i := w; i < n; i += 64 {
+				users[i] = push.UserID(fmt.Sprintf("user-%07d", i))
+				if _, err := r.Insert(b.Context(), sessionOf(users[i], "3f1c9ab2-77d0-4c1a"), nil); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if b.Failed() {
+		b.FailNow()
+	}
+	return r, of, users
+}
+
+// renewing renews a lease until it is told to stop.
+func renewing(t testing.TB, r *Register, room push.RoomID, boot push.BootID) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	done.Go(func() {
+		tick := time.NewTicker(register.RenewEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if _, err := r.Renew(context.Background(), room, boot); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return func() { cancel(); done.Wait() }
+}
+
+func sessionOf(u push.UserID, d push.DeviceID) register.Session {
+	return register.Session{
+		Key: register.Key{Product: "shop", User: u, Device: d}, Shard: push.ShardOf(u, testShards),
+		Platform: push.PlatformWeb, Class: "default", Transport: "ws", Room: "north", Boot: 7, Since: push.Milli(time.Now()),
+	}
+}
+
+// BenchmarkLookup looks up 100 000 users at once, all of them online or none, and says what the server took of that.
+func BenchmarkLookup(b *testing.B) {
+	const n = 100_000
+	r, of, users := filled(b, n)
+	nobody := make([]push.UserID, n)
+	for i := range nobody {
+		nobody[i] = push.UserID(fmt.Sprintf("none-%07d", i))
+	}
+	for name, users := range map[string][]push.UserID{"online": users, "offline": nobody} {
+		b.Run(name, func(b *testing.B) {
+			before, ours := processor(b, of), ownProcessor(b)
+			for b.Loop() {
+				found, err := r.Lookup(b.Context(), "shop", users)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if got := len(found[n-1]); (got == 1) != (name == "online") {
+					b.Fatalf("%d sessions", got)
+				}
+			}
+			b.ReportMetric(float64((processor(b, of)-before).Milliseconds())/float64(b.N), "redis-ms/op")
+			b.ReportMetric(float64((ownProcessor(b)-ours).Milliseconds())/float64(b.N), "own-ms/op")
+		})
+	}
+}
+
+// ownProcessor is the time that this process has computed.
+func ownProcessor(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// processor is the time that the servers have computed.
+func processor(b *testing.B, of *redistest.Redis) (all time.Duration) {
+	for _, s := range of.Servers() {
+		info, err := s.Info(b.Context(), "cpu")
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, k := range []string{"used_cpu_user", "used_cpu_sys"} {
+			f, err := strconv.ParseFloat(info[k], 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			all += time.Duration(f * float64(time.Second))
+		}
+	}
+	return all
+}
