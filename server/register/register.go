@@ -34,7 +34,8 @@ type Register interface {
 	Join(ctx context.Context, room Room) error
 	// Renew prolongs the lease by LeaseTTL and returns, once each, the orders that came up since the last renewal.
 	// KindConflict, code "lease_lost": another boot joined under this room id, or the lease ran out and its sessions no
-	// longer count; the room joins again and inserts its sessions anew.
+	// longer count, or the register lies in a store that fell back or lost some of them; the room joins again and inserts its
+	// sessions anew.
 	Renew(ctx context.Context, room push.RoomID, boot push.BootID) ([]Order, error)
 	// Leave ends the lease; the room's sessions stop counting. It does nothing for a boot that is not the present one.
 	Leave(ctx context.Context, room push.RoomID, boot push.BootID) error

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -121,4 +122,51 @@ func processor(b *testing.B, of *redistest.Redis) (all time.Duration) {
 		}
 	}
 	return all
+}
+
+// BenchmarkMemory says what a session takes in Redis, of 100 000 users with one each.
+func BenchmarkMemory(b *testing.B) {
+	const n = 100_000
+	_, of, _ := filled(b, n)
+	used := func() int {
+		info, err := of.Servers()[0].Info(b.Context(), "memory")
+		if err != nil {
+			b.Fatal(err)
+		}
+		bytes, err := strconv.Atoi(info["used_memory_dataset"])
+		if err != nil {
+			b.Fatal(err)
+		}
+		return bytes
+	}
+	full := used()
+	if err := of.Servers()[0].Client().FlushDB(b.Context()).Err(); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(full-used())/n, "redis-B/session")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkInsert has many devices come and go at once, and says what one coming and going takes of the server and of us.
+func BenchmarkInsert(b *testing.B) {
+	r, of, users := filled(b, 10_000)
+	before, ours := processor(b, of), ownProcessor(b)
+	b.SetParallelism(64)
+	var next atomic.Uint64
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			u := users[next.Add(1)%uint64(len(users))]
+			in, err := r.Insert(context.Background(), sessionOf(u, "another"), nil)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			if _, err := r.Remove(context.Background(), in.Session.Key, in.Session.Epoch, 7); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	b.ReportMetric(float64((processor(b, of)-before).Microseconds())/float64(b.N), "redis-us/op")
+	b.ReportMetric(float64((ownProcessor(b)-ours).Microseconds())/float64(b.N), "own-us/op")
 }
