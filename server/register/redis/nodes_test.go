@@ -141,6 +141,26 @@ func TestNodes_OrderWhoseMailIsLostIsFoundInTheShard(t *testing.T) {
 	wantCount(t, p.north, 1)
 }
 
+// TestNodes_OrderComesByMail empties the lists in the shards: a room that holds sessions in very many need not have come round to this one.
+func TestNodes_OrderComesByMail(t *testing.T) {
+	p := newPair(t, pool.Standalone(t))
+	first := insert(t, p.north, at("alice", "phone", "north", 7)).Session
+	second := insert(t, p.south, at("alice", "phone", "south", 8)).Session
+	lost := 0
+	eachKey(t, p.of, func(c *client, key string) {
+		if kindOf(key) == "o" {
+			c.Del(t.Context(), key)
+			lost++
+		}
+	})
+	if lost != 1 {
+		t.Fatalf("there were %d lists of orders", lost)
+	}
+	if got, want := renew(t, p.north, "north", 7), []register.Order{order(first, second)}; !slices.Equal(got, want) {
+		t.Fatalf("orders: got %+v, want %+v", got, want)
+	}
+}
+
 // TestNodes_RoomThatJustJoinedIsKnownToAll looks for sessions of a room that the other node's view does not have.
 func TestNodes_RoomThatJustJoinedIsKnownToAll(t *testing.T) {
 	p := newPair(t, pool.Standalone(t))
