@@ -31,12 +31,12 @@ type tenure struct {
 	boot push.BootID
 
 	// Guarded by the register's mu.
-	lineage push.Lineage // of the table of leases when the room joined
-	shaken  bool         // sessions may be gone that were there: the room has to put them back
+	shaken  bool // sessions may be gone that were there: the room has to put them back
 	orders  []register.Order
 	seen    seen
 	numbers map[push.ProductID]int // of its sessions
-	told    map[push.ProductID]int // what the store was told of them
+	told    map[push.ProductID]int // what the store was told of them, since all of it was
+	untold  int                    // renewals since then
 	round   []shardRef             // the shards that it holds sessions in, in the order of the sweep
 	next    int                    // where the sweep goes on in round
 
@@ -85,14 +85,14 @@ func (s *seen) add(h uint64, now time.Time) bool {
 }
 
 // begin makes a tenure of a room that just joined, in place of its last one.
-func (r *Register) begin(at place, boot push.BootID, lineage push.Lineage) {
+func (r *Register) begin(at place, boot push.BootID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if old := r.book.rooms[at.room]; old != nil {
 		r.endLocked(old)
 	}
 	r.book.rooms[at.room] = &tenure{
-		at: at, boot: boot, lineage: lineage, numbers: make(map[push.ProductID]int), told: make(map[push.ProductID]int),
+		at: at, boot: boot, numbers: make(map[push.ProductID]int), told: make(map[push.ProductID]int),
 		clearing: make(map[shardRef]string),
 	}
 }
@@ -143,10 +143,10 @@ func (b *book) oursLocked(at place) *tenure {
 }
 
 // keep notes that the lease of a tenure was taken again: what was shaken is being put back from here on.
-func (r *Register) keep(t *tenure, lineage push.Lineage) {
+func (r *Register) keep(t *tenure) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.lineage, t.shaken = lineage, false
+	t.shaken = false
 	clear(t.told)
 	for _, ref := range t.round {
 		if s := r.book.shards[ref]; s != nil && s.held[t] != nil {
@@ -155,11 +155,11 @@ func (r *Register) keep(t *tenure, lineage push.Lineage) {
 	}
 }
 
-// isLost reports whether sessions of the tenure may be gone, the table being of that lineage.
-func (r *Register) isLost(t *tenure, lineage push.Lineage) bool {
+// isShaken reports whether sessions of the tenure may be gone.
+func (r *Register) isShaken(t *tenure) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return t.shaken || t.lineage != lineage
+	return t.shaken
 }
 
 // writing notes that a write of ours to the shard is under way, and returns what to call when it is over.
@@ -220,11 +220,22 @@ func (b *book) noteLineageLocked(ref shardRef, l push.Lineage) {
 	}
 }
 
-// passLocked passes an order on to the tenure unless it was already, and reports whether it was new.
-func (r *Register) passLocked(t *tenure, o register.Order, value string) bool {
+// passLocked passes an order on to the tenure unless it was already.
+func (r *Register) passLocked(t *tenure, o register.Order, value string) (isNew bool) {
 	if !t.seen.add(maphash.String(r.seed, value), r.clock.Now()) {
 		return false
 	}
 	t.orders = append(t.orders, o)
 	return true
+}
+
+// obeyLocked passes on an order that was found in the store. The session that it ends is counted out here if a room of another node gave it; if one of
+// ours did, its write counts.
+func (r *Register) obeyLocked(t *tenure, ref shardRef, o register.Order, value string) {
+	if !r.passLocked(t, o, value) {
+		return
+	}
+	if by := r.book.rooms[o.By.Room]; by == nil || by.boot != o.By.Boot {
+		r.book.addLocked(ref, t, -1)
+	}
 }

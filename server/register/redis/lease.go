@@ -38,9 +38,9 @@ func (r *Register) Join(ctx context.Context, room register.Room) error {
 			return false, w.Err
 		}
 		if keeps {
-			r.keep(t, w.Lineage)
+			r.keep(t)
 		} else {
-			r.begin(place{room.ID, l.life}, room.Boot, w.Lineage)
+			r.begin(place{room.ID, l.life}, room.Boot)
 		}
 		r.view.Store(v.with(room.ID, &l))
 		return true, nil

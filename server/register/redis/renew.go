@@ -19,6 +19,9 @@ const (
 	forgetMost  = 16   // leases that ran out long ago
 )
 
+// tellAll is after how many renewals a room writes all of its numbers again, so that one that was lost comes back.
+const tellAll = 30
+
 // leaseKept is how long after its end a lease stands in the table, for people who look.
 const leaseKept = 10 * time.Minute
 
@@ -108,7 +111,7 @@ func (n *renewal) try(ctx context.Context) (bool, error) {
 		n.note(s)
 	}
 	n.shards, n.scans = nil, nil
-	if n.isLost(n.t, v.lineage) {
+	if n.isShaken(n.t) {
 		n.log.Warn("the store fell back, or lost sessions of the room; it has to put them back", "room", n.t.at.room)
 		return false, leaseLost("renew")
 	}
@@ -138,9 +141,7 @@ func (n *renewal) open(mail *redisdb.Read) {
 			n.log.Error("an order cannot be read", "err", err)
 			continue
 		}
-		if n.passLocked(n.t, o, value) {
-			n.book.addLocked(shardRef{o.Product, shard}, n.t, -1)
-		}
+		n.obeyLocked(n.t, shardRef{o.Product, shard}, o, value)
 	}
 	n.writes = append(n.writes, &redisdb.Write{Tag: mail.Tag, Frees: true, Lax: true, Do: []redisdb.Command{
 		{Name: "LTRIM", Key: mailKey(n.t.at), Args: []any{len(letters), -1}},
@@ -179,6 +180,10 @@ func (n *renewal) numbers() (do []redisdb.Command, told map[push.ProductID]int) 
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	told = make(map[push.ProductID]int)
+	if n.t.untold++; n.t.untold >= tellAll {
+		n.t.untold = 0
+		clear(n.t.told)
+	}
 	for p, now := range n.t.numbers {
 		if was, ok := n.t.told[p]; ok && was == now {
 			continue
@@ -337,9 +342,7 @@ func (n *renewal) settle(s *shardSweep, here int, values []string) (empty bool) 
 			n.log.Error("an order cannot be read", "err", err)
 			continue
 		}
-		if n.passLocked(n.t, o, value) {
-			n.book.addLocked(s.ref, n.t, -1)
-		}
+		n.obeyLocked(n.t, s.ref, o, value)
 	}
 	if !fresh {
 		return false

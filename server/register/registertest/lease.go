@@ -102,6 +102,20 @@ func lostLease(t *testing.T, h *harness) {
 	h.wantRooms(north, south)
 }
 
+func lateJoin(t *testing.T, h *harness) {
+	h.join(north, 7)
+	s := h.insert(session(key(shop, "alice", "phone"), north, 7)).Session
+	h.Elapse(register.LeaseTTL + time.Millisecond)
+	h.join(north, 7)
+	h.wantSessions(shop, "alice")
+	h.wantCount(shop, 0)
+	if got := h.insert(s); got.Session != s || len(got.Replaced) != 0 {
+		t.Fatalf("Insert anew: got %+v, want the session as it was", got)
+	}
+	h.wantSessions(shop, "alice", s)
+	h.wantCount(shop, 1)
+}
+
 func renewedLease(t *testing.T, h *harness) {
 	h.join(north, 7)
 	s := h.insert(session(key(shop, "alice", "phone"), north, 7)).Session

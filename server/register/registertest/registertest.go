@@ -54,6 +54,7 @@ func Run(t *testing.T, mk Maker) {
 		{"NewBootEndsTheSessionsOfTheOld", newBoot},
 		{"JoiningAgainWithTheSameBootKeepsSessions", sameBoot},
 		{"LostLease", lostLease},
+		{"JoiningAfterTheLeaseRanOutBeginsANewLife", lateJoin},
 		{"RenewedLeaseLasts", renewedLease},
 		{"ReinsertYieldsToANewerSession", reinsertYields},
 		{"ReinsertTakesTheOlderSessionsPlace", reinsertTakes},
