@@ -78,6 +78,10 @@ func (n *nodes) LiftRevocation(ctx context.Context, p push.ProductID, t catalog.
 	return n.one().LiftRevocation(ctx, p, t)
 }
 
+func (n *nodes) Revocations(ctx context.Context, p push.ProductID, page catalog.Page) (catalog.List[catalog.Revocation], error) {
+	return n.one().Revocations(ctx, p, page)
+}
+
 func (n *nodes) RevocationChanges(ctx context.Context, after catalog.Change, limit int) ([]catalog.Revocation, error) {
 	return n.one().RevocationChanges(ctx, after, limit)
 }

@@ -11,6 +11,7 @@
 //	P:  D:<product>     sorted sets: the names in p: and d:, for lists in order
 //	A:<product>         sorted set: the ids of the product's API keys
 //	r:<product>         hash: target to {revocation}
+//	R:<product>         sorted set: the targets of those that were not lifted, for the list in order
 //	w:                  sorted set: product and target of each revocation, by its change
 //	e:                  sorted set: the same by its end
 //
@@ -85,6 +86,7 @@ func deviceKeysKey(p push.ProductID) string  { return tag.Key("d", string(p)) }
 func deviceKeyList(p push.ProductID) string  { return tag.Key("D", string(p)) }
 func apiKeyList(p push.ProductID) string     { return tag.Key("A", string(p)) }
 func revocationsKey(p push.ProductID) string { return tag.Key("r", string(p)) }
+func revocationList(p push.ProductID) string { return tag.Key("R", string(p)) }
 
 func hget(key, field string) redisdb.Command {
 	return redisdb.Command{Name: "HGET", Key: key, Args: []any{field}}

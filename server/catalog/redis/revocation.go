@@ -119,6 +119,7 @@ func sweepEnded(reply any, now push.MilliTime, p push.ProductID, but string) (do
 		}
 		do = append(do,
 			redisdb.Command{Name: "HDEL", Key: revocationsKey(of), Args: []any{field}},
+			redisdb.Command{Name: "ZREM", Key: revocationList(of), Args: []any{field}},
 			redisdb.Command{Name: "ZREM", Key: changesKey, Args: []any{member}},
 			redisdb.Command{Name: "ZREM", Key: endsKey, Args: []any{member}},
 		)
@@ -131,8 +132,12 @@ func putRevocation(r *catalog.Revocation) ([]redisdb.Command, error) {
 	field := fieldOf(r.RevocationTarget)
 	member := memberOf(r.Product, field)
 	b, err := catalog.EncodeRevocation(*r)
+	inList := listed(revocationList(r.Product), field)
+	if r.Lifted {
+		inList = redisdb.Command{Name: "ZREM", Key: revocationList(r.Product), Args: []any{field}}
+	}
 	return []redisdb.Command{
-		hset(revocationsKey(r.Product), field, b),
+		hset(revocationsKey(r.Product), field, b), inList,
 		{Name: "ZADD", Key: changesKey, Args: []any{strconv.FormatUint(uint64(r.Change), 10), member}},
 		{Name: "ZADD", Key: endsKey, Args: []any{strconv.FormatInt(int64(r.Until), 10), member}},
 	}, err
@@ -152,6 +157,70 @@ func (c *Catalog) LiftRevocation(ctx context.Context, p push.ProductID, t catalo
 			lifted := catalog.LiftedRevocation(old, change)
 			return putRevocation(&lifted)
 		})
+}
+
+// Revocations returns what a product refuses at the moment. Those that have ended and were not cleared away yet are passed over.
+func (c *Catalog) Revocations(ctx context.Context, p push.ProductID, page catalog.Page) (l catalog.List[catalog.Revocation], err error) {
+	page, after, err := catalog.CheckRevocationPage(page)
+	if err != nil {
+		return l, err
+	}
+	r, err := c.read(ctx, hget(productsKey, string(p)))
+	if err != nil {
+		return l, err
+	}
+	if r.Replies[0] == nil {
+		return l, catalog.ErrProductNotFound()
+	}
+	from := "-"
+	if after != nil {
+		from = "(" + fieldOf(*after)
+	}
+	var found []catalog.Revocation
+	for want := page.Limit + 1; len(found) < want; {
+		some, last, err := c.listed(ctx, p, from, want)
+		if err != nil {
+			return l, err
+		}
+		found = append(found, some...)
+		if last == "" {
+			break
+		}
+		from = "(" + last
+	}
+	return catalog.RevocationPage(found, page.Limit), nil
+}
+
+// listed returns those in force among the next of a product's list, and the name of the last one it looked at; empty if the list ends there.
+func (c *Catalog) listed(ctx context.Context, p push.ProductID, from string, want int) (found []catalog.Revocation, last string, err error) {
+	r, err := c.read(ctx, redisdb.Command{Name: "ZRANGEBYLEX", Key: revocationList(p), Args: []any{from, "+", "LIMIT", 0, want}})
+	if err != nil {
+		return nil, "", err
+	}
+	names, _ := r.Replies[0].([]any)
+	if len(names) == 0 {
+		return nil, "", nil
+	}
+	if len(names) == want {
+		last, _ = names[want-1].(string)
+	}
+	if r, err = c.read(ctx, redisdb.Command{Name: "HMGET", Key: revocationsKey(p), Args: names}); err != nil {
+		return nil, "", err
+	}
+	values, _ := r.Replies[0].([]any)
+	for _, reply := range values {
+		if reply == nil {
+			continue // it has ended, and somebody cleared it away
+		}
+		one, err := record(reply, catalog.DecodeRevocation, nil)
+		if err != nil {
+			return nil, "", err
+		}
+		if !one.Lifted && !one.Ended(r.Now) {
+			found = append(found, one)
+		}
+	}
+	return found, last, nil
 }
 
 // RevocationChanges returns revocations by their latest change. What is written between its two looks has moved behind the end of what it looks
