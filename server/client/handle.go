@@ -75,13 +75,14 @@ func (s *session) handle(ctx context.Context, f wire.Frame) error {
 	return s.requestAck(ctx)
 }
 
-// mayCome says what is wrong with a frame's place: the welcome comes once, and all but a refusal comes after it.
+// mayCome says what is wrong with a frame's place: the welcome comes once, and all but a refusal comes after it. A poll may be answered by
+// another session than the one before, which welcomes as well: the node that was asked is another, or has lost the session.
 func (s *session) mayCome(f wire.Frame) error {
 	switch f.(type) {
 	case *wire.Kick, *wire.Goaway, *wire.Error:
 		return nil
 	case *wire.Welcome:
-		if s.welcomed {
+		if s.welcomed && s.batches == nil {
 			return fmt.Errorf("%w: a second welcome", errProtocol)
 		}
 		return nil
@@ -97,6 +98,7 @@ func (s *session) welcome(f *wire.Welcome) error {
 	if err := c.progress.welcome(f.Cursor); err != nil {
 		return err
 	}
+	again := s.welcomed
 	s.welcomed, c.renew, c.dirty = true, false, true
 	heartbeat := time.Duration(f.HeartbeatMillis) * time.Millisecond
 	if heartbeat > 0 && s.batches == nil {
@@ -108,7 +110,9 @@ func (s *session) welcome(f *wire.Welcome) error {
 	} else {
 		s.watch.Stop()
 	}
-	c.status(Status{Phase: Online, URL: s.url, Welcome: f})
+	if !again {
+		c.status(Status{Phase: Online, URL: s.url, Welcome: f})
+	}
 	return nil
 }
 

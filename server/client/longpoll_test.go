@@ -121,6 +121,26 @@ func TestLongPoll_NextPollAcknowledgesWhatWasHandledAndStored(t *testing.T) {
 	})
 }
 
+func TestLongPoll_AnswerOfAnotherNodeGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPollWorld(t)
+		w.start()
+		w.next().answer <- answerOf("123", welcomeAt(cursorAt(1, 100, 200)), ownMessage(11, 101))
+		p := w.next()
+		if p.query["session"] != "123" {
+			t.Errorf("the second poll asks with %v", p.query)
+		}
+		// A node that knows no such session begins one where the client is.
+		p.answer <- answerOf("456", welcomeAt(p.query["cursor"]), ownMessage(12, 102))
+		p = w.next()
+		if got, want := p.query["cursor"], cursorAt(1, 102, 200); got != want || p.query["session"] != "456" {
+			t.Errorf("the third poll presents %v, want the session 456 and the cursor %s", p.query, want)
+		}
+		equal(t, "events", w.events(), []string{"handle 11", "acked", "handle 12", "acked"})
+		w.stop()
+	})
+}
+
 func TestLongPoll_EmptyAnswersAreFollowedByTheSamePollForDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newPollWorld(t)
