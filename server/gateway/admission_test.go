@@ -17,7 +17,7 @@ import (
 )
 
 // dialFrom opens a WebSocket from an address of this machine. It returns the answer of a refusal, with its code.
-func (n *node) dialFrom(addr string) (c *websocket.Conn, refusal *http.Response, code string) {
+func (n *testNode) dialFrom(addr string) (c *websocket.Conn, refusal *http.Response, code string) {
 	n.t.Helper()
 	from := &net.TCPAddr{IP: net.ParseIP(addr)}
 	hc := &http.Client{Transport: &http.Transport{

@@ -20,7 +20,7 @@ import (
 )
 
 // ask sends a request from an address on a connection of its own. It returns 0 for the status if the connection was closed instead.
-func (n *node) ask(from string, lines ...string) (status int) {
+func (n *testNode) ask(from string, lines ...string) (status int) {
 	n.t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	nc, err := d.DialContext(n.t.Context(), "tcp", n.PublicAddr().String())
@@ -176,10 +176,10 @@ func TestDoor_SilentConnectionsAreBounded(t *testing.T) {
 func TestDoor_SessionsAreNotCountedTwice(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		start func() *node
+		start func() *testNode
 	}{
-		{"plain", func() *node { return start(t, vfs.NewMem()) }},
-		{"TLS", func() *node { n, _, _, _ := secured(t, func(*Config) {}); return n }},
+		{"plain", func() *testNode { return start(t, vfs.NewMem()) }},
+		{"TLS", func() *testNode { n, _, _, _ := secured(t, func(*Config) {}); return n }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := c.start()

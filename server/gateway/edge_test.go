@@ -180,7 +180,7 @@ func TestConfig_CheckSaysWhatIsWrongWithTheEdge(t *testing.T) {
 }
 
 // throughProxy dials a node as a proxy does that speaks for one client.
-func throughProxy(n *node) *http.Transport {
+func throughProxy(n *testNode) *http.Transport {
 	return &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err == nil {

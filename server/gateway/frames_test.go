@@ -13,7 +13,7 @@ import (
 )
 
 // frames posts frames beside a session and returns the status and the code of a refusal.
-func (n *node) frames(token, body string) (status int, code string) {
+func (n *testNode) frames(token, body string) (status int, code string) {
 	n.t.Helper()
 	req, err := http.NewRequest(http.MethodPost, urlOf(n.PublicAddr())+"/connect/frames", strings.NewReader(body))
 	if err != nil {
@@ -38,7 +38,7 @@ func (n *node) frames(token, body string) (status int, code string) {
 	return resp.StatusCode, p.Code
 }
 
-func (n *node) wantFrames(token, body string, status int, code string) {
+func (n *testNode) wantFrames(token, body string, status int, code string) {
 	n.t.Helper()
 	if got, why := n.frames(token, body); got != status || why != code {
 		n.t.Errorf("%.40s was answered %d %s, want %d %s", body, got, why, status, code)

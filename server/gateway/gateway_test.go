@@ -35,8 +35,8 @@ var engine = flag.String("engine", "", "epoll or goroutine; by default the best 
 
 const secret = "kB3xT0q9vWm2ZrY7uN5sLcP8dHfJgA1e"
 
-// node is a gateway that runs inside the test.
-type node struct {
+// testNode is a gateway that runs inside the test.
+type testNode struct {
 	*Gateway
 	t    *testing.T
 	stop func()
@@ -64,19 +64,19 @@ func (s *safeBuffer) String() string {
 }
 
 // start runs a production node on the file system fs.
-func start(t *testing.T, fs vfs.FS) *node {
+func start(t *testing.T, fs vfs.FS) *testNode {
 	t.Helper()
 	return startRoom(t, fs, room.Config{CloseTimeout: 2 * time.Second})
 }
 
 // startRoom runs one whose room has these intervals.
-func startRoom(t *testing.T, fs vfs.FS, cfg room.Config) *node {
+func startRoom(t *testing.T, fs vfs.FS, cfg room.Config) *testNode {
 	t.Helper()
 	return startWith(t, fs, func(c *Config) { c.Room = cfg })
 }
 
 // startWith runs one whose configuration a test changes.
-func startWith(t *testing.T, fs vfs.FS, change func(*Config)) *node {
+func startWith(t *testing.T, fs vfs.FS, change func(*Config)) *testNode {
 	t.Helper()
 	logs := &safeBuffer{}
 	cfg := Config{
@@ -92,7 +92,7 @@ func startWith(t *testing.T, fs vfs.FS, change func(*Config)) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
-	n := &node{Gateway: g, t: t, logs: logs, http: http.DefaultClient}
+	n := &testNode{Gateway: g, t: t, logs: logs, http: http.DefaultClient}
 	var once sync.Once
 	n.stop = func() {
 		once.Do(func() {
@@ -111,7 +111,7 @@ func startWith(t *testing.T, fs vfs.FS, change func(*Config)) *node {
 }
 
 // call makes a request and returns status and answer.
-func (n *node) call(method, base, path, bearer string, body any) (int, map[string]any) {
+func (n *testNode) call(method, base, path, bearer string, body any) (int, map[string]any) {
 	n.t.Helper()
 	var in io.Reader
 	if body != nil {
@@ -147,13 +147,13 @@ func (n *node) call(method, base, path, bearer string, body any) (int, map[strin
 	return resp.StatusCode, out
 }
 
-func (n *node) admin(method, path string, body any) (int, map[string]any) {
+func (n *testNode) admin(method, path string, body any) (int, map[string]any) {
 	n.t.Helper()
 	return n.call(method, urlOf(n.AdminAddr()), path, secret, body)
 }
 
 // adminText returns what stands at a path of the admin listener that anybody may read.
-func (n *node) adminText(path string) string {
+func (n *testNode) adminText(path string) string {
 	n.t.Helper()
 	resp, err := http.Get(urlOf(n.AdminAddr()) + path)
 	if err != nil {
@@ -168,7 +168,7 @@ func (n *node) adminText(path string) string {
 }
 
 // wantReady holds the node to say that it carries sessions over a transport.
-func (n *node) wantReady(over transport.Kind) {
+func (n *testNode) wantReady(over transport.Kind) {
 	n.t.Helper()
 	var a ready
 	if err := json.Unmarshal([]byte(n.adminText("/readyz")), &a); err != nil || !slices.Contains(a.Transports, over) {
@@ -176,13 +176,13 @@ func (n *node) wantReady(over transport.Kind) {
 	}
 }
 
-func (n *node) rest(method, path string, body any) (int, map[string]any) {
+func (n *testNode) rest(method, path string, body any) (int, map[string]any) {
 	n.t.Helper()
 	return n.call(method, n.PublicURL(), path, n.key, body)
 }
 
 // setUp makes a product with its keys through the admin interface.
-func (n *node) setUp() {
+func (n *testNode) setUp() {
 	n.t.Helper()
 	if status, a := n.admin("POST", "/admin/v1/products", map[string]any{"id": "shop", "name": "Shop"}); status != 201 {
 		n.t.Fatalf("creating the product: %d %v", status, a)
@@ -205,7 +205,7 @@ func (n *node) setUp() {
 	}
 }
 
-func (n *node) publish(user, body string) string {
+func (n *testNode) publish(user, body string) string {
 	n.t.Helper()
 	status, a := n.rest("POST", "/v1/messages", map[string]any{
 		"to": map[string]any{"users": []string{user}}, "message": map[string]any{"body": body},
@@ -226,12 +226,12 @@ type watcher struct {
 	stop   context.CancelFunc
 }
 
-func (n *node) token(user, device string) string {
+func (n *testNode) token(user, device string) string {
 	n.t.Helper()
 	return n.tokenOn(user, device, push.PlatformWeb)
 }
 
-func (n *node) tokenOn(user, device string, platform push.Platform) string {
+func (n *testNode) tokenOn(user, device string, platform push.Platform) string {
 	n.t.Helper()
 	token, err := auth.Mint(n.sign, auth.Claims{
 		Product: "shop", User: push.UserID(user), Device: push.DeviceID(device), Platform: platform,
@@ -243,19 +243,19 @@ func (n *node) tokenOn(user, device string, platform push.Platform) string {
 	return token
 }
 
-func (n *node) watch(user, device string, store client.Storage) *watcher {
+func (n *testNode) watch(user, device string, store client.Storage) *watcher {
 	n.t.Helper()
 	return n.watchWith(n.token(user, device), store)
 }
 
 // watchWith runs a device with a token of its own.
-func (n *node) watchWith(token string, store client.Storage) *watcher {
+func (n *testNode) watchWith(token string, store client.Storage) *watcher {
 	n.t.Helper()
 	return n.watchOver(transport.WebSocket, token, store)
 }
 
 // address returns how a client reaches the node over a transport.
-func (n *node) address(over transport.Kind) (url string, dialer client.Dialer) {
+func (n *testNode) address(over transport.Kind) (url string, dialer client.Dialer) {
 	n.t.Helper()
 	url = n.PublicURL() + "/connect"
 	switch over {
@@ -276,7 +276,7 @@ func (n *node) address(over transport.Kind) (url string, dialer client.Dialer) {
 	return "", nil
 }
 
-func (n *node) watchOver(over transport.Kind, token string, store client.Storage) *watcher {
+func (n *testNode) watchOver(over transport.Kind, token string, store client.Storage) *watcher {
 	n.t.Helper()
 	url, dialer := n.address(over)
 	w := &watcher{
@@ -329,7 +329,7 @@ func (w *watcher) want(t *testing.T, id string) *wire.Message {
 	return nil
 }
 
-func (n *node) stateOf(id, device string) string {
+func (n *testNode) stateOf(id, device string) string {
 	n.t.Helper()
 	status, a := n.rest("GET", "/v1/messages/"+id, nil)
 	if status != 200 {
@@ -345,7 +345,7 @@ func (n *node) stateOf(id, device string) string {
 	return ""
 }
 
-func (n *node) waitState(id, device, want string) {
+func (n *testNode) waitState(id, device, want string) {
 	n.t.Helper()
 	deadline := time.After(20 * time.Second)
 	poll := time.NewTicker(10 * time.Millisecond)

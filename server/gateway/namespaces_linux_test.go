@@ -28,7 +28,7 @@ import (
 
 // wired is a node on a network of its own, with a phone for each transport and the product's server.
 type wired struct {
-	*node
+	*testNode
 	net     *nettest.Network
 	gateway *nettest.Host
 	phones  []*phone
@@ -135,7 +135,7 @@ func overNetwork(t *testing.T, change func(*Config)) *wired {
 	t.Helper()
 	w := &wired{net: nettest.New(t)}
 	w.gateway = w.net.Host("gateway")
-	w.node = startWith(t, vfs.NewMem(), func(c *Config) {
+	w.testNode = startWith(t, vfs.NewMem(), func(c *Config) {
 		c.PublicListen, c.TCPListen = w.gateway.Addr()+":8080", w.gateway.Addr()+":8082"
 		c.Listen = func(network, address string) (net.Listener, error) {
 			if strings.HasPrefix(address, "127.") {
@@ -176,7 +176,7 @@ func (w *wired) phoneOver(over transport.Kind, l *line) *phone {
 // carryFrom runs a device that dials from a host.
 func (w *wired) carryFrom(l *line, over transport.Kind, user, device string, store client.Storage, online ...func()) *handset {
 	w.t.Helper()
-	there := *w.node
+	there := *w.testNode
 	there.http = httpFrom(w.t, l)
 	url, d := there.address(over)
 	return w.carryTo(url, d, user, device, store, online...)

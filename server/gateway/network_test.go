@@ -43,13 +43,13 @@ type handset struct {
 }
 
 // carry runs a device's client over WebSocket, through a proxy, until the test ends or the server sends it away.
-func (n *node) carry(p *proxytest.Proxy, user, device string, store client.Storage) *handset {
+func (n *testNode) carry(p *proxytest.Proxy, user, device string, store client.Storage) *handset {
 	n.t.Helper()
 	return n.carryOver(&client.WebSocket{}, p, user, device, store)
 }
 
 // carryOver is carry over any transport.
-func (n *node) carryOver(d client.Dialer, p *proxytest.Proxy, user, device string, store client.Storage) *handset {
+func (n *testNode) carryOver(d client.Dialer, p *proxytest.Proxy, user, device string, store client.Storage) *handset {
 	n.t.Helper()
 	url := "ws://" + p.Addr() + "/connect"
 	if isTCP(d) {
@@ -59,7 +59,7 @@ func (n *node) carryOver(d client.Dialer, p *proxytest.Proxy, user, device strin
 }
 
 // carryTo is carryOver to an address. online, if there is one, is called between a welcome and what comes after it.
-func (n *node) carryTo(url string, d client.Dialer, user, device string, store client.Storage, online ...func()) *handset {
+func (n *testNode) carryTo(url string, d client.Dialer, user, device string, store client.Storage, online ...func()) *handset {
 	n.t.Helper()
 	h := &handset{t: n.t, name: user + "'s " + device, done: make(chan error, 1)}
 	note := func(f func()) {
@@ -147,7 +147,7 @@ func (h *handset) wants(ids []string) {
 }
 
 // closes returns how many connections, over any transport, the room counts as ended for a reason.
-func (n *node) closes(reason string) int {
+func (n *testNode) closes(reason string) int {
 	n.t.Helper()
 	count := 0
 	line := regexp.MustCompile(`carillon_room_closes_total\{reason="` + reason + `",transport="\w+"\} (\d+)`)
@@ -161,14 +161,14 @@ func (n *node) closes(reason string) int {
 	return count
 }
 
-func (n *node) waitCloses(reason string, want int) {
+func (n *testNode) waitCloses(reason string, want int) {
 	n.t.Helper()
 	eventually(n.t, networkPatience, func() bool { return n.closes(reason) >= want }, func() string {
 		return fmt.Sprintf("%d connections ended as %s, want %d", n.closes(reason), reason, want)
 	})
 }
 
-func (n *node) link(p *proxytest.Proxy, i int) *proxytest.Link {
+func (n *testNode) link(p *proxytest.Proxy, i int) *proxytest.Link {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), networkPatience)
 	defer cancel()
@@ -179,7 +179,7 @@ func (n *node) link(p *proxytest.Proxy, i int) *proxytest.Link {
 	return l
 }
 
-func (n *node) await(l *proxytest.Link, ok func(proxytest.Counts) bool) {
+func (n *testNode) await(l *proxytest.Link, ok func(proxytest.Counts) bool) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), networkPatience)
 	defer cancel()
@@ -194,13 +194,13 @@ func isTCP(d client.Dialer) bool {
 }
 
 // networked returns a node with short deadlines, and a network in front of it.
-func networked(t *testing.T, heartbeat time.Duration) (*node, *proxytest.Proxy) {
+func networked(t *testing.T, heartbeat time.Duration) (*testNode, *proxytest.Proxy) {
 	t.Helper()
 	return networkedFor(t, &client.WebSocket{}, heartbeat)
 }
 
 // networkedFor is networked for clients with that dialer.
-func networkedFor(t *testing.T, d client.Dialer, heartbeat time.Duration) (*node, *proxytest.Proxy) {
+func networkedFor(t *testing.T, d client.Dialer, heartbeat time.Duration) (*testNode, *proxytest.Proxy) {
 	t.Helper()
 	n := startRoom(t, vfs.NewMem(), room.Config{
 		Heartbeat: heartbeat, Grace: 500 * time.Millisecond, WriteDeadline: time.Second, CloseTimeout: time.Second,

@@ -18,7 +18,7 @@ import (
 var overHTTP = []string{"/connect/sse", "/connect/poll"}
 
 // knock asks once and returns the answer, with its body if it is a refusal.
-func (n *node) knock(path, token string, query url.Values, headers ...string) (*http.Response, []byte) {
+func (n *testNode) knock(path, token string, query url.Values, headers ...string) (*http.Response, []byte) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), networkPatience)
 	defer cancel()

@@ -18,7 +18,7 @@ import (
 
 // These tests give a product a session policy through the administration of a whole node, and connect real clients to it.
 
-func (n *node) policy(policy any) {
+func (n *testNode) policy(policy any) {
 	n.t.Helper()
 	status, a := n.admin("PATCH", "/admin/v1/products/shop", map[string]any{"session_policy": policy})
 	if status != 200 {
@@ -32,7 +32,7 @@ func rules(rs ...map[string]any) map[string]any {
 }
 
 // online connects a device of alice's and waits until it has caught up.
-func (n *node) online(device string, platform push.Platform) *watcher {
+func (n *testNode) online(device string, platform push.Platform) *watcher {
 	n.t.Helper()
 	w := n.watchWith(n.tokenOn("alice", device, platform), &client.Memory{})
 	select {

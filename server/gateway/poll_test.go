@@ -27,7 +27,7 @@ import (
 
 // pollDevice is a device that polls with nothing but net/http.
 type pollDevice struct {
-	n     *node
+	n     *testNode
 	token string
 
 	session, cursor string // of the last answer
@@ -36,7 +36,7 @@ type pollDevice struct {
 }
 
 // poller returns a device whose session ends with the test: a stopping node would wait for it to ask once more.
-func (n *node) poller(user, device string) *pollDevice {
+func (n *testNode) poller(user, device string) *pollDevice {
 	n.t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()

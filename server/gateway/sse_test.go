@@ -35,7 +35,7 @@ type stream struct {
 }
 
 // sse opens a stream; token empty: without a credential.
-func (n *node) sse(token, query string, headers ...string) *stream {
+func (n *testNode) sse(token, query string, headers ...string) *stream {
 	n.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	n.t.Cleanup(stop)

@@ -26,7 +26,7 @@ type tagger struct {
 	stop context.CancelFunc
 }
 
-func (n *node) tagger(over transport.Kind, token string) *tagger {
+func (n *testNode) tagger(over transport.Kind, token string) *tagger {
 	n.t.Helper()
 	url, dialer := n.address(over)
 	g := &tagger{told: make(chan string, 10), done: make(chan error, 1)}
@@ -76,7 +76,7 @@ func (g *tagger) ask(t *testing.T, join, leave []push.Tag, want string) {
 }
 
 // sessionTags returns the tags that the session of alice's device has.
-func (n *node) sessionTags(device string) (tags []string) {
+func (n *testNode) sessionTags(device string) (tags []string) {
 	n.t.Helper()
 	status, a := n.rest("GET", "/v1/users/alice", nil)
 	if status != 200 {
@@ -93,14 +93,14 @@ func (n *node) sessionTags(device string) (tags []string) {
 	return tags
 }
 
-func (n *node) wantTags(device string, want ...string) {
+func (n *testNode) wantTags(device string, want ...string) {
 	n.t.Helper()
 	if got := n.sessionTags(device); !slices.Equal(got, want) {
 		n.t.Errorf("the session of %s has the tags %q, want %q", device, got, want)
 	}
 }
 
-func (n *node) mark(method, path string, body map[string]any) map[string]any {
+func (n *testNode) mark(method, path string, body map[string]any) map[string]any {
 	n.t.Helper()
 	status, a := n.rest(method, path, body)
 	if status != 200 {
@@ -109,7 +109,7 @@ func (n *node) mark(method, path string, body map[string]any) map[string]any {
 	return a
 }
 
-func (n *node) taggedToken(device string) string {
+func (n *testNode) taggedToken(device string) string {
 	c := claims()
 	c.Device, c.Tags, c.TagPatterns = push.DeviceID(device), []string{"from-token"}, []string{"news.*"}
 	return n.mint(n.sign, c)

@@ -26,7 +26,7 @@ type gadget struct {
 }
 
 // gadget connects a device and reads its welcome.
-func (n *node) gadget(user, device, cursor string) *gadget {
+func (n *testNode) gadget(user, device, cursor string) *gadget {
 	n.t.Helper()
 	g := n.dialTCP()
 	g.send(&wire.Connect{Version: 1, Token: n.token(user, device), Cursor: cursor, Client: "gadget/1"})
@@ -38,7 +38,7 @@ func (n *node) gadget(user, device, cursor string) *gadget {
 	return g
 }
 
-func (n *node) dialTCP() *gadget {
+func (n *testNode) dialTCP() *gadget {
 	n.t.Helper()
 	nc, err := net.Dial("tcp", n.TCPAddr().String())
 	if err != nil {

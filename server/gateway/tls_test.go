@@ -87,7 +87,7 @@ func (a *authority) write(p certificate.Pair) int64 {
 }
 
 // secured runs a node with a certificate, and counts the connections that its clients open.
-func secured(t *testing.T, change func(*Config)) (n *node, a *authority, p certificate.Pair, dials *atomic.Int64) {
+func secured(t *testing.T, change func(*Config)) (n *testNode, a *authority, p certificate.Pair, dials *atomic.Int64) {
 	t.Helper()
 	a, dials = newAuthority(t), new(atomic.Int64)
 	dir := t.TempDir()
@@ -110,7 +110,7 @@ func secured(t *testing.T, change func(*Config)) (n *node, a *authority, p certi
 }
 
 // presented returns the serial number of the certificate that a new connection sees.
-func (a *authority) presented(n *node) int64 {
+func (a *authority) presented(n *testNode) int64 {
 	a.t.Helper()
 	nc, err := tls.Dial("tcp", n.PublicAddr().String(), &tls.Config{RootCAs: a.pool, NextProtos: []string{"h2", "http/1.1"}})
 	if err != nil {

@@ -38,7 +38,7 @@ func claims() auth.Claims {
 	}
 }
 
-func (n *node) mint(k auth.SigningKey, c auth.Claims) string {
+func (n *testNode) mint(k auth.SigningKey, c auth.Claims) string {
 	n.t.Helper()
 	token, err := auth.Mint(k, c)
 	if err != nil {
@@ -54,7 +54,7 @@ type rawClient struct {
 }
 
 // raw connects with a token.
-func (n *node) raw(token string) *rawClient {
+func (n *testNode) raw(token string) *rawClient {
 	n.t.Helper()
 	c, _, err := websocket.Dial(n.t.Context(), "ws"+strings.TrimPrefix(urlOf(n.PublicAddr()), "http")+"/connect", nil)
 	if err != nil {
@@ -104,7 +104,7 @@ func (r *rawClient) until(enough func(wire.Frame) bool) wire.CloseCode {
 // end reads until the session ends.
 func (r *rawClient) end() wire.CloseCode { return r.until(func(wire.Frame) bool { return false }) }
 
-func (n *node) revoke(body map[string]any) map[string]any {
+func (n *testNode) revoke(body map[string]any) map[string]any {
 	n.t.Helper()
 	status, a := n.rest("POST", "/v1/users/alice/revoke", body)
 	if status != 200 || a["status"] != "confirmed" {
@@ -253,7 +253,7 @@ func TestGateway_NoSessionOutlivesARevocationHoweverManyConnect(t *testing.T) {
 }
 
 // ticket asks for one.
-func (n *node) ticket(method, token string) (int, map[string]any) {
+func (n *testNode) ticket(method, token string) (int, map[string]any) {
 	n.t.Helper()
 	req, err := http.NewRequestWithContext(n.t.Context(), method, urlOf(n.PublicAddr())+"/connect/ticket", nil)
 	if err != nil {
@@ -297,7 +297,7 @@ func TestGateway_TicketStandsForItsTokenOnce(t *testing.T) {
 }
 
 // stream opens an event stream with a ticket in its address, as a browser does, and returns status, code and first event.
-func (n *node) stream(ticket string) (status int, code, event string) {
+func (n *testNode) stream(ticket string) (status int, code, event string) {
 	n.t.Helper()
 	req, err := http.NewRequestWithContext(n.t.Context(), http.MethodGet, urlOf(n.PublicAddr())+"/connect/sse?ticket="+ticket, nil)
 	if err != nil {
@@ -428,7 +428,7 @@ func (s *keySite) remove(id string) {
 	delete(s.keys, id)
 }
 
-func (n *node) setKeySet(url any) {
+func (n *testNode) setKeySet(url any) {
 	n.t.Helper()
 	if status, a := n.admin("PATCH", "/admin/v1/products/shop", map[string]any{"jwks_url": url}); status != 200 {
 		n.t.Fatalf("setting the key set: %d %v", status, a)
