@@ -455,6 +455,7 @@ func TestReplica_IsNeitherReadNorWritten(t *testing.T) {
 	tag := tagOf(1)
 	was := set(t, db, tag, "a", "1")
 	node := r.Servers()[0]
+	before := db.all()[0]
 	if err := node.ReadOnly(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -466,6 +467,9 @@ func TestReplica_IsNeitherReadNorWritten(t *testing.T) {
 	db.Peek(t.Context(), peek)
 	for _, err := range []error{w.Err, read.Err, peek.Err} {
 		wantCode(t, err, push.KindUnavailable, "store_unavailable")
+	}
+	if db.all()[0] == before {
+		t.Error("it goes on with the connections that it had, wherever the name leads now")
 	}
 	until(t, "it is not healthy", func() bool { return db.Health(t.Context()) != nil })
 	if err := node.Writable(t.Context()); err != nil {
@@ -567,10 +571,9 @@ func TestLane_SendsWhatWaitsTogether(t *testing.T) {
 	if err := node.Freeze(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	before := reg.count(t, "carillon_redis_pipeline_units", "write")
-	const writers = 400
+	lanes := db.all()[0].lanes[classWrite]
 	var wg sync.WaitGroup
-	for i := range writers {
+	write := func(i int) {
 		wg.Go(func() {
 			w := &Write{Tag: tagOf(i % 64), Do: []Command{{Name: "SET", Key: tagOf(i%64).Key("x", name(i)), Args: []any{i}}}}
 			if db.Write(t.Context(), w); !w.Done {
@@ -578,15 +581,31 @@ func TestLane_SendsWhatWaitsTogether(t *testing.T) {
 			}
 		})
 	}
-	lanes := db.all()[0].lanes[classWrite]
-	until(t, "most wait", func() bool {
-		n := 0
+	waiting := func() (n int, busy bool) {
+		busy = true
 		for _, l := range lanes {
 			l.mu.Lock()
 			n += len(l.waiting)
+			busy = busy && l.running
 			l.mu.Unlock()
 		}
-		return n >= writers/2
+		return n, busy
+	}
+	for i := range 64 {
+		write(i)
+	}
+	until(t, "every lane has a pipeline under way", func() bool {
+		_, busy := waiting()
+		return busy
+	})
+	before := reg.count(t, "carillon_redis_pipeline_units", "write")
+	const writers = 400
+	for i := range writers {
+		write(64 + i)
+	}
+	until(t, "they wait", func() bool {
+		n, _ := waiting()
+		return n >= writers
 	})
 	if err := node.Thaw(t.Context()); err != nil {
 		t.Fatal(err)
