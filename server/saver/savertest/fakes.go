@@ -113,6 +113,7 @@ type Locator struct {
 	rooms   map[account][]push.RoomID
 	devices map[account][]push.DeviceID
 	asked   func()
+	told    func(p push.ProductID, u push.UserID, rooms []push.RoomID, devices []push.DeviceID)
 }
 
 type account struct {
@@ -130,6 +131,7 @@ func (l *Locator) SetRooms(p push.ProductID, u push.UserID, rooms ...push.RoomID
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.rooms[account{p, u}] = rooms
+	l.tellLocked(p, u)
 }
 
 // SetOnline says which devices of a user have sessions.
@@ -137,6 +139,21 @@ func (l *Locator) SetOnline(p push.ProductID, u push.UserID, devices ...push.Dev
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.devices[account{p, u}] = devices
+	l.tellLocked(p, u)
+}
+
+// Tell makes the locator call f with all that it was told of a user, whenever that changes: for stores that do not ask a
+// locator, since they find who is online where they keep everything else.
+func (l *Locator) Tell(f func(p push.ProductID, u push.UserID, rooms []push.RoomID, devices []push.DeviceID)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told = f
+}
+
+func (l *Locator) tellLocked(p push.ProductID, u push.UserID) {
+	if a := (account{p, u}); l.told != nil {
+		l.told(p, u, l.rooms[a], l.devices[a])
+	}
 }
 
 // OnAsked makes every question call f first, under no lock of the locator.

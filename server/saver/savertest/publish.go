@@ -28,7 +28,7 @@ var publishCases = []testCase{
 	{name: "InvalidIsRefused", run: invalid},
 	{name: "OneBadPublicationDoesNotSpoilOthers", run: oneBad},
 	{name: "RoomsAreNamed", run: roomsNamed},
-	{name: "RoomsAreAskedForOnceStored", run: roomsAskedOnceStored},
+	{name: "RoomsAreAskedForOnceStored", needs: asks, run: roomsAskedOnceStored},
 }
 
 func positionsRise(e *env) {

@@ -30,7 +30,10 @@ const Shards = 8
 type Subject struct {
 	Store   saver.Store
 	Clock   *Clock   // given to the store
-	Locator *Locator // given to the store
+	Locator *Locator // given to the store, or telling it (Locator.Tell)
+
+	// AsksNobody says that the store reads who is online in the step of the append, and asks no locator after it.
+	AsksNobody bool
 
 	// Sweep frees everything that expired by the store's clock, and returns when that is done.
 	Sweep func(ctx context.Context) error
@@ -56,6 +59,7 @@ type testCase struct {
 
 func canMark(s *Subject) bool   { return s.Mark != nil }
 func canReopen(s *Subject) bool { return s.Reopen != nil }
+func asks(s *Subject) bool      { return !s.AsksNobody }
 
 // Run runs the suite. newSubject returns an empty store; it registers what closes it with t.Cleanup.
 func Run(t *testing.T, newSubject func(t *testing.T) *Subject) {
