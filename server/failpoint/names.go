@@ -45,10 +45,27 @@ const (
 	CatalogWritten Name = "catalog.written"
 )
 
-// All lists every point.
+// Points that only stores on Redis have, in order.
+const (
+	// SaverKeyClaimed: the idempotency keys of a run are taken, and nothing else is stored.
+	SaverKeyClaimed Name = "saver.key.claimed"
+	// SaverBodyStored: the body of a publication to several slots is stored, and nothing points at it.
+	SaverBodyStored Name = "saver.body.stored"
+	// SaverIntentStored: such a publication is accepted, and no slot is written.
+	SaverIntentStored Name = "saver.intent.stored"
+	// SaverRecallStored: the recall of such a publication is accepted, and no slot is written.
+	SaverRecallStored Name = "saver.recall.stored"
+)
+
+// All lists every point that a single node has.
 func All() []Name {
 	return []Name{
 		IDsReserved, SaverPublishApplied, SaverPublishSynced, CenterPublishStored, CenterPublishNotified, CenterRecallStored,
 		RoomNotified, SaverOpenApplied, RoomOpened, RoomAckTaken, SaverAckApplied, SaverRecallApplied, SaverSweepApplied, CatalogWritten,
 	}
+}
+
+// OnRedis lists the points that only stores on Redis have.
+func OnRedis() []Name {
+	return []Name{SaverKeyClaimed, SaverBodyStored, SaverIntentStored, SaverRecallStored}
 }
