@@ -1,0 +1,482 @@
+package redis
+
+import (
+	"slices"
+	"time"
+
+	"carillon/server/push"
+	"carillon/server/redisdb"
+	"carillon/server/saver"
+)
+
+// part is what of a publication, or of a recall, is done in one step: entries in slots of one shard, and the record of them.
+type part struct {
+	// Static.
+	tag      redisdb.Tag
+	shard    push.Shard
+	chunk    int
+	limits   push.Limits
+	everyone bool           // the shard's common slot; otherwise targets
+	filter   *push.Filter   // with everyone
+	targets  []saver.Target // of this shard
+	at       []int          // where each target, or the common slot, stands in the whole
+	inline   bool           // the entries hold the body
+	marked   bool           // it may be tried again under this id: the record has to be looked for
+	only     bool           // it is all of the publication: the record says everything
+	recall   bool           // takes the message back
+	accepted bool           // somebody was told that it will be done: it goes on when memory is short
+	when     push.MilliTime // of a recall of more than this; 0: now
+
+	message *push.Message      // stamped
+	stamp   *saver.Publication // not stamped yet: at each attempt
+
+	// The outcome.
+	found  bool         // it was done before
+	places []push.Place // by target
+	rooms  [][]push.RoomID
+	record *record
+	raw    any           // the record as it was read
+	stored *push.Message // as stored
+	answer redisdb.Answer
+	err    error
+}
+
+// slots returns how many slots it appends to.
+func (p *part) slots() int { return max(len(p.targets), 1) }
+
+func (p *part) slotKeys(i int) slotKeys {
+	if p.everyone {
+		return slotKeys{tag: p.tag, kind: push.Common}
+	}
+	return slotKeys{tag: p.tag, kind: push.Own, user: p.targets[i].User}
+}
+
+func (p *part) filterOf(i int) *push.Filter {
+	if p.everyone {
+		return p.filter
+	}
+	return p.targets[i].Filter
+}
+
+// opSlots is how many slots one step touches at most, unless one part touches more.
+const opSlots = 64
+
+// partsOp does parts of one shard, in order, in one step.
+type partsOp struct {
+	s     *Store
+	tag   redisdb.Tag
+	parts []*part
+
+	slots   []*slot
+	where   [][]int // by part: the slots of its targets
+	indexes []indexAsked
+	r       redisdb.Read
+	w       redisdb.Write
+	reading bool    // the next decide gets the first read of an attempt
+	more    []*slot // those that asked for more
+	rooms   []roomsAsked
+	lives   []livesAsked
+}
+
+// indexAsked is a collapse identity that was read; roomsAsked a command whose reply names rooms; livesAsked a hash that was
+// made to live longer.
+type (
+	indexAsked struct {
+		slot *slot
+		id   saver.CollapseID
+	}
+	roomsAsked struct {
+		command int
+		part    *part
+		target  int
+		how     roomsHow
+	}
+	livesAsked struct {
+		key   string
+		lives time.Duration
+	}
+	roomsHow uint8
+)
+
+const (
+	roomsNamed    roomsHow = iota // names
+	roomsSessions                 // a user's sessions
+	roomsCounted                  // fields of the hash of rooms, and their counts
+)
+
+// opsOf groups parts into ops by rounds: those of a later round wait for those of the earlier ones.
+func (s *Store) opsOf(parts []*part) (rounds [][]op) {
+	last := make(map[redisdb.Tag]*partsOp, len(parts))
+	size := make(map[*partsOp]int, len(parts))
+	at := make(map[redisdb.Tag]int)
+	for _, p := range parts {
+		o := last[p.tag]
+		if o == nil || size[o]+p.slots() > opSlots {
+			round := at[p.tag]
+			at[p.tag]++
+			o = &partsOp{s: s, tag: p.tag}
+			last[p.tag] = o
+			if round == len(rounds) {
+				rounds = append(rounds, nil)
+			}
+			rounds[round] = append(rounds[round], o)
+		}
+		o.parts = append(o.parts, p)
+		size[o] += p.slots()
+	}
+	return rounds
+}
+
+// ask reads the states of the slots, what may be collapsed in them, and the records.
+func (o *partsOp) ask() *redisdb.Read {
+	if o.where == nil {
+		o.gather()
+	}
+	do := o.r.Do[:0]
+	for _, sl := range o.slots {
+		do = append(do, redisdb.Command{Name: "HGET", Key: sl.keys.state(), Args: []any{fieldState}})
+	}
+	for i := range o.indexes {
+		x := &o.indexes[i]
+		do = append(do, redisdb.Command{Name: "HGET", Key: x.slot.keys.collapse(), Args: []any{string(x.id[:])}})
+	}
+	for _, p := range o.parts {
+		if p.marked {
+			id := p.id()
+			do = append(do, redisdb.Command{Name: "HGET", Key: recordKey(o.tag, id), Args: []any{recordField(id, p.chunk)}})
+		}
+	}
+	o.r = redisdb.Read{Tag: o.tag, Do: do}
+	o.reading, o.more = true, nil
+	return &o.r
+}
+
+func (p *part) id() push.MsgID {
+	if p.message != nil {
+		return p.message.ID
+	}
+	return p.stamp.Message.ID
+}
+
+// collapseKey returns the collapse key of the message, empty for a recall.
+func (p *part) collapseKey() string {
+	switch {
+	case p.recall:
+		return ""
+	case p.message != nil:
+		return p.message.CollapseKey
+	}
+	return p.stamp.Message.CollapseKey
+}
+
+// gather finds out which slots there are.
+func (o *partsOp) gather() {
+	o.where = make([][]int, len(o.parts))
+	for i, p := range o.parts {
+		n := p.slots()
+		o.where[i] = make([]int, n)
+		for j := range n {
+			k := p.slotKeys(j)
+			at := slices.IndexFunc(o.slots, func(sl *slot) bool { return sl.keys == k })
+			if at < 0 {
+				at = len(o.slots)
+				o.slots = append(o.slots, o.s.newSlot(k))
+			}
+			o.where[i][j] = at
+			if id, ok := saver.CollapseOf(p.collapseKey(), p.filterOf(j)); ok {
+				o.indexes = append(o.indexes, indexAsked{o.slots[at], id})
+			}
+		}
+	}
+}
+
+// took takes the replies to a read.
+func (o *partsOp) took() error {
+	replies := o.r.Replies
+	if !o.reading {
+		ok := true
+		for _, sl := range o.more {
+			var same bool
+			if replies, same = sl.loaded(replies); !same {
+				ok = false
+			}
+		}
+		if !ok {
+			return errChanged
+		}
+		return nil
+	}
+	o.reading = false
+	for i, sl := range o.slots {
+		if err := sl.read(replies[i]); err != nil {
+			return err
+		}
+	}
+	replies = replies[len(o.slots):]
+	for i := range o.indexes {
+		x := &o.indexes[i]
+		if x.slot.seen == nil {
+			x.slot.seen = make(map[saver.CollapseID]any)
+		}
+		x.slot.seen[x.id] = replies[i]
+	}
+	replies = replies[len(o.indexes):]
+	for _, p := range o.parts {
+		p.record, p.raw = nil, nil
+		if p.marked {
+			if p.raw = replies[0]; p.raw != nil {
+				var err error
+				if p.record, err = decodeRecord(p.id(), replies[0]); err != nil {
+					return err
+				}
+			}
+			replies = replies[1:]
+		}
+	}
+	return nil
+}
+
+// decide implements op.
+func (o *partsOp) decide() (*redisdb.Write, *redisdb.Read, error) {
+	if err := o.took(); err != nil {
+		return nil, nil, err
+	}
+	a := o.r.Answer
+	for _, sl := range o.slots {
+		sl.begin()
+	}
+	for i, p := range o.parts {
+		if err := o.apply(p, o.where[i], a); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, sl := range o.slots {
+		if !sl.missing() {
+			sl.tidy()
+		}
+		if sl.err != nil {
+			return nil, nil, sl.err
+		}
+	}
+	if more := o.missing(); more != nil {
+		return nil, more, nil
+	}
+	return o.writing(a), nil, nil
+}
+
+// missing returns what reads what slots miss.
+func (o *partsOp) missing() *redisdb.Read {
+	o.more = o.more[:0]
+	var do []redisdb.Command
+	for _, sl := range o.slots {
+		if sl.missing() {
+			do, o.more = sl.load(do), append(o.more, sl)
+		}
+	}
+	if do == nil {
+		return nil
+	}
+	a := o.r.Answer // the attempt goes on under the lineage it began with
+	o.r = redisdb.Read{Tag: o.tag, Do: do, Answer: a}
+	return &o.r
+}
+
+// apply does one part to the slots.
+func (o *partsOp) apply(p *part, where []int, a redisdb.Answer) error {
+	p.found, p.places, p.rooms = false, make([]push.Place, len(where)), make([][]push.RoomID, len(where))
+	if p.recall {
+		return o.takeBack(p, where, a)
+	}
+	if p.record != nil {
+		if len(p.record.places) != len(where) {
+			return corrupt("a message's record")
+		}
+		p.found = true
+		copy(p.places, p.record.places)
+		p.stored = p.message
+		return nil
+	}
+	p.stored = p.message
+	if p.stamp != nil {
+		p.stored = saver.Stamp(p.stamp, a.Now)
+	}
+	m := p.stored
+	e := saver.Stored{Kind: saver.EntryMessage, ID: m.ID, Expires: m.Expires, Size: m.Size(), CollapseKey: m.CollapseKey}
+	if p.inline {
+		e.Message = m
+	}
+	for i, n := range where {
+		sl := o.slots[n]
+		sl.make(o.s.epoch(), a.Lineage, a.Now)
+		e.Filter = p.filterOf(i)
+		p.places[i] = sl.append(&e, a.Lineage, a.Now, p.limits)
+	}
+	return nil
+}
+
+// takeBack makes holes of the message's entries and appends those that say so.
+func (o *partsOp) takeBack(p *part, where []int, a redisdb.Answer) error {
+	switch {
+	case p.record == nil:
+		return saver.ErrNoMessage()
+	case len(p.record.places) != len(where):
+		return corrupt("a message's record")
+	case p.record.recalled != 0:
+		p.found = true
+		copy(p.places, p.record.recalls)
+		return nil
+	}
+	e := saver.Stored{
+		Kind: saver.EntryRecall, ID: p.message.ID, Expires: saver.RecallExpires(p.message, a.Now), Size: saver.RecallSize,
+	}
+	for i, n := range where {
+		sl := o.slots[n]
+		was := p.record.places[i]
+		if sl.Epoch == was.Epoch {
+			if old, ok := sl.find(was.Pos); ok && old.message == p.message.ID {
+				sl.lose(old)
+				sl.Removed(old.Weight)
+			}
+		}
+		sl.make(o.s.epoch(), a.Lineage, a.Now)
+		e.Filter = p.filterOf(i)
+		p.places[i] = sl.append(&e, a.Lineage, a.Now, p.limits)
+	}
+	return nil
+}
+
+// writing returns the write that makes it so.
+func (o *partsOp) writing(a redisdb.Answer) *redisdb.Write {
+	o.w = redisdb.Write{Tag: o.tag, Under: a.Lineage, If: o.w.If[:0], Do: o.w.Do[:0], Frees: true}
+	w := &o.w
+	o.rooms, o.lives = o.rooms[:0], o.lives[:0]
+	for _, sl := range o.slots {
+		if sl.changed {
+			w.If = append(w.If, sl.condition())
+			w.Do = sl.commands(w.Do)
+		}
+	}
+	for i, p := range o.parts {
+		w.Frees = w.Frees && p.accepted
+		o.writeRecord(p, a)
+		for j, n := range o.where[i] {
+			o.tell(p, j, o.slots[n])
+		}
+	}
+	return w
+}
+
+// writeRecord writes the record of a part, on the condition that it still is what was read. One that was done before is written as it
+// was: nobody is told that it is stored before it is confirmed that it is, also if somebody else wrote it.
+func (o *partsOp) writeRecord(p *part, a redisdb.Answer) {
+	w, id := &o.w, p.id()
+	key, field := recordKey(o.tag, id), recordField(id, p.chunk)
+	next := record{places: p.places}
+	m := p.stored
+	switch {
+	case p.found:
+		next = *p.record
+	case p.recall:
+		m = p.message
+		next = *p.record
+		next.recalls = p.places
+		if next.recalled = p.when; next.recalled == 0 {
+			next.recalled = a.Now
+		}
+	case p.only:
+		next.single = &single{message: saver.WithoutBody(m), target: p.targets[0]}
+	}
+	if p.raw != nil {
+		// Where there was none, nobody can have made one since: that would have changed the slots, whose states were read before it.
+		w.If = append(w.If, redisdb.IfField(key, field, p.raw))
+	}
+	w.Do = append(w.Do, redisdb.Command{Name: "HSET", Key: key, Args: []any{field, appendRecord(make([]byte, 0, 64), &next)}})
+	if p.found || p.recall {
+		p.record = &next
+		return
+	}
+	p.record = &next
+	until := m.Expires.Add(saver.RecordKept)
+	if p.marked {
+		until = max(until, m.Created.Add(p.limits.WithDefaults().KeyTTL))
+	}
+	if lives := o.s.lasting.due(o.tag, key, a, until); lives > 0 {
+		w.Do = append(w.Do, redisdb.Command{Name: "PEXPIRE", Key: key, Args: []any{lives.Milliseconds()}})
+		o.lives = append(o.lives, livesAsked{key, lives})
+	}
+}
+
+// tell tells the rooms of an append, or asks which they are if it was done before.
+func (o *partsOp) tell(p *part, i int, sl *slot) {
+	w := &o.w
+	how := roomsNamed
+	switch {
+	case p.everyone:
+		how = roomsCounted
+		w.Do = append(w.Do, redisdb.Command{Name: "HGETALL", Key: o.tag.Key(kindRooms, "")})
+	case p.found:
+		how = roomsSessions
+		w.Do = append(w.Do, redisdb.Command{Name: "HGET", Key: o.tag.SessionsKey(), Args: []any{string(p.targets[i].User)}})
+	default:
+		w.Do = append(w.Do, o.tag.Announce(p.targets[i].User, appendChange(nil, saver.Change{User: p.targets[i].User, Place: p.places[i]})))
+	}
+	o.rooms = append(o.rooms, roomsAsked{len(w.Do) - 1, p, i, how})
+}
+
+// wrote implements op.
+func (o *partsOp) wrote(w *redisdb.Write) {
+	for _, q := range o.rooms {
+		q.part.rooms[q.target] = roomsOf(w.Replies[q.command], q.how)
+	}
+	for _, l := range o.lives {
+		o.s.lasting.note(o.tag, l.key, w.Answer, l.lives)
+	}
+	for _, p := range o.parts {
+		p.answer = w.Answer
+	}
+}
+
+// fail implements op.
+func (o *partsOp) fail(err error) {
+	for _, p := range o.parts {
+		p.err = err
+	}
+}
+
+// roomsOf reads the names of rooms out of a reply, each once, sorted; nil if there are none.
+func roomsOf(reply any, how roomsHow) (rooms []push.RoomID) {
+	list := texts(reply)
+	if sessions, ok := reply.(string); ok && how == roomsSessions {
+		redisdb.EachSession(sessions, func(room push.RoomID, _ push.DeviceID, _ string) { rooms = append(rooms, room) })
+	}
+	for i, v := range list {
+		switch {
+		case how == roomsNamed:
+			rooms = append(rooms, push.RoomID(v))
+		case how == roomsCounted && (i%2 == 1 || i+1 == len(list) || !isPositive(list[i+1])):
+		case v != "" && len(v) > int(v[0]):
+			rooms = append(rooms, push.RoomID(v[1:1+int(v[0])]))
+		}
+	}
+	if len(rooms) > 1 {
+		slices.Sort(rooms)
+		rooms = slices.Compact(rooms)
+	}
+	return rooms
+}
+
+// isPositive reports whether a decimal number is above zero.
+func isPositive(s string) bool { return s != "" && s != "0" && s[0] != '-' }
+
+// appendChange appends a change as it lies in the logs of rooms: epoch and lineage (8 bytes each), position, and the user.
+func appendChange(dst []byte, c saver.Change) []byte {
+	return append(appendPlace(dst, c.Place), c.User...)
+}
+
+// decodeChange reads what appendChange wrote.
+func decodeChange(v string) (saver.Change, error) {
+	r := reader{v: v}
+	c := saver.Change{Place: r.place()}
+	c.User, r.v = push.UserID(r.v), ""
+	return c, r.end("a change")
+}
