@@ -83,8 +83,10 @@ var layers = []struct {
 	{"bench/sample", nil, "it reads /proc, and nothing of ours"},
 	{"bench/swarm", []string{"bench/sample", "bench/child", "auth", "catalog", "wire", "push"}, "clients know the wire alone"},
 	{"gateway", []string{""}, "gateway is the only package that knows all"},
+	{"fleet", []string{"bench/child", "redistest", "dev"}, "it sees nodes from outside, as processes"},
+	{"cmd/cluster", []string{"fleet", "redistest"}, "subcommands and flags, nothing else"},
 	{"simulation", []string{""}, "a simulated gateway puts together what gateway does"},
-	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport", "transport/ws", "bench", "heap", "admission", "certificate", "forwarded"}, "subcommands and flags, nothing else"},
+	{"cmd", []string{"gateway", "config", "client", "dev", "auth", "catalog", "wire", "push", "room", "transport", "transport/ws", "bench", "heap", "admission", "certificate", "forwarded", "redisdb"}, "subcommands and flags, nothing else"},
 }
 
 // contracts are imported without what lies below them: room may import saver, but not saver/pebble.

@@ -50,7 +50,9 @@ import (
 	"carillon/server/dev"
 	"carillon/server/forwarded"
 	"carillon/server/idgenerator"
+	"carillon/server/node"
 	"carillon/server/push"
+	"carillon/server/register"
 	"carillon/server/room"
 	"carillon/server/transport"
 	"carillon/server/transport/longpoll"
@@ -86,6 +88,9 @@ type Config struct {
 	Admission admission.Config     // which connections are taken; its limits, the rest is filled in here
 	Door      admission.DoorConfig // how many may be open; its limits
 
+	Roles   []Role   // what the node does; everything
+	Cluster *Cluster // the nodes with which it shares Redis; nil: it is alone, on the embedded store
+
 	Room    room.Config   // its limits and intervals; the rest is filled in here
 	Center  center.Limits // of requests
 	Version string        // shown to operators
@@ -98,7 +103,10 @@ type Config struct {
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Data == "" {
+	if err := c.checkCluster(); err != nil {
+		return c, err
+	}
+	if c.Data == "" && c.Cluster == nil {
 		return c, errors.New("gateway: a data directory is needed")
 	}
 	if c.PublicListen == "" {
@@ -151,7 +159,8 @@ type Gateway struct {
 	cache   *catalog.Cache
 	tokens  *auth.Verifier
 	tickets *auth.Tickets
-	room    *room.Room
+	room    *room.Room // nil: this node is no room
+	node    *node.Node // nil: it is alone
 	ws      *ws.Transport
 	sse     *sse.Transport
 	tcp     *tcp.Transport
@@ -164,6 +173,7 @@ type Gateway struct {
 	public                *longpoll.Listener // polls give connections back to it
 	admin                 net.Listener
 	raw                   net.Listener // of raw TCP; nil: there is none
+	nodes                 net.Listener // of other nodes; nil: there are none
 	publicHTTP, adminHTTP *http.Server
 	leaving               atomic.Bool // draining or stopping
 }
@@ -198,7 +208,7 @@ func (g *Gateway) open() error {
 	if err := g.listen(); err != nil {
 		return err
 	}
-	if g.stores, err = g.openEmbedded(); err != nil {
+	if g.stores, err = g.openStores(); err != nil {
 		return err
 	}
 	g.cache = catalog.NewCache(g.stores.catalog, catalog.CacheConfig{Clock: cfg.Clock})
@@ -209,10 +219,24 @@ func (g *Gateway) open() error {
 		}
 		cfg.Secret = g.dev.Secret
 	}
-	if err := g.openRoom(); err != nil {
-		return err
+	if cfg.has(RoleRoom) {
+		if err := g.openRoom(); err != nil {
+			return err
+		}
+	}
+	if cfg.Cluster != nil {
+		if err := g.openNode(); err != nil {
+			return err
+		}
 	}
 	return g.openCenter()
+}
+
+func (g *Gateway) openStores() (stores, error) {
+	if g.cfg.Cluster != nil {
+		return g.openRedis()
+	}
+	return g.openEmbedded()
 }
 
 func (g *Gateway) listen() error {
@@ -229,7 +253,12 @@ func (g *Gateway) listen() error {
 		return config.ListenError("admin.listen", g.cfg.AdminListen, err)
 	}
 	g.onClose(ignoreClosed(g.admin.Close))
-	if g.cfg.TCPListen == "" {
+	if g.cfg.Cluster != nil {
+		if err := g.listenNodes(); err != nil {
+			return err
+		}
+	}
+	if g.cfg.TCPListen == "" || !g.cfg.has(RoleRoom) {
 		return nil
 	}
 	if g.raw, err = g.cfg.Listen("tcp", g.cfg.TCPListen); err != nil {
@@ -261,6 +290,11 @@ func (g *Gateway) openRoom() error {
 	var err error
 	rc := cfg.Room
 	rc.ID, rc.Boot = "room", push.BootID(binary.BigEndian.Uint64(boot[:])|1)
+	if cfg.Cluster != nil {
+		rc.ID, rc.Addr = cfg.Cluster.ID, g.nodeAddress()
+		rc.Evict = func(to push.RoomID, o register.Order) { g.node.Evict(to, o) }
+		rc.Obey = func(ctx context.Context) (bool, error) { return g.node.Catch(ctx) }
+	}
 	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.stores.saver, g.stores.register, g.tokens, g.policy
 	if rc.Goodbye.Addresses == nil {
 		rc.Goodbye.Addresses = addressesAt(cfg.DrainAddress)
@@ -352,9 +386,17 @@ func (g *Gateway) openCenter() error {
 	if err != nil {
 		return err
 	}
+	var reach push.Rooms = rooms{g.room}
+	if g.node != nil {
+		reach = g.node
+	}
+	drain := g.drain
+	if g.room == nil {
+		drain = nil
+	}
 	g.center, err = center.New(center.Config{
-		Saver: g.stores.saver, Register: g.stores.register, Rooms: rooms{g.room}, Catalog: g.cache, Keys: keys, IDs: ids, Secret: cfg.Secret,
-		Backup: g.stores.backup, Drain: g.drain, Rand: cfg.Rand, Clock: cfg.Clock, Log: cfg.Log, Metrics: g.metrics, Limits: cfg.Center,
+		Saver: g.stores.saver, Register: g.stores.register, Rooms: reach, Catalog: g.cache, Keys: keys, IDs: ids, Secret: cfg.Secret,
+		Backup: g.stores.backup, Drain: drain, Rand: cfg.Rand, Clock: cfg.Clock, Log: cfg.Log, Metrics: g.metrics, Limits: cfg.Center,
 	})
 	return err
 }
@@ -391,8 +433,13 @@ func (g *Gateway) PublicURL() string { return g.edge.scheme() + "://" + hostOf(g
 // says which are not good; the old ones stay in use.
 func (g *Gateway) ReloadCertificates() error { return g.edge.reload() }
 
-// Engine returns how the node holds connections.
-func (g *Gateway) Engine() ws.Engine { return g.ws.Engine() }
+// Engine returns how the node holds connections; empty if it holds none.
+func (g *Gateway) Engine() ws.Engine {
+	if g.ws == nil {
+		return ""
+	}
+	return g.ws.Engine()
+}
 
 // Dev returns what a development node wrote to dev.json.
 func (g *Gateway) Dev() dev.File { return g.dev }
@@ -416,12 +463,19 @@ func (g *Gateway) Run(ctx context.Context) error {
 			}
 		})
 	}
-	part("room", func() error { return g.room.Run(serve) })
+	if g.node != nil { // before the register says where this node is
+		part("node listener", func() error { return g.node.Serve(serve, g.nodes) })
+	}
+	joined := closedChannel
+	if g.room != nil {
+		part("room", func() error { return g.room.Run(serve) })
+		joined = g.room.Joined()
+	}
 	part("store", func() error { return g.stores.run(serve) })
 	part("admission", func() error { return g.edge.gate.Run(serve) })
 	part("certificates", func() error { return g.edge.run(serve) })
 	select { // nobody is let in before the room can take them
-	case <-g.room.Joined():
+	case <-joined:
 	case <-ctx.Done():
 	}
 	part("public listener", func() error { return g.publicHTTP.Serve(g.public) })
@@ -435,8 +489,23 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	g.log.Info("stopping", "clients", g.room.Count(), "within", g.cfg.ShutdownTimeout)
+	g.log.Info("stopping", "clients", g.clients(), "within", g.cfg.ShutdownTimeout)
 	return errors.Join(err, g.stop(ctx, halt, &parts))
+}
+
+// closedChannel is what a node waits for that has no room.
+var closedChannel = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// clients returns how many clients are here.
+func (g *Gateway) clients() int {
+	if g.room == nil {
+		return 0
+	}
+	return g.room.Count()
 }
 
 // isEnd reports whether a part ended because it was told to.
@@ -449,8 +518,10 @@ func (g *Gateway) stop(ctx context.Context, halt func(), parts *sync.WaitGroup) 
 	g.leaving.Store(true)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.ShutdownTimeout)
 	defer cancel()
-	if err := g.room.Drain(ctx); err != nil {
-		g.log.Warn("clients are cut that did not leave in time", "clients", g.room.Count())
+	if g.room != nil {
+		if err := g.room.Drain(ctx); err != nil {
+			g.log.Warn("clients are cut that did not leave in time", "clients", g.room.Count())
+		}
 	}
 	errPublic := g.publicHTTP.Shutdown(ctx)
 	if errPublic != nil {

@@ -34,12 +34,21 @@ const idleTimeout = 120 * time.Second
 
 func (g *Gateway) publicRoutes() http.Handler {
 	r := chi.NewRouter()
-	r.Handle("/connect", g.ws)
-	r.Handle("/connect/sse", g.sse)
-	r.Handle("/connect/poll", g.polls)
-	r.Handle("/connect/frames", g.edge.rated(web.NewFrames(g.room, g.cfg.Room.FrameBytes)))
-	r.Handle("/connect/ticket", g.edge.rated(http.HandlerFunc(g.serveTicket)))
-	r.Mount("/v1", g.center.Public())
+	if g.cfg.has(RoleRoom) {
+		r.Handle("/connect", g.ws)
+		r.Handle("/connect/sse", g.sse)
+		r.Handle("/connect/poll", g.polls)
+		r.Handle("/connect/frames", g.edge.rated(web.NewFrames(g.room, g.cfg.Room.FrameBytes)))
+		r.Handle("/connect/ticket", g.edge.rated(http.HandlerFunc(g.serveTicket)))
+	} else {
+		r.HandleFunc("/connect", otherRole)
+		r.HandleFunc("/connect/*", otherRole)
+	}
+	if g.cfg.has(RoleCenter) {
+		r.Mount("/v1", g.center.Public())
+	} else {
+		r.HandleFunc("/v1/*", otherRole)
+	}
 	if g.cfg.Dev {
 		r.Get("/", g.serveDevPage)
 	}
@@ -100,9 +109,12 @@ type ready struct {
 
 func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	a := ready{
-		Status: "ok", Checks: map[string]string{"store": "ok", "room": "ok"}, Version: g.cfg.Version,
-		Clients: g.room.Count(), Engine: string(g.Engine()), Durability: g.stores.saver.Durability().String(),
-		Transports: []transport.Kind{transport.WebSocket, transport.SSE, transport.LongPoll},
+		Status: "ok", Checks: map[string]string{"store": "ok"}, Version: g.cfg.Version,
+		Clients: g.clients(), Engine: string(g.Engine()), Durability: g.stores.saver.Durability().String(),
+	}
+	if g.room != nil {
+		a.Checks["room"] = "ok"
+		a.Transports = []transport.Kind{transport.WebSocket, transport.SSE, transport.LongPoll}
 	}
 	if g.tcp != nil {
 		a.Transports = append(a.Transports, transport.TCP)
@@ -115,10 +127,15 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	if err := g.stores.saver.Health(r.Context()); err != nil {
 		fail("store", err)
 	}
-	if g.leaving.Load() {
+	if g.leaving.Load() && g.room != nil {
 		fail("room", errors.New("draining"))
 	}
 	writeJSON(w, status, a)
+}
+
+// otherRole answers what another node would do: a load balancer sent it to the wrong one.
+func otherRole(w http.ResponseWriter, _ *http.Request) {
+	problem(w, http.StatusMisdirectedRequest, "other_role", "this node plays another role (see roles in its configuration)")
 }
 
 func notFound(w http.ResponseWriter, _ *http.Request) {

@@ -8,6 +8,7 @@ import (
 	"carillon/server/embedded"
 	"carillon/server/idgenerator"
 	idpebble "carillon/server/idgenerator/pebble"
+	"carillon/server/node"
 	"carillon/server/push"
 	"carillon/server/register"
 	registermemory "carillon/server/register/memory"
@@ -21,9 +22,10 @@ type stores struct {
 	register register.Register
 	catalog  catalog.Catalog
 	blocks   idgenerator.Blocks
+	notices  node.Notices // nil: the node is alone
 
 	run    func(context.Context) error                       // what goes on in the background, until the context ends
-	backup func(ctx context.Context, directory string) error // copies all of it
+	backup func(ctx context.Context, directory string) error // copies all of it; nil: that is not ours to do
 }
 
 // openEmbedded opens the stores of a node that is alone.

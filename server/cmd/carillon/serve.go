@@ -3,6 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -17,6 +20,8 @@ import (
 	"carillon/server/forwarded"
 	"carillon/server/gateway"
 	"carillon/server/heap"
+	"carillon/server/push"
+	"carillon/server/redisdb"
 	"carillon/server/room"
 	"carillon/server/transport"
 	"carillon/server/transport/ws"
@@ -44,6 +49,9 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 		return err
 	}
 	cfg := gatewayConfig(l.Config, a)
+	if cfg.Cluster, err = clusterOf(&l.Config); err != nil {
+		return err
+	}
 	mem := heap.Apply(heap.Config{LimitBytes: l.Memory.LimitBytes, GCPercent: l.Memory.GCPercent})
 	cfg.Log.Info("memory", "limit_bytes", mem.LimitBytes, "limit_from", mem.LimitFrom,
 		"gc_percent", mem.GCPercent, "gc_percent_from", mem.PercentFrom)
@@ -73,8 +81,16 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 		defer reloadOnHangup(g)()
 	}
 	cfg.Log.Info("serving", "public", g.PublicAddr().String(), "admin", g.AdminAddr().String(), "tcp", cmp.Or(g.TCPURL(), "off"),
-		"data", l.Data, "engine", string(g.Engine()), "version", cfg.Version)
+		"nodes", cmp.Or(g.NodeAddr(), "none"), "data", cmp.Or(dataOf(cfg), "redis"), "engine", string(g.Engine()), "version", cfg.Version)
 	return g.Run(ctx)
+}
+
+// dataOf returns the directory of the embedded store, empty if there is none.
+func dataOf(cfg gateway.Config) string {
+	if cfg.Cluster != nil {
+		return ""
+	}
+	return cfg.Data
 }
 
 // reloadOnHangup reads the certificates again at each SIGHUP, until the returned function is called. Without certificates a
@@ -122,7 +138,54 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 			Grace: c.Heartbeat.Grace, Linger: c.Heartbeat.Linger, Goodbye: room.Goodbye{Spread: c.Drain.Spread},
 		},
 		DrainAddress: c.Drain.Address,
+		Roles:        rolesOf(c.Roles),
 	}
+}
+
+func rolesOf(roles []config.Role) []gateway.Role {
+	out := make([]gateway.Role, len(roles))
+	for i, r := range roles {
+		out[i] = gateway.Role(r)
+	}
+	return out
+}
+
+// clusterOf returns what makes the server one of several, nil if it is alone.
+func clusterOf(c *config.Config) (*gateway.Cluster, error) {
+	if c.Store.Kind != config.StoreRedis {
+		return nil, nil
+	}
+	r := &c.Redis
+	out := &gateway.Cluster{
+		ID: push.RoomID(cmp.Or(c.Node.ID, c.Node.Address())), Listen: c.Node.Listen, Advertise: c.Node.Advertise, Secret: c.Node.Secret.Reveal(),
+		Redis: redisdb.Config{
+			Mode: redisdb.Mode(r.Mode), Addrs: r.Addresses, Master: r.Master, Database: r.Database,
+			Username: r.Username, Password: r.Password.Reveal(),
+			SentinelUsername: r.SentinelUsername, SentinelPassword: r.SentinelPassword.Reveal(),
+			Durability: durabilities[r.Durability], Replicas: r.Replicas, Asserted: r.Asserted,
+		},
+	}
+	if !r.TLS {
+		return out, nil
+	}
+	out.Redis.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	if r.TLSCA == "" {
+		return out, nil
+	}
+	pem, err := os.ReadFile(r.TLSCA)
+	if err != nil {
+		return nil, fmt.Errorf("redis.tls_ca: %w", err)
+	}
+	out.Redis.TLS.RootCAs = x509.NewCertPool()
+	if !out.Redis.TLS.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("redis.tls_ca: %s holds no certificate in PEM", r.TLSCA)
+	}
+	return out, nil
+}
+
+var durabilities = map[config.Durability]push.Durability{
+	config.DurabilityProcess: push.DurabilityProcess, config.DurabilityDisk: push.DurabilityDisk,
+	config.DurabilityReplicated: push.DurabilityReplicated,
 }
 
 // addressBurst is how many seconds' worth of connections an address may make at once: behind one live many, who all come
