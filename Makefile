@@ -33,6 +33,10 @@ help: ## Show this help
 run: build ## Start a development server on ./data (needs Go alone)
 	@exec ./bin/carillon serve --dev --data ./data $(ARGS)
 
+.PHONY: cluster
+cluster: build ## Run Redis, three rooms, two centers and a balancer on this machine (needs redis-server): ARGS='-redis cluster'
+	@exec $(GO) run ./server/cmd/cluster $(ARGS)
+
 .PHONY: build
 build: ## Build bin/carillon
 	@$(GO) build -o bin/carillon ./server/cmd/carillon

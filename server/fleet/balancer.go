@@ -1,0 +1,141 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Balancer stands before a fleet: it sends /connect to rooms and everything else to centers, in turn, to those that say that they are
+// ready. It is small, for one machine; what one in production has to do is in docs/operations/network.md.
+type Balancer struct {
+	fleet *Fleet
+	proxy *httputil.ReverseProxy
+	turn  atomic.Uint64
+
+	mu    sync.Mutex
+	ready map[*Node]bool // guarded by mu
+}
+
+// NewBalancer returns a balancer that knows nobody to be ready before Watch says so.
+func NewBalancer(f *Fleet) *Balancer {
+	b := &Balancer{fleet: f, ready: make(map[*Node]bool)}
+	b.proxy = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: attemptOf(r.In).to.Public()})
+			r.SetXForwarded()
+			r.Out.Host = r.In.Host
+		},
+		FlushInterval: -1, // streams
+		ErrorLog:      log.New(io.Discard, "", 0),
+		ErrorHandler:  func(_ http.ResponseWriter, r *http.Request, err error) { attemptOf(r).err = err },
+	}
+	return b
+}
+
+// attempt is a request on its way to one node, in the request's context. The proxy notes why nothing came back.
+type attempt struct {
+	to  *Node
+	err error
+}
+
+type attemptKey struct{}
+
+func attemptOf(r *http.Request) *attempt { return r.Context().Value(attemptKey{}).(*attempt) }
+
+// Watch asks every node whether it is ready, a few times a second, until ctx ends. Changes are told to each.
+func (b *Balancer) Watch(ctx context.Context, told func(n *Node, ready bool)) {
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var asking sync.WaitGroup
+		for _, n := range b.fleet.nodes {
+			asking.Go(func() { b.note(n, n.Running() && n.ready(ctx, n.Admin()), told) })
+		}
+		asking.Wait()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (b *Balancer) note(n *Node, ready bool, told func(*Node, bool)) {
+	b.mu.Lock()
+	was := b.ready[n]
+	b.ready[n] = ready
+	b.mu.Unlock()
+	if was != ready && told != nil {
+		told(n, ready)
+	}
+}
+
+// order returns the nodes that may take a request, the one whose turn it is first.
+func (b *Balancer) order(path string) []*Node {
+	role := Center
+	if path == "/connect" || strings.HasPrefix(path, "/connect/") {
+		role = Room
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []*Node
+	for _, n := range b.fleet.nodes {
+		if n.role == role && b.ready[n] {
+			all = append(all, n)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	at := int(b.turn.Add(1) % uint64(len(all)))
+	return append(all[at:len(all):len(all)], all[:at]...)
+}
+
+// mayRepeat is the most of a body that is kept, so that a request can go to the next node.
+const mayRepeat = 8 << 20
+
+// ServeHTTP sends a request to a node. One that could not be reached has not begun with it, so the next one is tried; one that broke off has
+// perhaps, and the client is told that nobody knows.
+func (b *Balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mayRepeat))
+	if err != nil {
+		http.Error(w, "the body is too large", http.StatusRequestEntityTooLarge)
+		return
+	}
+	for _, n := range b.order(r.URL.Path) {
+		a := &attempt{to: n}
+		r := r.Clone(context.WithValue(r.Context(), attemptKey{}, a))
+		r.Body = http.NoBody
+		if len(body) > 0 {
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+		b.proxy.ServeHTTP(w, r)
+		if a.err == nil {
+			return
+		}
+		if !isDial(a.err) {
+			http.Error(w, "the node broke off", http.StatusBadGateway)
+			return
+		}
+		b.note(n, false, nil)
+	}
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "no node is ready for this", http.StatusServiceUnavailable)
+}
+
+// isDial reports whether a node was not reached at all.
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
