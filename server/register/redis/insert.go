@@ -200,13 +200,6 @@ func (in *insertion) decide() error {
 	return nil
 }
 
-// isDead reports whether a session can be taken out because it does not count and never will: its room has begun another life, or its lease had run
-// out when the table was read, so that nobody can have renewed it since.
-func (in *insertion) isDead(s *stored) bool {
-	l := in.view.find(s.at)
-	return l == nil || !l.holds(in.view.at)
-}
-
 // write does what was decided, if the sessions are still those that were read.
 func (in *insertion) write(ctx context.Context) (bool, error) {
 	s := in.s
