@@ -319,7 +319,7 @@ func (g *Gateway) openTransports() (err error) {
 	g.carry = append(g.carry, g.ws)
 	g.metrics.MustRegister(writesMetric("ws", "WebSockets", g.ws.Writes))
 	g.sse, err = sse.New(sse.Config{
-		Acceptor: g.room, Tickets: g.tickets, Grace: g.room.Grace(), Remote: g.edge.proxies.Remote, Engine: sse.Engine(cfg.Engine),
+		Acceptor: g.room, Tickets: g.tickets, Grace: g.room.Unconfirmed(), Remote: g.edge.proxies.Remote, Engine: sse.Engine(cfg.Engine),
 		Now: cfg.Clock.Now, Log: cfg.Log,
 	})
 	if err != nil {

@@ -369,7 +369,8 @@ func TestNamespaces_APhoneWithAnotherAddressContinuesInItsOwnPlace(t *testing.T)
 func TestNamespaces_AReaderOfOneByteASecondIsCutAsSlowAndDelaysNobody(t *testing.T) {
 	w := overNetwork(t, func(c *Config) {
 		c.Room.Heartbeat = time.Minute
-		c.Room.Grace = time.Minute // the kernel gives up who does not read too, and then the session counts as lost
+		// Alike, as by default: the kernel gives up who does not read too, and has to let the room say so first.
+		c.Room.Grace, c.Room.WriteDeadline = 4*time.Second, 4*time.Second
 	})
 	if status, a := w.admin("PATCH", "/admin/v1/products/shop", map[string]any{"limits": map[string]any{"own_bytes": 32 << 20}}); status != 200 {
 		t.Fatalf("raising the limit: %d %v", status, a)

@@ -372,9 +372,10 @@ func (r *Room) jitter(d time.Duration) time.Duration {
 	return time.Duration(r.rand.Int64N(int64(d)))
 }
 
-// Grace returns how long the room keeps a client that should have been heard: transports have the kernel wait no longer for
-// one that confirms nothing.
-func (r *Room) Grace() time.Duration { return r.cfg.Grace }
+// Unconfirmed returns for how long a client may confirm nothing of what was sent: transports have the kernel give it up then. The
+// kernel's clock runs for one that reads nothing as well as for one that is gone, so it is told more than either deadline
+// by half: who does not read is slow, and the room says so before the kernel says that it is lost.
+func (r *Room) Unconfirmed() time.Duration { return max(r.cfg.Grace, r.cfg.WriteDeadline) * 3 / 2 }
 
 // Count returns how many connections the room holds, those that have not said who they are included.
 func (r *Room) Count() int {

@@ -565,7 +565,7 @@ func (d *device) note(b *transport.Batch) {
 	d.writes++
 	if d.dark {
 		if d.kind == transport.SSE { // as TCP_USER_TIMEOUT has it
-			time.AfterFunc(d.room.cfg.Grace, func() { d.Cut(wire.CloseLost) })
+			time.AfterFunc(d.room.Unconfirmed(), func() { d.Cut(wire.CloseLost) })
 		}
 		return
 	}
