@@ -145,7 +145,7 @@ func (r *Room) writeAcks(ctx context.Context, ss []*session) {
 		from := make([]takenAck, 0, n)
 		for _, s := range ss[:n] {
 			if a, doubted, some := s.takeAck(); some {
-				acks, from = append(acks, a), append(from, takenAck{s, doubted})
+				acks, from = append(acks, a), append(from, takenAck{s, doubted, a.Seen})
 			}
 		}
 		if len(acks) == 0 {
@@ -157,7 +157,7 @@ func (r *Room) writeAcks(ctx context.Context, ss []*session) {
 		if err != nil {
 			r.log.Warn("writing acknowledgements failed; trying again", "count", len(acks), "err", err)
 			for _, t := range from {
-				t.s.ackFailed(t.doubted)
+				t.s.ackFailed(t)
 			}
 			for _, s := range ss[n:] {
 				s.ackDeferred()
@@ -194,16 +194,18 @@ func (s *session) takeAck() (a saver.Ack, doubted, some bool) {
 			some = true
 		}
 	}
-	return a, doubted, some || doubted
+	a.Seen, s.seen().due = s.seen().due, false
+	return a, doubted, some || doubted || a.Seen
 }
 
 // ackFailed has everything written again.
-func (s *session) ackFailed(doubted bool) {
+func (s *session) ackFailed(t takenAck) {
 	s.mu.Lock()
 	for k := range s.slots {
 		s.slots[k].unwritten = s.slots[k].told
 	}
-	s.doubted = s.doubted || doubted
+	s.doubted = s.doubted || t.doubted
+	s.seen().due = s.seen().due || t.seen
 	ended := s.state == closed
 	s.mu.Unlock()
 	if !ended { // an ended session's last words are lost, which costs a repetition
@@ -222,6 +224,9 @@ func (s *session) ackDeferred() {
 	}
 	if s.doubted {
 		s.room.acks.note(s, push.Own)
+	}
+	if s.seen().due {
+		s.room.acks.note(s, push.Common)
 	}
 }
 

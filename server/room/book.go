@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"carillon/server/push"
 	"carillon/server/saver"
@@ -25,6 +26,8 @@ type bookShard struct {
 	shards int // of the product
 	seed   maphash.Seed
 	n      uint32 // number of this shard in order: spreads shards over workers
+
+	seenEvery atomic.Int64 // after how many nanoseconds a device that stays is noted as seen again
 
 	// Guarded by mu.
 	mu      sync.RWMutex

@@ -136,6 +136,7 @@ func (s *session) identify(id auth.Identity, p Policy, now time.Time) bool {
 	s.noteTokenTagsLocked(id)
 	s.owner = push.OwnerOf(id.Product.ID, id.User, id.Device)
 	s.shard = s.room.book.shard(saver.ShardRef{Product: id.Product.ID, Shard: push.ShardOf(id.User, p.Shards)}, p.Shards)
+	s.shard.noteUnseen(p.Limits)
 	return true
 }
 
@@ -206,6 +207,7 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 		f.mode = live
 	}
 	s.state = open
+	s.seen().day = s.dayAt(now) // Open has seen it
 	s.openTagsLocked(o.Tags)
 	w := &wire.Welcome{
 		Version: min(version, wire.Version), Session: s.epoch, Cursor: s.cursorLocked(),

@@ -23,6 +23,7 @@ import (
 type takenAck struct {
 	s       *session
 	doubted bool
+	seen    bool // its device was noted as seen
 }
 
 // noteWelcome notes the lineage under which a session was welcomed, and reports whether the shard was seen under another: then

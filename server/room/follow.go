@@ -31,6 +31,7 @@ type follow struct {
 
 	told      bool // session.acked is what the client acknowledged on this session, and not where it began
 	unwritten bool // the store has not been told of it
+	seen      seen // of the device; that of the common slot counts, see seen.go
 }
 
 // hold is what a slot waits with for an entry that is missing.

@@ -428,6 +428,7 @@ func (s *session) tick(at time.Time) {
 		s.tickDeadline(now)
 		return
 	}
+	s.noteSeenLocked(now)
 	if at, counts := s.slowAtLocked(); counts && now >= at && !s.room.zombie.Load() {
 		s.cutAndUnlock(wire.CloseSlow)
 		return
