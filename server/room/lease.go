@@ -198,12 +198,10 @@ func (s *session) record() (register.Session, bool) {
 	}, true
 }
 
-func (r *Room) noteRenewed() { r.renewed.Store(int64(r.now())) }
-
 // isZombie reports whether the room may not write: its lease was not renewed for register.ZombieAfter, so another node
 // may already count its sessions as gone.
 func (r *Room) isZombie(now moment) bool {
-	if int64(now)-r.renewed.Load() <= int64(register.ZombieAfter) {
+	if !r.unrenewedFor(now, register.ZombieAfter) {
 		return false
 	}
 	r.zombie.Store(true)

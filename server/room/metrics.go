@@ -2,6 +2,7 @@ package room
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,6 +39,8 @@ type Metrics struct {
 	reopens    prometheus.Counter
 	posts      *prometheus.CounterVec
 	events     *prometheus.CounterVec
+	cutOff     prometheus.Gauge
+	cutOffs    *prometheus.CounterVec
 }
 
 // NewMetrics makes a room's counters and registers them with reg, if that is not nil.
@@ -68,10 +71,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reopens:    one("devices_reopened_total", "Devices of live sessions that a store which fell back had forgotten."),
 		posts:      counter("posts_total", "Frames that clients sent beside their session, by who took them.", "to"),
 		events:     counter("events_total", "Events that clients reported.", "product", "event"),
+		cutOff: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "room", Name: "cut_off",
+			Help: "1 while the room takes no clients, since it has no lease and others have."}),
+		cutOffs: counter("cut_off_questions_total", "Times that other rooms were asked for their leases by this one without, by whether one has.", "elsewhere"),
 	}
 	if reg != nil {
 		reg.MustRegister(m.sessions, m.connects, m.accepts, m.closes, m.refusals, m.frames, m.batches, m.drops, m.gaps, m.reads,
-			m.repairs, m.failures, m.lostBodies, m.reopens, m.posts, m.events)
+			m.repairs, m.failures, m.lostBodies, m.reopens, m.posts, m.events, m.cutOff, m.cutOffs)
 	}
 	return m
 }
@@ -116,6 +122,10 @@ func (m *Metrics) lagged()                { m.repairs.WithLabelValues("queue_ful
 func (m *Metrics) failed(call string)     { m.failures.WithLabelValues(call).Inc() }
 func (m *Metrics) lost()                  { m.lostBodies.Inc() }
 func (m *Metrics) reopened()              { m.reopens.Inc() }
+
+func (m *Metrics) asked(elsewhere bool) {
+	m.cutOffs.WithLabelValues(strconv.FormatBool(elsewhere)).Inc()
+}
 
 func (m *Metrics) posted(to string, n int) { m.posts.WithLabelValues(to).Add(float64(n)) }
 

@@ -61,6 +61,15 @@ func (q queue) last() *wire.Out {
 	return &q.outs[len(q.outs)-1]
 }
 
+// isGoodbye reports whether nothing waits but a goaway.
+func (q queue) isGoodbye() bool {
+	if q.len() != 1 {
+		return false
+	}
+	_, ok := q.outs[q.head].Frame.(*wire.Goaway)
+	return ok
+}
+
 // first returns the position of the oldest frame of a slot, 0 if there is none.
 func (q queue) first(k push.SlotKind) push.Position {
 	if q.empty() {

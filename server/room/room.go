@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"math/rand/v2"
@@ -72,6 +73,9 @@ type Config struct {
 	Obey func(ctx context.Context) (lost bool, err error)
 	// Evict gives an order to another room at once. It may be nil or fail: the order comes with that room's next renewal too.
 	Evict func(room push.RoomID, o register.Order)
+	// Elsewhere asks other rooms whether they hold their leases, and reports whether one says so. It is called while this one
+	// cannot renew its own, so it may not need the store. nil: there are no others.
+	Elsewhere func(ctx context.Context) bool
 
 	Clock   clock.Clock // clock.System
 	Rand    *rand.Rand  // jitter; seeded from the system
@@ -88,6 +92,7 @@ type Config struct {
 	CloseTimeout    time.Duration // patience with a peer after the closing frame: 5 s
 	HoldFor         time.Duration // a message out of turn waits so long for the one before it: 50 ms
 	SweepEvery      time.Duration // change logs are read: 2 s
+	CutOffAfter     time.Duration // without a lease for so long, clients are sent to rooms that have one: 60 s
 	AckOwnEvery     time.Duration // acknowledgements of own slots are written: 250 ms
 	AckCommonEvery  time.Duration // of common slots: 30 s
 	QueueMessages   int           // 256 a session
@@ -124,6 +129,7 @@ func (c Config) withDefaults() Config {
 	def(&c.CloseTimeout, 5*time.Second)
 	def(&c.HoldFor, 50*time.Millisecond)
 	def(&c.SweepEvery, 2*time.Second)
+	def(&c.CutOffAfter, 60*time.Second)
 	def(&c.AckOwnEvery, 250*time.Millisecond)
 	def(&c.AckCommonEvery, 30*time.Second)
 	def(&c.QueueMessages, 256)
@@ -182,6 +188,7 @@ type Room struct {
 	// Guarded by mu.
 	mu       sync.Mutex
 	draining bool
+	cutOff   bool                // the store is out of reach, and not for other rooms
 	sessions []*session          // every one between Accept and Closed, each at its index
 	places   []admission.Address // of each of them, where there is a gate
 	emptied  chan struct{}       // closed when draining and the last session is gone
@@ -198,6 +205,8 @@ func New(cfg Config) (*Room, error) {
 		return nil, errors.New("room: a saver, a register, a token verifier and a policy are needed")
 	case cfg.Heartbeat < leastHeartbeat || cfg.QueueMessages < 1 || cfg.QueueBytes < 1 || cfg.FramesPerSecond < 1:
 		return nil, errors.New("room: the heartbeat is at least a second, and limits are above zero")
+	case cfg.CutOffAfter < register.ZombieAfter:
+		return nil, fmt.Errorf("room: a room that could not renew its lease is cut off after %v at the earliest", register.ZombieAfter)
 	}
 	beats, err := cfg.Heartbeats.compile(cfg.Heartbeat)
 	if err != nil {
@@ -254,6 +263,9 @@ func (r *Room) Run(ctx context.Context) error {
 	workers.Go(func() { r.wheelLoop(work) })
 	loops.Go(func() { r.leaseLoop(ctx) })
 	loops.Go(func() { r.sweepLoop(ctx) })
+	if r.cfg.Elsewhere != nil {
+		loops.Go(func() { r.cutLoop(ctx) })
+	}
 	close(r.joined)
 
 	<-ctx.Done()
@@ -300,12 +312,12 @@ func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session,
 	s.heard, s.progress = now, now
 	s.deadline = now.add(r.cfg.ConnectTimeout)
 	r.mu.Lock()
-	if r.draining {
+	if err := r.refusalLocked(); err != nil {
 		r.mu.Unlock()
 		if r.cfg.Gate != nil {
 			r.cfg.Gate.Leave(place)
 		}
-		return nil, &push.Error{Kind: push.KindUnavailable, Code: "draining", Detail: "this node is going away", After: time.Second}
+		return nil, err
 	}
 	s.index = int32(len(r.sessions))
 	r.sessions = append(r.sessions, s)

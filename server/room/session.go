@@ -279,7 +279,7 @@ func (s *session) Take(b *transport.Batch) bool {
 		return false
 	}
 	now := s.room.now()
-	if s.room.isZombie(now) {
+	if s.room.isZombie(now) && !s.queue.isGoodbye() {
 		s.woken = asleep // the next good renewal wakes it again
 		return false
 	}
@@ -385,6 +385,9 @@ func (s *session) endByAndUnlock(now moment, code wire.CloseCode, detail string,
 	switch {
 	case code == wire.CloseKicked || code == wire.CloseRevoked:
 		// Nothing more is for it. What waited stays in its slots, so a cursor that stands behind it would pass over it.
+		s.queue.drop()
+	case code.Duty() == wire.ComeBack && s.room.isZombie(now):
+		// What waited may not be written; the goodbye may. The client comes back with the cursor that it has.
 		s.queue.drop()
 	case s.state == open:
 		s.queue.push(wire.Out{Frame: &wire.Cursor{Cursor: s.cursorLocked(), Reason: wire.CursorGoodbye}})
