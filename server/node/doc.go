@@ -5,7 +5,8 @@
 //
 // Center stores a message and hands each room that holds its users a delivery ([Node.Deliver]): the room's own node gets it at
 // once, others in batches. Sessions are asked for, ended, kicked and told of new tags through [Node], which is push.Rooms, and reach
-// every room; rooms tell each other through it of sessions that were replaced. Which nodes there are the register says.
+// every room; rooms tell each other through it of sessions that were replaced. Which nodes there are the register says. A room that cannot renew its lease asks
+// others through it whether they can ([Node.Elsewhere]).
 //
 // # The protocol
 //

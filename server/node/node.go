@@ -25,6 +25,7 @@ type Local interface {
 	Kick(ctx context.Context, p push.ProductID, u push.UserID, k push.Kick) (int, error)
 	Retag(ctx context.Context, p push.ProductID, users []push.UserID) error
 	Evict(o register.Order)
+	Alive() bool // it holds its lease, and takes clients
 }
 
 // Register is what a node asks of the register.
@@ -40,6 +41,8 @@ type Config struct {
 	Register Register
 	Notices  Notices // nil: what a room that cannot be reached has to know it learns from nobody
 	TLS      TLS
+	// LastRooms returns the rooms as they were known last, from memory: it is asked when the register cannot be. nil: nobody knows.
+	LastRooms func() []register.Room
 
 	Clock   clock.Clock   // clock.System
 	Log     *slog.Logger  // none

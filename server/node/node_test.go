@@ -36,6 +36,7 @@ type party struct {
 	retagged [][]push.UserID
 	ended    []push.DeviceID
 	fail     error
+	alive    bool
 }
 
 func newParty() *party {
@@ -79,6 +80,15 @@ func (p *party) Retag(_ context.Context, _ push.ProductID, users []push.UserID) 
 	}
 	p.retagged = append(p.retagged, users)
 	return nil
+}
+
+func (p *party) Alive() bool {
+	if p.hold != nil {
+		<-p.hold
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.alive
 }
 
 func (p *party) Evict(o register.Order) { p.evicted <- o }

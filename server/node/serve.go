@@ -67,7 +67,11 @@ type call struct {
 	Kick     *kickCall       `json:"kick,omitempty"`
 	Retag    *retagCall      `json:"retag,omitempty"`
 	Evict    *register.Order `json:"evict,omitempty"`
+	Alive    *aliveCall      `json:"alive,omitempty"`
 }
+
+// aliveCall asks whether the room holds its lease and takes clients.
+type aliveCall struct{}
 
 type userCall struct {
 	Product push.ProductID `json:"product"`
@@ -91,6 +95,7 @@ type retagCall struct {
 type answer struct {
 	Sessions []push.LiveSession `json:"sessions,omitempty"`
 	Ended    int                `json:"ended,omitempty"`
+	Alive    bool               `json:"alive,omitempty"`
 }
 
 // maxCall is the most bytes of a call: tags of a few thousand users.
@@ -126,6 +131,8 @@ func (n *Node) obey(ctx context.Context, c *call) (a answer, err error) {
 		err = local.Retag(ctx, c.Retag.Product, c.Retag.Users)
 	case c.Evict != nil:
 		local.Evict(*c.Evict)
+	case c.Alive != nil:
+		a.Alive = local.Alive()
 	default:
 		err = push.Errorf(push.KindInvalid, "unknown_call", "a call that this version does not know")
 	}
