@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Role is a part of the gateway that a node plays.
@@ -71,6 +72,7 @@ type Node struct {
 	Advertise  string // empty: Listen
 	Secret     Secret // from SecretFile if that is set
 	SecretFile string
+	CutOff     time.Duration // without Redis for so long, a room looks whether others have it
 }
 
 // Address returns where other nodes reach this one.
@@ -155,6 +157,8 @@ var clusterTable = []key{
 	text("node.advertise", "", "host:port where the other nodes reach this one; without it node.listen", func(c *Config) *string { return &c.Node.Advertise }),
 	secretKey("node.secret", "secret of the cluster, at least 32 bytes, the same on all its nodes", func(c *Config) *Secret { return &c.Node.Secret }),
 	text("node.secret_file", "", "file that holds that secret; white space around it is dropped", func(c *Config) *string { return &c.Node.SecretFile }),
+	duration("node.cut_off", "60s", "a room that cannot reach Redis for so long sends its clients elsewhere, if another room can reach it",
+		3*time.Second, time.Hour, func(c *Config) *time.Duration { return &c.Node.CutOff }),
 }
 
 func isHostPort(s string) bool {

@@ -82,7 +82,7 @@ func (g *Gateway) openRedis() (s stores, err error) {
 	if err != nil {
 		return s, err
 	}
-	s.register = reg
+	s.register, s.lastRooms = reg, reg.LastRooms
 	g.onClose(reg.Close)
 	store, err := saverredis.New(saverredis.Config{
 		DB: db, Shards: g.shardsKnown, Limits: g.limits, Clock: cfg.Clock, Rand: cfg.Rand, Log: cfg.Log,
@@ -125,7 +125,7 @@ func (g *Gateway) openNode() error {
 		return err
 	}
 	nc := node.Config{
-		Register: g.stores.register, Notices: g.stores.notices, TLS: tls, Clock: cfg.Clock, Log: cfg.Log,
+		Register: g.stores.register, LastRooms: g.stores.lastRooms, Notices: g.stores.notices, TLS: tls, Clock: cfg.Clock, Log: cfg.Log,
 		Metrics: node.NewMetrics(g.metrics),
 	}
 	if g.room != nil {

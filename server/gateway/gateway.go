@@ -294,6 +294,7 @@ func (g *Gateway) openRoom() error {
 		rc.ID, rc.Addr = cfg.Cluster.ID, g.nodeAddress()
 		rc.Evict = func(to push.RoomID, o register.Order) { g.node.Evict(to, o) }
 		rc.Obey = func(ctx context.Context) (bool, error) { return g.node.Catch(ctx) }
+		rc.Elsewhere = func(ctx context.Context) bool { return g.node.Elsewhere(ctx) }
 	}
 	rc.Saver, rc.Register, rc.Tokens, rc.Policy = g.stores.saver, g.stores.register, g.tokens, g.policy
 	if rc.Goodbye.Addresses == nil {

@@ -24,6 +24,8 @@ type stores struct {
 	blocks   idgenerator.Blocks
 	notices  node.Notices // nil: the node is alone
 
+	lastRooms func() []register.Room // as they were known last; nil: the node is alone
+
 	run    func(context.Context) error                       // what goes on in the background, until the context ends
 	backup func(ctx context.Context, directory string) error // copies all of it; nil: that is not ours to do
 }
