@@ -71,6 +71,7 @@ var layers = []struct {
 	{"catalog/redis", []string{"catalog", "push", "clock", "redisdb"}, "an adapter imports its contract, never a sibling"},
 	{"idgenerator/redis", []string{"idgenerator", "push", "clock", "redisdb"}, "an adapter imports its contract, never a sibling"},
 	{"auth", []string{"catalog", "push", "clock"}, "credentials are judged by the catalog's keys"},
+	{"auth/redis", []string{"auth", "push", "redisdb"}, "an adapter imports its contract, never a sibling"},
 	{"outbound", nil, "requests to addresses that others named, whatever they are for"},
 	{"jwks", []string{"catalog", "push", "clock"}, "keys that products publish, in the catalog's words"},
 	{"room", []string{"transport", "wire", "register", "saver", "auth", "push", "clock", "admission"},

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"container/list"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -19,6 +20,17 @@ import (
 // TicketLife is how long a ticket may be redeemed.
 const TicketLife = 30 * time.Second
 
+// TicketStore keeps tickets, on one node ([Tickets]) or for all nodes of a cluster. A ticket stands for its token once, for TicketLife, and
+// whoever redeemed it judges the token anew. Implementations are safe for concurrent use.
+type TicketStore interface {
+	// Issue returns a ticket for a token that was verified: id is what Verify said. KindLimited, "limited": there are too many; some will
+	// be gone soon. KindUnavailable: it could not be kept.
+	Issue(ctx context.Context, id Identity, token string) (string, error)
+	// Redeem returns the token that a ticket stands for, and ends the ticket; ok is false if it is none, was redeemed, or has expired. After
+	// an error nobody knows whether it still holds, and the device asks for another.
+	Redeem(ctx context.Context, text string) (token string, ok bool, err error)
+}
+
 // CodeLimited is the code of who has to wait.
 const CodeLimited = "limited"
 
@@ -31,7 +43,7 @@ type TicketConfig struct {
 	PerDevice int         // of one device, of which the oldest gives way; 0 means 4
 }
 
-// Tickets stand for device tokens, once each and for half a minute, so that a browser's EventSource, which can send no
+// Tickets keeps tickets in the memory of one node. They stand for device tokens, once each and for half a minute, so that a browser's EventSource, which can send no
 // header, has something to put into a URL that is worth nothing to whoever reads it in a log.
 //
 // A ticket is 256 random bits. What is kept is its SHA-256 beside the token: a look at the memory of the node does not tell
@@ -100,14 +112,14 @@ func NewTickets(c TicketConfig) (*Tickets, error) {
 	}, nil
 }
 
-// Issue returns a ticket for a token that was verified: id is what Verify said. KindLimited, "limited": there are too many;
-// some will be gone soon.
-func (t *Tickets) Issue(id Identity, token string) (string, error) {
-	var secret [ticketBytes]byte
-	if _, err := io.ReadFull(t.conf.Rand, secret[:]); err != nil {
-		return "", fmt.Errorf("auth: make a ticket: %w", err)
+var _ TicketStore = (*Tickets)(nil)
+
+// Issue implements [TicketStore].
+func (t *Tickets) Issue(_ context.Context, id Identity, token string) (string, error) {
+	text, err := NewTicket(t.conf.Rand)
+	if err != nil {
+		return "", err
 	}
-	text := ticketEncoding.EncodeToString(secret[:])
 	now := t.clock.Now()
 	n := &ticket{
 		hash: sha256.Sum256([]byte(text)), device: ticketDevice{id.Product.ID, id.User, id.Device},
@@ -132,11 +144,10 @@ func (t *Tickets) Issue(id Identity, token string) (string, error) {
 	return text, nil
 }
 
-// Redeem returns the token that a ticket stands for, and ends the ticket; ok is false if it is none, was redeemed, or has
-// expired.
-func (t *Tickets) Redeem(text string) (token string, ok bool) {
-	if !isTicket(text) {
-		return "", false
+// Redeem implements [TicketStore]. It never fails.
+func (t *Tickets) Redeem(_ context.Context, text string) (token string, ok bool, _ error) {
+	if !IsTicket(text) {
+		return "", false, nil
 	}
 	hash := ticketHash(sha256.Sum256([]byte(text)))
 	now := t.clock.Now()
@@ -144,15 +155,27 @@ func (t *Tickets) Redeem(text string) (token string, ok bool) {
 	defer t.mu.Unlock()
 	e := t.tickets[hash]
 	if e == nil {
-		return "", false
+		return "", false, nil
 	}
 	t.removeLocked(e)
 	found := e.Value.(*ticket)
-	return found.token, now.Before(found.ends)
+	if !now.Before(found.ends) {
+		return "", false, nil
+	}
+	return found.token, true, nil
 }
 
-// isTicket reports whether the text has the form of one, so that nothing large is hashed.
-func isTicket(text string) bool {
+// NewTicket returns the text of a ticket: 256 bits that nobody can guess, in 43 characters that stand in a URL as they are.
+func NewTicket(random io.Reader) (string, error) {
+	var secret [ticketBytes]byte
+	if _, err := io.ReadFull(random, secret[:]); err != nil {
+		return "", fmt.Errorf("auth: make a ticket: %w", err)
+	}
+	return ticketEncoding.EncodeToString(secret[:]), nil
+}
+
+// IsTicket reports whether the text has the form of one, so that nothing large is hashed.
+func IsTicket(text string) bool {
 	if len(text) != ticketChars {
 		return false
 	}

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,11 +34,20 @@ func holder(device string) Identity {
 
 func (t *Tickets) issue(tb testing.TB, device, token string) string {
 	tb.Helper()
-	text, err := t.Issue(holder(device), token)
+	text, err := t.Issue(tb.Context(), holder(device), token)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return text
+}
+
+// redeem leaves out the error, which there never is.
+func (t *Tickets) redeem(text string) (string, bool) {
+	token, ok, err := t.Redeem(context.Background(), text)
+	if err != nil {
+		panic(err)
+	}
+	return token, ok
 }
 
 func TestTickets_StandForTheirTokenOnce(t *testing.T) {
@@ -46,13 +56,13 @@ func TestTickets_StandForTheirTokenOnce(t *testing.T) {
 	if a == b || len(a) != 43 || strings.Trim(a, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
 		t.Errorf("tickets %q and %q, want two of 43 characters that stand in a URL as they are", a, b)
 	}
-	if got, ok := booth.Redeem(a); !ok || got != "token a" {
+	if got, ok := booth.redeem(a); !ok || got != "token a" {
 		t.Errorf("got %q, %v", got, ok)
 	}
-	if got, ok := booth.Redeem(a); ok || got != "" {
+	if got, ok := booth.redeem(a); ok || got != "" {
 		t.Errorf("the second time: got %q, %v", got, ok)
 	}
-	if got, ok := booth.Redeem(b); !ok || got != "token b" {
+	if got, ok := booth.redeem(b); !ok || got != "token b" {
 		t.Errorf("the other: got %q, %v", got, ok)
 	}
 	if n := booth.Count(); n != 0 || len(booth.devices) != 0 || booth.bytes != 0 || booth.byAge.Len() != 0 {
@@ -68,7 +78,7 @@ func TestTickets_OfManyWhoRedeemOneGetsIt(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				if _, ok := booth.Redeem(text); ok {
+				if _, ok := booth.redeem(text); ok {
 					got.Add(1)
 				}
 			})
@@ -84,11 +94,11 @@ func TestTickets_EndAfterHalfAMinute(t *testing.T) {
 	booth, hand := ticketBooth(t, TicketConfig{})
 	a, b := booth.issue(t, "phone", "a"), booth.issue(t, "web", "b")
 	hand.move(TicketLife - 1)
-	if _, ok := booth.Redeem(a); !ok {
+	if _, ok := booth.redeem(a); !ok {
 		t.Error("refused before its time")
 	}
 	hand.move(1)
-	if got, ok := booth.Redeem(b); ok {
+	if got, ok := booth.redeem(b); ok {
 		t.Errorf("redeemed %q after its time", got)
 	}
 }
@@ -100,11 +110,11 @@ func TestTickets_AreNotToldFromWhatIsNone(t *testing.T) {
 		"", text[1:], text + "=", text + "A", text + "\n", text[:42] + "\n", strings.Repeat("A", 43), strings.Repeat("x", 1<<20),
 		strings.ToUpper(text) + "", looseBits(t, text), " " + text[1:],
 	} {
-		if got, ok := booth.Redeem(bad); ok && bad != text {
+		if got, ok := booth.redeem(bad); ok && bad != text {
 			t.Errorf("%.60q was redeemed for %q", bad, got)
 		}
 	}
-	if _, ok := booth.Redeem(text); !ok {
+	if _, ok := booth.redeem(text); !ok {
 		t.Error("the ticket itself was refused afterwards")
 	}
 }
@@ -120,11 +130,11 @@ func TestTickets_NewestOfADeviceTakeThePlaceOfItsOldest(t *testing.T) {
 		}
 	}
 	for i, text := range texts {
-		if _, ok := booth.Redeem(text); ok != (i >= 27) {
+		if _, ok := booth.redeem(text); ok != (i >= 27) {
 			t.Errorf("ticket %d of 30: redeemed %v", i, ok)
 		}
 	}
-	if _, ok := booth.Redeem(other); !ok {
+	if _, ok := booth.redeem(other); !ok {
 		t.Error("another device lost its ticket")
 	}
 }
@@ -136,7 +146,7 @@ func TestTickets_AreBoundedAndMakeRoomWithTime(t *testing.T) {
 			token := strings.Repeat("x", 100)
 			given := 0
 			for i := range 100 { // ten times past it
-				_, err := booth.Issue(holder(fmt.Sprint("d", i)), token)
+				_, err := booth.Issue(t.Context(), holder(fmt.Sprint("d", i)), token)
 				var e *push.Error
 				switch {
 				case err == nil:
@@ -172,7 +182,7 @@ func TestTickets_AreKeptByHashAlone(t *testing.T) {
 
 func TestTickets_WithoutRandomnessThereIsNone(t *testing.T) {
 	booth, _ := ticketBooth(t, TicketConfig{Rand: strings.NewReader("too short")})
-	if text, err := booth.Issue(holder("phone"), "token"); err == nil || text != "" {
+	if text, err := booth.Issue(t.Context(), holder("phone"), "token"); err == nil || text != "" {
 		t.Errorf("got %q, %v", text, err)
 	}
 	if _, err := NewTickets(TicketConfig{Most: -1}); err == nil {
@@ -189,17 +199,17 @@ func FuzzTickets(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		booth, _ := ticketBooth(t, TicketConfig{})
 		issued := []string{booth.issue(t, "phone", "a"), booth.issue(t, "web", "b")}
-		if got, ok := booth.Redeem(text); ok && !slices.Contains(issued, text) {
+		if got, ok := booth.redeem(text); ok && !slices.Contains(issued, text) {
 			t.Fatalf("%q was redeemed for %q", text, got)
 		}
 		for _, known := range issued {
 			// A character more, less or other is another ticket.
 			for _, bad := range []string{known + text[:min(1, len(text))] + "A", "x" + text + known, known[:42]} {
-				if _, ok := booth.Redeem(bad); ok && bad != known {
+				if _, ok := booth.redeem(bad); ok && bad != known {
 					t.Fatalf("%q was redeemed for %q", bad, known)
 				}
 			}
-			if _, ok := booth.Redeem(known); !ok {
+			if _, ok := booth.redeem(known); !ok {
 				t.Fatalf("%q was refused after %q", known, text)
 			}
 		}
@@ -213,7 +223,7 @@ func BenchmarkTickets(b *testing.B) {
 	for b.Loop() {
 		text := booth.issue(b, "phone", token)
 		hand.move(time.Millisecond)
-		if _, ok := booth.Redeem(text); !ok {
+		if _, ok := booth.redeem(text); !ok {
 			b.Fatal("refused")
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	authredis "carillon/server/auth/redis"
 	"carillon/server/catalog"
 	catalogredis "carillon/server/catalog/redis"
 	"carillon/server/config"
@@ -96,6 +97,9 @@ func (g *Gateway) openRedis() (s stores, err error) {
 		return s, err
 	}
 	s.notices = noderedis.New(db)
+	if s.tickets, err = authredis.New(authredis.Config{DB: db, Rand: cfg.Rand}); err != nil {
+		return s, err
+	}
 	return s, nil
 }
 

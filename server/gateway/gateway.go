@@ -158,7 +158,7 @@ type Gateway struct {
 	stores  stores
 	cache   *catalog.Cache
 	tokens  *auth.Verifier
-	tickets *auth.Tickets
+	tickets auth.TicketStore
 	room    *room.Room // nil: this node is no room
 	node    *node.Node // nil: it is alone
 	ws      *ws.Transport

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 
+	"carillon/server/auth"
 	"carillon/server/catalog"
 	catalogpebble "carillon/server/catalog/pebble"
 	"carillon/server/embedded"
@@ -22,7 +23,8 @@ type stores struct {
 	register register.Register
 	catalog  catalog.Catalog
 	blocks   idgenerator.Blocks
-	notices  node.Notices // nil: the node is alone
+	notices  node.Notices     // nil: the node is alone
+	tickets  auth.TicketStore // nil: they lie in the memory of each node
 
 	lastRooms func() []register.Room // as they were known last; nil: the node is alone
 

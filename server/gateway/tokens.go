@@ -26,14 +26,23 @@ func (g *Gateway) openTokens() error {
 	if g.tokens, err = auth.NewVerifier(auth.Config{Keys: g.cache, Sets: sets, Clock: cfg.Clock}); err != nil {
 		return err
 	}
-	if g.tickets, err = auth.NewTickets(auth.TicketConfig{Clock: cfg.Clock, Rand: cfg.Rand}); err != nil {
+	g.metrics.MustRegister(setMetrics(sets)...)
+	if g.stores.tickets != nil { // for all nodes: the stream may come to another one than the ticket
+		g.tickets = g.stores.tickets
+		return nil
+	}
+	tickets, err := auth.NewTickets(auth.TicketConfig{Clock: cfg.Clock, Rand: cfg.Rand})
+	if err != nil {
 		return err
 	}
-	g.metrics.MustRegister(tokenMetrics(sets, g.tickets)...)
+	g.tickets = tickets
+	g.metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "auth", Name: "tickets",
+		Help: "One-time tickets that were not redeemed, some of them perhaps expired. Those of a cluster are not counted."},
+		func() float64 { return float64(tickets.Count()) }))
 	return nil
 }
 
-func tokenMetrics(sets *jwks.Cache, tickets *auth.Tickets) []prometheus.Collector {
+func setMetrics(sets *jwks.Cache) []prometheus.Collector {
 	fetches := func(result string, value func() int64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "carillon", Subsystem: "jwks", Name: "fetches_total",
 			Help: "Requests for key sets that products publish.", ConstLabels: prometheus.Labels{"result": result}},
@@ -42,9 +51,6 @@ func tokenMetrics(sets *jwks.Cache, tickets *auth.Tickets) []prometheus.Collecto
 	return []prometheus.Collector{
 		fetches("fetched", func() int64 { n, _ := sets.Counts(); return n }),
 		fetches("failed", func() int64 { _, n := sets.Counts(); return n }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "auth", Name: "tickets",
-			Help: "One-time tickets that were not redeemed, some of them perhaps expired."},
-			func() float64 { return float64(tickets.Count()) }),
 	}
 }
 
@@ -67,7 +73,7 @@ func (g *Gateway) serveTicket(w http.ResponseWriter, r *http.Request) {
 		p.Write(w)
 		return
 	}
-	if g.leaving.Load() { // the ticket would be of a node that is gone when it is redeemed
+	if g.leaving.Load() { // a ticket of a node that is alone would be gone with it, and others answer in a cluster
 		web.ProblemOfClose(wire.CloseGoingAway, "this node is going away", 0).Write(w)
 		return
 	}
@@ -76,7 +82,7 @@ func (g *Gateway) serveTicket(w http.ResponseWriter, r *http.Request) {
 		refused(err).Write(w)
 		return
 	}
-	ticket, err := g.tickets.Issue(id, token)
+	ticket, err := g.tickets.Issue(r.Context(), id, token)
 	if err != nil {
 		refused(err).Write(w)
 		return

@@ -285,10 +285,10 @@ func TestGateway_TicketStandsForItsTokenOnce(t *testing.T) {
 	if status != 200 || a["expires_ms"] != 30000.0 {
 		t.Fatalf("got %d %v", status, a)
 	}
-	if got, ok := n.tickets.Redeem(a["ticket"].(string)); !ok || got != token {
-		t.Errorf("redeemed for %q, %v", got, ok)
+	if got, ok, err := n.tickets.Redeem(t.Context(), a["ticket"].(string)); err != nil || !ok || got != token {
+		t.Errorf("redeemed for %q, %v, %v", got, ok, err)
 	}
-	if _, ok := n.tickets.Redeem(a["ticket"].(string)); ok {
+	if _, ok, _ := n.tickets.Redeem(t.Context(), a["ticket"].(string)); ok {
 		t.Error("redeemed twice")
 	}
 	if logs := n.logs.String(); strings.Contains(logs, a["ticket"].(string)) || strings.Contains(logs, token) {
@@ -375,8 +375,8 @@ func TestGateway_TicketIsForTokensThatHold(t *testing.T) {
 		t.Fatalf("disable: %d %v", status, a)
 	}
 	check("of a disabled product", "POST", good, 403, "forbidden")
-	if n.tickets.Count() != 0 {
-		t.Errorf("%d tickets were given", n.tickets.Count())
+	if n.tickets.(*auth.Tickets).Count() != 0 {
+		t.Errorf("%d tickets were given", n.tickets.(*auth.Tickets).Count())
 	}
 	if strings.Contains(n.logs.String(), "hush-hush") {
 		t.Error("the log holds what was shown")

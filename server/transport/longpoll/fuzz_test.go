@@ -2,6 +2,7 @@ package longpoll
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -70,7 +71,7 @@ func FuzzPoll(f *testing.F) {
 
 type noTickets struct{}
 
-func (noTickets) Redeem(string) (string, bool) { return "", false }
+func (noTickets) Redeem(context.Context, string) (string, bool, error) { return "", false, nil }
 
 func fuzzOne(t *testing.T, addr, stream string, piece int) {
 	nc, err := net.Dial("tcp", addr)

@@ -1,6 +1,7 @@
 package sse
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -167,7 +168,9 @@ func TestServeHTTP_ConnectIsWhatTheRequestSays(t *testing.T) {
 // tickets is a bag with one ticket.
 type tickets struct{}
 
-func (tickets) Redeem(ticket string) (string, bool) { return "of the ticket", ticket == "t1" }
+func (tickets) Redeem(_ context.Context, ticket string) (string, bool, error) {
+	return "of the ticket", ticket == "t1", nil
+}
 
 func TestServeHTTP_ATicketStandsForItsToken(t *testing.T) {
 	addr, r := start(t, Config{Workers: workers, Tickets: tickets{}})

@@ -1,7 +1,9 @@
 package web
 
 import (
+	"context"
 	"net/http"
+	"time"
 
 	"carillon/server/auth"
 	"carillon/server/wire"
@@ -9,9 +11,9 @@ import (
 
 // Tickets are the one-time tickets that stand for a token where a client cannot send headers (EventSource). Redeem returns
 // the token that a ticket was given for, once, and never again; ok is false if there is, or no longer is, such a ticket. It
-// is safe for concurrent use and does not block.
+// is safe for concurrent use. Tickets may lie elsewhere, so it may take a while and fail.
 type Tickets interface {
-	Redeem(ticket string) (token string, ok bool)
+	Redeem(ctx context.Context, ticket string) (token string, ok bool, err error)
 }
 
 // The codes of refused credentials. A token that does not hold is refused later, by the session.
@@ -58,7 +60,14 @@ func credential(r *http.Request, ticket string, ts Tickets) (token string, p *Pr
 		return "", invalid("ticket", "a request shows a token or a ticket, not both")
 	}
 	if ts != nil {
-		if token, ok := ts.Redeem(ticket); ok {
+		token, ok, err := ts.Redeem(r.Context(), ticket)
+		if err != nil {
+			return "", &Problem{
+				Status: http.StatusServiceUnavailable, Code: wire.CloseOverloaded.String(), After: time.Second,
+				Detail: "nobody can say now what the ticket stands for; ask for another",
+			}
+		}
+		if ok {
 			return token, nil
 		}
 	}

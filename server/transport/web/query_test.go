@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -16,10 +17,10 @@ import (
 type bag map[string]string
 
 // Redeem implements Tickets.
-func (b bag) Redeem(ticket string) (string, bool) {
+func (b bag) Redeem(_ context.Context, ticket string) (string, bool, error) {
 	token, ok := b[ticket]
 	delete(b, ticket)
-	return token, ok
+	return token, ok, nil
 }
 
 // get returns a request for a path with that query.
