@@ -106,7 +106,9 @@ func startWith(t *testing.T, fs vfs.FS, change func(*Config)) *testNode {
 		})
 	}
 	t.Cleanup(n.stop)
-	<-g.room.Joined()
+	if g.room != nil {
+		<-g.room.Joined()
+	}
 	return n
 }
 

@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	binaries = dir
-	code := m.Run()
+	code := pool.Closing(m).Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
 }

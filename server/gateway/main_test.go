@@ -1,0 +1,10 @@
+//go:build !failpoints
+
+package gateway
+
+import (
+	"os"
+	"testing"
+)
+
+func TestMain(m *testing.M) { os.Exit(pool.Closing(m).Run()) }
