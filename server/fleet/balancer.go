@@ -91,7 +91,7 @@ func (b *Balancer) order(path string) []*Node {
 	defer b.mu.Unlock()
 	var all []*Node
 	for _, n := range b.fleet.nodes {
-		if n.role == role && b.ready[n] {
+		if n.plays(role) && b.ready[n] {
 			all = append(all, n)
 		}
 	}

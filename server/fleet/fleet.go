@@ -25,6 +25,7 @@ type Config struct {
 	Binary     string // of carillon
 	Dir        string // for dev.json and secrets; it exists
 	Redis      redistest.Access
+	Embedded   bool     // one node that plays both roles on a store of its own, below Dir; Redis, Rooms and Centers are not looked at
 	Rooms      int      // 3
 	Centers    int      // 2
 	Durability string   // of redis.durability; its default
@@ -39,6 +40,7 @@ type Role string
 const (
 	Room   Role = "room"
 	Center Role = "center"
+	Both   Role = "both" // a node that is alone
 )
 
 // Fleet is a running cluster. All methods are safe for concurrent use.
@@ -59,6 +61,7 @@ type Node struct {
 	mu   sync.Mutex
 	proc *child.Process // guarded by mu; nil: it was never started
 	life life           // guarded by mu
+	more []string       // guarded by mu; see Configure
 }
 
 // life is where a node listens during one life.
@@ -77,7 +80,11 @@ func Start(ctx context.Context, cfg Config) (*Fleet, error) {
 		return nil, fmt.Errorf("fleet: %w", err)
 	}
 	f := &Fleet{cfg: cfg, secret: hex.EncodeToString(secret)}
-	for role, n := range map[Role]int{Room: cfg.Rooms, Center: cfg.Centers} {
+	nodes := map[Role]int{Room: cfg.Rooms, Center: cfg.Centers}
+	if cfg.Embedded {
+		nodes = map[Role]int{Both: 1}
+	}
+	for role, n := range nodes {
 		for i := range n {
 			f.nodes = append(f.nodes, &Node{fleet: f, name: string(role) + strconv.Itoa(i+1), role: role})
 		}
@@ -102,7 +109,7 @@ func (f *Fleet) Nodes() []*Node { return slices.Clone(f.nodes) }
 func (f *Fleet) Of(r Role) []*Node {
 	var out []*Node
 	for _, n := range f.nodes {
-		if n.role == r {
+		if n.plays(r) {
 			out = append(out, n)
 		}
 	}
@@ -132,6 +139,16 @@ func (n *Node) Name() string { return n.name }
 
 // Role returns what the node does.
 func (n *Node) Role() Role { return n.role }
+
+func (n *Node) plays(r Role) bool { return n.role == r || n.role == Both }
+
+// Configure says what the node's next lives have in their environment besides what all nodes have, in place of what was said before. A
+// name that all nodes have too counts as it is here.
+func (n *Node) Configure(env ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.more = slices.Clone(env)
+}
 
 // Public, Admin and TCP return the node's addresses in its present life, host:port; TCP is empty for a center.
 func (n *Node) Public() string { return n.now().Public }
@@ -205,12 +222,26 @@ func (n *Node) environment() []string {
 	c := &n.fleet.cfg
 	env := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
+		"CARILLON_SECRET=" + n.fleet.secret, "CARILLON_PUBLIC_LISTEN=127.0.0.1:0", "CARILLON_ADMIN_LISTEN=127.0.0.1:0",
+		"CARILLON_TCP_LISTEN=127.0.0.1:0", "CARILLON_PROXY_TRUSTED=127.0.0.1",
+	}
+	if c.Embedded {
+		env = append(env, "CARILLON_DATA="+filepath.Join(c.Dir, n.name))
+	} else {
+		env = append(env, n.onRedis()...)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Concat(env, c.Env, n.more)
+}
+
+func (n *Node) onRedis() []string {
+	c := &n.fleet.cfg
+	env := []string{
 		"CARILLON_ROLES=" + string(n.role), "CARILLON_STORE_KIND=redis", "CARILLON_REDIS_MODE=" + c.Redis.Mode,
 		"CARILLON_REDIS_ADDRESSES=" + strings.Join(c.Redis.Addrs, ","), "CARILLON_REDIS_MASTER=" + c.Redis.MasterName,
 		"CARILLON_REDIS_USERNAME=" + c.Redis.Username, "CARILLON_REDIS_PASSWORD=" + c.Redis.Password,
 		"CARILLON_NODE_ID=" + n.name, "CARILLON_NODE_LISTEN=127.0.0.1:0", "CARILLON_NODE_SECRET=" + n.fleet.secret,
-		"CARILLON_SECRET=" + n.fleet.secret, "CARILLON_PUBLIC_LISTEN=127.0.0.1:0", "CARILLON_ADMIN_LISTEN=127.0.0.1:0",
-		"CARILLON_TCP_LISTEN=127.0.0.1:0", "CARILLON_PROXY_TRUSTED=127.0.0.1",
 	}
 	if c.Durability != "" {
 		env = append(env, "CARILLON_REDIS_DURABILITY="+c.Durability)
@@ -218,7 +249,7 @@ func (n *Node) environment() []string {
 	if c.Replicas != 0 {
 		env = append(env, "CARILLON_REDIS_REPLICAS="+strconv.Itoa(c.Replicas))
 	}
-	return append(env, c.Env...)
+	return env
 }
 
 // await waits until a process serves and is ready.
