@@ -8,7 +8,7 @@
 # the later ones from running. The last line counts steps and tests. Exit code: 0 all passed, 1 one failed, 2 usage,
 # 130 interrupted.
 #
-# From the environment (the Makefile sets them): GO, FUZZTIME, FAILPOINT_PACKAGES, SEEDS, FIRST_SEED.
+# From the environment (the Makefile sets them): GO, FUZZTIME, FAILPOINT_PACKAGES, SEEDS, FIRST_SEED. TORTURE: how long things are broken; 60s.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
@@ -19,7 +19,7 @@ SEEDS=${SEEDS:-500}
 FIRST_SEED=${FIRST_SEED:-1}
 # Programs that the tests of steps race and failpoints need on Linux, each with the Debian package that it comes in.
 NEEDED=(ip:iproute2 ss:iproute2 iptables:iptables)
-ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted readme fuzz)
+ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted torture readme fuzz)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
 
@@ -102,6 +102,14 @@ step_simulate() {
 # The bugs that the simulation has to find, one after the other.
 step_planted() {
 	$GO test -tags planted -count=1 -timeout 30m -v -run '^TestPlanted' ./server/planted ./server/simulation
+}
+
+# Real processes on a real store, while both are broken. A minute is for what breaks at once; `make torture` is for the rest.
+step_torture() {
+	need_redis || return 1
+	$GO build -o "$scratch/carillon" ./server/cmd/carillon || return 1
+	$GO build -o "$scratch/torture" ./server/cmd/torture || return 1
+	"$scratch/torture" -binary "$scratch/carillon" -length "${TORTURE:-60s}" -form standalone
 }
 
 # The commands of the README, as they stand there.

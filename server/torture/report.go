@@ -1,0 +1,126 @@
+package torture
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"carillon/server/history"
+)
+
+// Report says what was done in a run and what was found.
+type Report struct {
+	Form       Form
+	Durability Durability
+	Seed       uint64
+	Took       time.Duration
+
+	Faults     map[string]int // by kind
+	Accepted   int64          // persistent messages
+	Everyone   int64          // of them to everyone
+	Live       int64          // that were not to be kept
+	Repeated   int64          // accepted requests that were sent once more
+	Kicks      int64
+	Deliveries int64 // to applications of devices
+	Gaps       int64 // that devices were told of
+	Lost       int64 // accepted persistent messages that did not reach a device
+	MayLose    bool  // so that this is no violation
+	Violations []history.Violation
+}
+
+// The times within which things have to be, on a machine that is busy with much else. Faults excuse besides.
+const (
+	liveWithin = 15 * time.Second
+	kickWithin = 5 * time.Second
+)
+
+// judge judges the histories.
+func (w *world) judge(rep *Report) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	run := history.Run{AcksBySlot: true, LiveWithin: liveWithin, KickWithin: kickWithin}
+	for _, d := range w.devices {
+		run.Devices = append(run.Devices, d.name)
+		rep.Deliveries += d.seen.Load()
+		rep.Gaps += d.gaps.Load()
+	}
+	rep.Faults = w.faults.get()
+	rep.Accepted, rep.Everyone, rep.Live = w.accepted.Load(), w.everyone.Load(), w.live.Load()
+	rep.Repeated, rep.Kicks = w.repeated.Load(), w.kicks.Load()
+	records := append(append(w.sent.Records(), w.seen.Records()...), w.done.Records()...)
+	rep.MayLose = w.cfg.Durability == Process && len(w.losses) > 0
+	found, lost := verdict(run, records, w.losses, rep.MayLose)
+	rep.Lost = lost
+	rep.Violations = append(found, w.breaches...)
+}
+
+// verdict judges records, and counts what was accepted and did not arrive. A failover may take back what was not accepted and yet seen by
+// somebody: positions come again, and repeats of it lie elsewhere. So what a loss excuses is excused in all but what was accepted, unless
+// that may be lost as well.
+func verdict(run history.Run, records, losses []history.Record, mayLose bool) (found []history.Violation, lost int64) {
+	strict := history.Check(run, records)
+	for _, v := range strict {
+		if v.Rule == "lost" {
+			lost++
+			if !mayLose {
+				found = append(found, v)
+			}
+		}
+	}
+	lenient := strict
+	if len(losses) > 0 {
+		lenient = history.Check(run, append(records[:len(records):len(records)], losses...))
+	}
+	for _, v := range lenient {
+		if v.Rule != "lost" || mayLose {
+			found = append(found, v)
+		}
+	}
+	return found, lost
+}
+
+// faults is how many there were in all.
+func (r *Report) faults() (n int) {
+	for _, c := range r.Faults {
+		n += c
+	}
+	return n
+}
+
+// shown is how many violations are told one by one.
+const shown = 20
+
+// String tells everything, in some lines.
+func (r *Report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %s, seed %d, %v\n", r.Form, r.Durability, r.Seed, r.Took.Round(time.Second))
+	fmt.Fprintf(&b, "faults:     %d: %s\n", r.faults(), describe(r.Faults))
+	fmt.Fprintf(&b, "messages:   %d persistent accepted, %d of them to everyone, %d of them sent again; %d that are not to be kept; %d kicks\n",
+		r.Accepted, r.Everyone, r.Repeated, r.Live, r.Kicks)
+	fmt.Fprintf(&b, "deliveries: %d persistent; %d gaps told\n", r.Deliveries, r.Gaps)
+	switch {
+	case r.Lost > 0 && r.MayLose:
+		fmt.Fprintf(&b, "lost:       %d, which durability process allows on a failover\n", r.Lost)
+	default:
+		fmt.Fprintf(&b, "lost:       %d\n", r.Lost)
+	}
+	for i, v := range r.Violations {
+		if i == shown {
+			fmt.Fprintf(&b, "and %d more\n", len(r.Violations)-i)
+			break
+		}
+		fmt.Fprintf(&b, "%v\n", v)
+	}
+	if len(r.Violations) == 0 {
+		b.WriteString("the promise held\n")
+	} else {
+		fmt.Fprintf(&b, "THE PROMISE WAS BROKEN: %d violations\n", len(r.Violations))
+	}
+	return b.String()
+}
+
+// Row is the run as a line of the ledger's table.
+func (r *Report) Row(day time.Time, commit string) string {
+	return fmt.Sprintf("| %s | %s | %s, %s | %d | %v | %d | %d | %d | %d |\n", day.Format(time.DateOnly), commit, r.Form, r.Durability, r.Seed,
+		r.Took.Round(time.Second), r.Accepted, r.faults(), r.Lost, len(r.Violations))
+}

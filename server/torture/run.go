@@ -1,0 +1,186 @@
+package torture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"carillon/server/fleet"
+	"carillon/server/history"
+)
+
+const (
+	startPatience = 3 * time.Minute  // until everything is ready and every device is there
+	restPatience  = 30 * time.Second // from the last healing until everything was delivered
+)
+
+// Run torments a gateway, and returns what was done and what was found. An error says that the run did not come about; a gateway that
+// breaks its promise is no error but in the report.
+func Run(ctx context.Context, cfg Config) (rep *Report, err error) {
+	if cfg, err = cfg.withDefaults(); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	w := &world{
+		cfg: cfg, began: began, due: make(map[string]*atomic.Int64),
+		sent: history.NewLog(began), seen: history.NewLog(began), done: history.NewLog(began),
+	}
+	starting, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	end, err := w.setUp(starting)
+	defer func() { err = errors.Join(err, end()) }()
+	if err != nil {
+		return nil, err
+	}
+	return w.run(ctx, starting)
+}
+
+// rng returns a source of its own for each part of a run, so that none depends on how fast another is.
+func (w *world) rng(part int) *rand.Rand { return rand.New(rand.NewPCG(w.cfg.Seed, uint64(part))) }
+
+func (w *world) now() time.Duration { return time.Since(w.began) }
+
+func (w *world) run(ctx, starting context.Context) (*Report, error) {
+	calm, restless := context.WithCancel(ctx)
+	defer restless()
+	online, leave := context.WithCancel(ctx)
+	defer leave()
+	var devices sync.WaitGroup
+	defer devices.Wait()
+	defer leave()
+	w.enlist()
+	for _, d := range w.devices {
+		devices.Go(func() { d.run(online, calm) })
+	}
+	for _, d := range w.devices { // all are there before the first message is sent
+		select {
+		case <-d.caught:
+		case <-starting.Done():
+			return nil, fmt.Errorf("torture: %s: %w", d.where(), starting.Err())
+		}
+	}
+	w.say("%d devices are online; breaking things for %v, seed %d", len(w.devices), w.cfg.Length, w.cfg.Seed)
+	rep := w.torment(ctx)
+	restless()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	w.rest(ctx)
+	w.count(ctx)
+	leave()
+	devices.Wait()
+	w.judge(rep)
+	return rep, w.write()
+}
+
+// enlist makes the devices.
+func (w *world) enlist() {
+	for i := range w.cfg.Users {
+		u := fmt.Sprintf("user%d", i)
+		w.users = append(w.users, u)
+		w.due[u] = new(atomic.Int64)
+		for _, name := range []string{"phone", "web"} {
+			n := len(w.devices)
+			w.devices = append(w.devices, &device{
+				w: w, name: history.Device{User: u, Device: name}, direct: n/len(transports)%2 == 1, caught: make(chan struct{}),
+				rng: w.rng(1000 + n), over: n % len(transports),
+			})
+		}
+	}
+}
+
+// torment has everything happen at once for the length of the run, and returns when all is healed and all senders know their outcomes.
+func (w *world) torment(ctx context.Context) *Report {
+	began := time.Now()
+	breaking, enough := context.WithTimeout(ctx, w.cfg.Length)
+	defer enough()
+	var injectors, senders sync.WaitGroup
+	injectors.Go(func() { w.inject(breaking, w.rng(1), w.nodeFaults(), 2*time.Second) })
+	injectors.Go(func() { w.inject(breaking, w.rng(2), w.storeFaults(), 8*time.Second) })
+	injectors.Go(func() { w.kicker(breaking, w.rng(3)) })
+	finish, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	for i := range w.cfg.Senders {
+		senders.Go(func() {
+			s := &sender{w: w, name: fmt.Sprintf("sender%d", i), rng: w.rng(100 + i), http: &http.Client{Transport: &http.Transport{}}}
+			s.run(breaking, finish)
+		})
+	}
+	injectors.Wait()
+	w.say("all is healed")
+	t := time.AfterFunc(restPatience, giveUp)
+	defer t.Stop()
+	senders.Wait()
+	for _, n := range w.fleet.Nodes() {
+		w.missing(n)
+	}
+	return &Report{Form: w.cfg.Form, Durability: w.cfg.Durability, Seed: w.cfg.Seed, Took: time.Since(began)}
+}
+
+// rest waits until every device has what it has to have, or its time is over.
+func (w *world) rest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, restPatience)
+	defer cancel()
+	for {
+		var behind []*device
+		for _, d := range w.devices {
+			if d.seen.Load() < d.want() {
+				behind = append(behind, d)
+			}
+		}
+		if len(behind) == 0 {
+			return
+		}
+		if !sleep(ctx, 100*time.Millisecond) {
+			for _, d := range behind {
+				w.say("%s", d.where())
+			}
+			return
+		}
+	}
+}
+
+// count asks the gateway for the sessions that it holds: a device has one at most.
+func (w *world) count(ctx context.Context) {
+	node := w.fleet.Of(fleet.Room)[0]
+	for _, u := range w.users {
+		var a struct {
+			Sessions []struct {
+				Device string `json:"device"`
+			} `json:"sessions"`
+		}
+		url := fmt.Sprintf("http://%s/admin/v1/sessions?product=%s&user=%s", node.Admin(), w.access.Product, u)
+		if status := w.request(ctx, http.DefaultClient, http.MethodGet, url, w.access.Secret, "", nil, &a); status != http.StatusOK {
+			w.breach("recovery", "the sessions of %s could not be had: %d", u, status)
+			continue
+		}
+		n := make(map[string]int)
+		for _, s := range a.Sessions {
+			n[s.Device]++
+		}
+		for d, n := range n {
+			w.seen.Add(history.Record{Kind: history.Live, Device: history.Device{User: u, Device: d}, Count: n})
+		}
+	}
+}
+
+// write leaves the histories in the run's directory, one file for each side.
+func (w *world) write() error {
+	for name, l := range map[string]*history.Log{"senders": w.sent, "devices": w.seen, "faults": w.done} {
+		f, err := os.Create(filepath.Join(w.cfg.Dir, name+".jsonl"))
+		if err != nil {
+			return fmt.Errorf("torture: %w", err)
+		}
+		if err := errors.Join(history.Write(f, l.Records()), f.Close()); err != nil {
+			return fmt.Errorf("torture: %w", err)
+		}
+	}
+	return nil
+}
