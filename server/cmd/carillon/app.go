@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"carillon/server/failpoint"
+	"carillon/server/planted"
 )
 
 // The exit codes, as the help states them.
@@ -55,11 +56,14 @@ const (
 	envTokenFile  = "CARILLON_TOKEN_FILE"
 )
 
-// ownEnv lists them, for the configuration to pass over, and in a build for tests the variable of package failpoint.
+// ownEnv lists them, for the configuration to pass over, and in builds for tests the variables of packages failpoint and planted.
 func ownEnv() []string {
 	own := []string{envConfig, envURL, envAdminURL, envAPIKey, envAPIKeyFile, envProduct, envToken, envTokenFile}
 	if failpoint.Enabled {
 		own = append(own, "CARILLON_FAILPOINT")
+	}
+	if planted.Enabled {
+		own = append(own, "CARILLON_PLANTED")
 	}
 	return own
 }
