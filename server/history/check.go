@@ -22,6 +22,9 @@ type Run struct {
 	Devices []Device
 	// AcksBySlot says that acknowledgements are recorded for each slot, so that one covers what its device handled there.
 	AcksBySlot bool
+	// EveryoneLater says that a message to everyone is accepted before it is in its slots: whoever finishes it for a node that died may do
+	// so after its sender sent others. Devices still have to agree about its place.
+	EveryoneLater bool
 	// ClockSteps says that the store's clock was set during the run: what had expired may be live again.
 	ClockSteps bool
 

@@ -244,3 +244,25 @@ func TestCheck_FaultsExcuseWhatTheyExplainAndNothingElse(t *testing.T) {
 		})
 	}
 }
+
+func TestCheck_AMessageToEveryoneMayBeFinishedLateButHasOnePlaceForAll(t *testing.T) {
+	swapped := func(devices ...Device) []Record {
+		rs := good()
+		for _, d := range devices {
+			i, j := find(rs, Deliver, d, "106"), find(rs, Deliver, d, "107")
+			rs[i].At, rs[j].At, rs[i].Pos, rs[j].Pos = rs[j].At, rs[i].At, rs[j].Pos, rs[i].Pos
+		}
+		return rs
+	}
+	run := Run{Devices: []Device{phone, web, other}, AcksBySlot: true, EveryoneLater: true}
+	if vs := Check(run, swapped(phone, web, other)); len(vs) > 0 {
+		t.Errorf("late at all devices: %v", vs)
+	}
+	if vs := Check(run, swapped(phone)); len(vs) == 0 {
+		t.Error("late at one device of two was not found")
+	}
+	run.EveryoneLater = false
+	if vs := Check(run, swapped(phone, web, other)); len(vs) == 0 {
+		t.Error("late where it is accepted with its place was not found")
+	}
+}
