@@ -31,7 +31,8 @@ type device struct {
 	// Owned by run.
 	rng   *rand.Rand
 	store client.Memory
-	over  int // an index of transports
+	broke time.Duration // when its connection did, 0: it stands, or was ended by the device
+	over  int           // an index of transports
 
 	target  atomic.Pointer[fleet.Node] // of this attempt to connect, if it goes by itself
 	session atomic.Uint64              // the epoch of the last welcome
@@ -41,7 +42,7 @@ type device struct {
 	last    atomic.Pointer[client.Status]
 }
 
-// life is how long a device keeps a client before it begins anew elsewhere.
+// minLife and maxLife are how long a device keeps a client before it begins anew elsewhere.
 const minLife, maxLife = 5 * time.Second, 40 * time.Second
 
 // run holds the device online until ctx is done. While restless is not, it goes away now and then and comes back over another transport.
@@ -53,6 +54,7 @@ func (d *device) run(ctx, restless context.Context) {
 				end()
 			}
 		})
+		d.broke = 0
 		err := d.connect(life)
 		t.Stop()
 		end()
@@ -136,7 +138,17 @@ func (d *device) status(s client.Status) {
 			}
 		}
 		d.w.seen.Add(r)
+	case client.Waiting:
+		if d.broke == 0 && d.is.Load() {
+			d.broke = d.w.now()
+		}
 	case client.CaughtUp:
+		if d.broke > 0 {
+			d.w.mu.Lock()
+			d.w.away = append(d.w.away, spell{transports[d.over], d.broke, d.w.now()})
+			d.w.mu.Unlock()
+			d.broke = 0
+		}
 		if d.is.CompareAndSwap(false, true) {
 			close(d.caught)
 		}

@@ -72,7 +72,7 @@ func (w *world) storeFaults() []fault {
 }
 
 // inject breaks one thing after the other until ctx is done.
-func (w *world) inject(ctx context.Context, rng *rand.Rand, faults []fault, pause time.Duration) {
+func (w *world) inject(ctx context.Context, rng *rand.Rand, faults []fault, pause time.Duration, into *[]spell) {
 	if len(faults) == 0 {
 		return
 	}
@@ -84,8 +84,12 @@ func (w *world) inject(ctx context.Context, rng *rand.Rand, faults []fault, paus
 			w.breach("recovery", "%s: %v", f.name, err)
 			return
 		}
-		w.done.Add(history.Record{Kind: history.Stall, Since: since})
 		w.faults.add(f.name)
+		if into != nil {
+			w.mu.Lock()
+			*into = append(*into, spell{f.name, since, w.now()})
+			w.mu.Unlock()
+		}
 	}
 }
 
@@ -121,10 +125,18 @@ func (w *world) pick(r fleet.Role, rng *rand.Rand) *fleet.Node {
 	return all[rng.IntN(len(all))]
 }
 
+// noticed is within what time the clients of a room that was killed know that their connection broke.
+const noticed = 300 * time.Millisecond
+
 // kill ends a node at once, and starts it again after a while.
 func (w *world) kill(ctx context.Context, rng *rand.Rand, n *fleet.Node) error {
 	w.missing(n)
 	w.say("%s: kill -9", n.Name())
+	if n.Role() == fleet.Room {
+		w.mu.Lock()
+		w.kills = append(w.kills, spell{n.Name(), w.now(), w.now() + noticed})
+		w.mu.Unlock()
+	}
 	n.Kill()
 	sleep(ctx, between(rng, 0, 4*time.Second))
 	return w.start(ctx, n)
@@ -142,10 +154,13 @@ func (w *world) start(ctx context.Context, n *fleet.Node) error {
 	}
 }
 
-// freeze stops a node where it is for one to twenty seconds.
+// longestFreeze is how long a node is frozen at most.
+const longestFreeze = 20 * time.Second
+
+// freeze stops a node where it is for a while.
 func (w *world) freeze(ctx context.Context, rng *rand.Rand, n *fleet.Node) error {
 	w.missing(n)
-	d := between(rng, time.Second, 20*time.Second)
+	d := between(rng, time.Second, longestFreeze)
 	w.say("%s: SIGSTOP for %v", n.Name(), d.Round(time.Second/10))
 	if err := n.Freeze(); err != nil {
 		return err
@@ -232,8 +247,8 @@ func (w *world) succeed(ctx context.Context, rng *rand.Rand, how string, fault f
 	if err != nil {
 		return err
 	}
-	began := w.now()
 	w.say("%s: %s", old.Name(), how)
+	began := w.now()
 	err = errors.Join(fault(ctx, old), heal(ctx, old))
 	if err == nil {
 		err = w.redis.Await(ctx)

@@ -30,7 +30,7 @@ func Run(ctx context.Context, cfg Config) (rep *Report, err error) {
 	began := time.Now()
 	w := &world{
 		cfg: cfg, began: began, due: make(map[string]*atomic.Int64),
-		sent: history.NewLog(began), seen: history.NewLog(began), done: history.NewLog(began),
+		sent: history.NewLog(began), seen: history.NewLog(began),
 	}
 	starting, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
@@ -102,9 +102,10 @@ func (w *world) torment(ctx context.Context) *Report {
 	breaking, enough := context.WithTimeout(ctx, w.cfg.Length)
 	defer enough()
 	var injectors, senders sync.WaitGroup
-	injectors.Go(func() { w.inject(breaking, w.rng(1), w.nodeFaults(), 2*time.Second) })
-	injectors.Go(func() { w.inject(breaking, w.rng(2), w.storeFaults(), 8*time.Second) })
+	injectors.Go(func() { w.inject(breaking, w.rng(1), w.nodeFaults(), 2*time.Second, nil) })
+	injectors.Go(func() { w.inject(breaking, w.rng(2), w.storeFaults(), 8*time.Second, &w.store) })
 	injectors.Go(func() { w.kicker(breaking, w.rng(3)) })
+	injectors.Go(func() { w.twins(breaking, w.rng(4)) })
 	finish, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	for i := range w.cfg.Senders {
@@ -171,14 +172,15 @@ func (w *world) count(ctx context.Context) {
 	}
 }
 
-// write leaves the histories in the run's directory, one file for each side.
+// write leaves the histories in the run's directory, one file for each side, and what a failover may have
+// taken back.
 func (w *world) write() error {
-	for name, l := range map[string]*history.Log{"senders": w.sent, "devices": w.seen, "faults": w.done} {
+	for name, records := range map[string][]history.Record{"senders": w.sent.Records(), "devices": w.seen.Records(), "losses": w.losses} {
 		f, err := os.Create(filepath.Join(w.cfg.Dir, name+".jsonl"))
 		if err != nil {
 			return fmt.Errorf("torture: %w", err)
 		}
-		if err := errors.Join(history.Write(f, l.Records()), f.Close()); err != nil {
+		if err := errors.Join(history.Write(f, records), f.Close()); err != nil {
 			return fmt.Errorf("torture: %w", err)
 		}
 	}

@@ -69,6 +69,17 @@ func TestVerdict_APositionComesTwiceOnlyOverAFailover(t *testing.T) {
 	}
 }
 
+func TestPauses_AreTheLongestTimeWithoutAnAcceptedMessageInASpell(t *testing.T) {
+	var sent []history.Record
+	for _, at := range []time.Duration{5, 12, 14, 40, 41, 60} {
+		sent = append(sent, history.Record{At: at, Kind: history.OK}, history.Record{At: at - 1, Kind: history.Invoke})
+	}
+	got := pauses([]spell{{"within", 10, 15}, {"to behind it", 10, 20}, {"none after", 60, 67}}, sent)
+	if want := (Times{7, 26, 26}); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", []time.Duration(got), []time.Duration(want))
+	}
+}
+
 func TestConfig_NamesWhatItDoesNotKnow(t *testing.T) {
 	for _, c := range []Config{
 		{Form: "tape", Length: time.Second}, {Form: Standalone}, {Form: Standalone, Durability: Replicated, Length: time.Second},

@@ -35,16 +35,19 @@ type world struct {
 	devices  []*device
 	users    []string
 
-	sent, seen, done *history.Log // of senders, of devices, of the injector
+	sent, seen *history.Log // of senders, of devices
 
 	// Counted while it runs.
-	accepted, everyone, live, repeated, kicks atomic.Int64
-	due                                       map[string]*atomic.Int64 // by user: accepted persistent messages, those to everyone apart
-	faults                                    tally
+	accepted, everyone, live, repeated, kicks, twinned atomic.Int64
+	due                                                map[string]*atomic.Int64 // by user: accepted persistent messages, those to everyone apart
+	faults                                             tally
 
 	mu       sync.Mutex
 	breaches []history.Violation // guarded by mu; what is no matter of the histories
 	losses   []history.Record    // guarded by mu; what a failover may have taken back
+	store    []spell             // guarded by mu; the faults of the store
+	kills    []spell             // guarded by mu; those of rooms
+	away     []spell             // guarded by mu; how long devices were away whose connection broke, until they had caught up
 }
 
 // breach notes a violation that is not seen in the histories.
