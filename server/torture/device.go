@@ -45,6 +45,9 @@ type device struct {
 // minLife and maxLife are how long a device keeps a client before it begins anew elsewhere.
 const minLife, maxLife = 5 * time.Second, 40 * time.Second
 
+// writeTimeout is how long an acknowledgement to a frozen room may hold up a client. What it had received before waits behind it.
+const writeTimeout = 2 * time.Second
+
 // run holds the device online until ctx is done. While restless is not, it goes away now and then and comes back over another transport.
 func (d *device) run(ctx, restless context.Context) {
 	for ctx.Err() == nil {
@@ -80,7 +83,7 @@ func (d *device) connect(ctx context.Context) error {
 	cfg := client.Config{
 		URLs: []string{"http://" + d.w.balancer + "/connect"}, Tokens: d.w.token(d.name), Storage: &d.store,
 		Backoff:  client.Backoff{Base: 50 * time.Millisecond, Max: time.Second},
-		AckEvery: 100 * time.Millisecond, ConnectTimeout: 3 * time.Second,
+		AckEvery: 100 * time.Millisecond, ConnectTimeout: 3 * time.Second, WriteTimeout: writeTimeout,
 		Callbacks: client.Callbacks{Message: d.message, Gap: d.gap, Acked: d.acked, Status: func(s client.Status) {
 			if s.Phase == client.Connecting {
 				t.CloseIdleConnections() // so that the room can be another one

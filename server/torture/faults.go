@@ -165,6 +165,9 @@ func (w *world) freeze(ctx context.Context, rng *rand.Rand, n *fleet.Node) error
 	if err := n.Freeze(); err != nil {
 		return err
 	}
+	w.mu.Lock()
+	w.stalls = append(w.stalls, history.Record{Kind: history.Stall, Since: w.now() - time.Second, At: w.now() + 2*writeTimeout})
+	w.mu.Unlock()
 	sleep(ctx, d)
 	return n.Thaw()
 }

@@ -62,7 +62,7 @@ func (w *world) judge(rep *Report) {
 	}
 	slices.Sort(rep.Away)
 	slices.Sort(rep.Killed)
-	records := append(w.sent.Records(), w.seen.Records()...)
+	records := slices.Concat(w.sent.Records(), w.seen.Records(), w.stalls)
 	rep.MayLose = w.cfg.Durability == Process && len(w.losses) > 0
 	found, lost := verdict(run, records, w.losses, rep.MayLose)
 	rep.Lost = lost

@@ -172,10 +172,10 @@ func (w *world) count(ctx context.Context) {
 	}
 }
 
-// write leaves the histories in the run's directory, one file for each side, and what a failover may have
-// taken back.
+// write leaves the histories in the run's directory, one file for each side, what a failover may have taken
+// back, and when clients were held up.
 func (w *world) write() error {
-	for name, records := range map[string][]history.Record{"senders": w.sent.Records(), "devices": w.seen.Records(), "losses": w.losses} {
+	for name, records := range map[string][]history.Record{"senders": w.sent.Records(), "devices": w.seen.Records(), "losses": w.losses, "stalls": w.stalls} {
 		f, err := os.Create(filepath.Join(w.cfg.Dir, name+".jsonl"))
 		if err != nil {
 			return fmt.Errorf("torture: %w", err)

@@ -45,6 +45,7 @@ type world struct {
 	mu       sync.Mutex
 	breaches []history.Violation // guarded by mu; what is no matter of the histories
 	losses   []history.Record    // guarded by mu; what a failover may have taken back
+	stalls   []history.Record    // guarded by mu; when clients were held up by what had frozen
 	store    []spell             // guarded by mu; the faults of the store
 	kills    []spell             // guarded by mu; those of rooms
 	away     []spell             // guarded by mu; how long devices were away whose connection broke, until they had caught up
