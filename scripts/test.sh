@@ -203,9 +203,9 @@ stop() {
 trap 'rm -rf "$scratch"' EXIT
 trap stop INT TERM
 
-# Prints the lines of a step's log that matter when it went well: one for each package, or for each fuzz target.
+# Prints the lines of a step's log that matter when it went well: one for each package, or for each fuzz target, or what was broken.
 brief() {
-	grep -E '^(ok[[:space:]]|---? FAIL|FAIL[[:space:]]|fuzz targets:|missing:)' "$1" | sed 's/^/    /'
+	grep -E '^(ok[[:space:]]|---? FAIL|FAIL[[:space:]]|fuzz targets:|missing:|faults:|messages:|lost:)' "$1" | sed 's/^/    /'
 }
 
 # Prints a failed step's log. Of verbose test output, only packages that failed, without their tests that passed.

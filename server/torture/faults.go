@@ -184,22 +184,25 @@ func (w *world) restart(ctx context.Context, n *fleet.Node) error {
 
 // deafen has every room announce an address at which nobody listens, so that no notification and no kick reaches it, for a while.
 func (w *world) deafen(ctx context.Context, rng *rand.Rand) error {
+	err := w.reconfigure(ctx, "CARILLON_NODE_ADVERTISE=127.0.0.1:1")
+	if err == nil {
+		w.say("no room hears notifications")
+		sleep(ctx, between(rng, 3*time.Second, 10*time.Second))
+	}
+	return errors.Join(err, w.reconfigure(ctx))
+}
+
+// reconfigure restarts all rooms at once with this in their environment.
+func (w *world) reconfigure(ctx context.Context, env ...string) error {
 	rooms := w.fleet.Of(fleet.Room)
-	for _, n := range rooms {
-		n.Configure("CARILLON_NODE_ADVERTISE=127.0.0.1:1")
-		if err := w.restart(ctx, n); err != nil {
-			return err
-		}
+	errs := make([]error, len(rooms))
+	var restarting sync.WaitGroup
+	for i, n := range rooms {
+		n.Configure(env...)
+		restarting.Go(func() { errs[i] = w.restart(ctx, n) })
 	}
-	w.say("no room hears notifications")
-	sleep(ctx, between(rng, 3*time.Second, 10*time.Second))
-	for _, n := range rooms {
-		n.Configure()
-		if err := w.restart(ctx, n); err != nil {
-			return err
-		}
-	}
-	return nil
+	restarting.Wait()
+	return errors.Join(errs...)
 }
 
 // missing notes that a node is gone which nobody ended.
