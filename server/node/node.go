@@ -147,18 +147,3 @@ func (n *Node) Close() error {
 	n.dialer.CloseIdleConnections()
 	return nil
 }
-
-// others returns the rooms of other nodes whose lease holds.
-func (n *Node) others(ctx context.Context) ([]register.Room, error) {
-	rooms, err := n.cfg.Register.Rooms(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := rooms[:0]
-	for _, r := range rooms {
-		if r.ID != n.cfg.Room {
-			out = append(out, r)
-		}
-	}
-	return out, nil
-}

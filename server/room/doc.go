@@ -40,6 +40,7 @@
 //   - An idle session owns no goroutine, no buffer, no timer of its own: deadlines hang on the room's timing wheel, and the
 //     memory of a queue goes back to a pool when it is empty.
 //   - A client is slow if its transport has taken for it and does not come back. One that has not had its turn is not.
+//   - A room without its lease writes nothing to a client but a goodbye (cutoff.go).
 //   - No lock is held over a call to a store, a register, a transport's Close or Cut, or a fan-out.
 //   - Persistent messages are queued in the order of their slot. Non-persistent ones never displace them and give up the oldest.
 //   - After Closed a session holds nothing in the book, the wheel or the reader, and leaves the register by its epoch.

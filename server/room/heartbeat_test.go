@@ -79,3 +79,15 @@ func TestSession_ClientsOfOneMomentAreToldDifferentIntervals(t *testing.T) {
 		}
 	})
 }
+
+// A kernel that gave up who does not read when the room does would decide by chance whether that client is slow or lost.
+func TestRoom_KernelIsToldToWaitLongerThanTheRoomDoes(t *testing.T) {
+	for _, c := range []Config{
+		{}, {Grace: time.Second, WriteDeadline: 20 * time.Second}, {Grace: 20 * time.Second, WriteDeadline: time.Second},
+	} {
+		r := Room{cfg: c.withDefaults()}
+		if got := r.Unconfirmed(); got < max(r.cfg.Grace, r.cfg.WriteDeadline)*5/4 {
+			t.Errorf("grace %v, write deadline %v: the kernel is told %v", r.cfg.Grace, r.cfg.WriteDeadline, got)
+		}
+	}
+}
