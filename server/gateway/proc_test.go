@@ -223,6 +223,7 @@ type device struct {
 	over  transport.Kind
 	store client.Memory
 	seen  atomic.Int64
+	live  atomic.Uint64 // the session that there is
 	last  atomic.Pointer[client.Status]
 	done  chan error
 	stop  context.CancelFunc
@@ -253,7 +254,7 @@ func (p *proc) connect(ctx context.Context, d *device, log *history.Log, caughtU
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error {
 				log.Add(history.Record{Kind: history.Deliver, Device: d.name, ID: m.ID.String(), Body: string(m.Body),
-					Slot: int(m.Slot), Pos: uint64(m.Pos)})
+					Slot: int(m.Slot), Pos: uint64(m.Pos), Session: d.live.Load()})
 				if m.Persistent { // of the others nobody knows how many come
 					d.seen.Add(1)
 				}
@@ -271,6 +272,9 @@ func (p *proc) connect(ctx context.Context, d *device, log *history.Log, caughtU
 			},
 			Status: func(s client.Status) {
 				d.last.Store(&s)
+				if s.Welcome != nil {
+					d.live.Store(uint64(s.Welcome.Session))
+				}
 				if s.Phase == client.CaughtUp && caughtUp != nil {
 					caughtUp()
 				}
