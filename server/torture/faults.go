@@ -132,7 +132,7 @@ const noticed = 300 * time.Millisecond
 func (w *world) kill(ctx context.Context, rng *rand.Rand, n *fleet.Node) error {
 	w.missing(n)
 	w.say("%s: kill -9", n.Name())
-	if n.Role() == fleet.Room {
+	if n.Role() != fleet.Center {
 		w.mu.Lock()
 		w.kills = append(w.kills, spell{n.Name(), w.now(), w.now() + noticed})
 		w.mu.Unlock()
