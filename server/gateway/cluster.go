@@ -69,7 +69,7 @@ func (g *Gateway) openRedis() (s stores, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), openRedisTimeout)
 	defer cancel()
 	rc := cfg.Cluster.Redis
-	rc.Log = cfg.Log
+	rc.Log, rc.Metrics = cfg.Log, redisdb.NewMetrics(g.metrics)
 	db, err := redisdb.Open(ctx, rc)
 	if err != nil {
 		return s, err
