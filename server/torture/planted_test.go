@@ -19,7 +19,6 @@ func TestPlanted_ATortureFindsIt(t *testing.T) {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
 	for bug, rule := range map[planted.Bug]string{
-		planted.NoSweep:       "lost",
 		planted.RemovalOnPush: "lost",
 		planted.KickUnheard:   "kick",
 	} {
