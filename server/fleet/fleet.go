@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"carillon/server/bench/child"
@@ -328,12 +327,6 @@ func (n *Node) Kill() {
 		p.Kill()
 	}
 }
-
-// Freeze stops the node's process where it is; Thaw lets it go on.
-func (n *Node) Freeze() error { return n.signal(syscall.SIGSTOP) }
-
-// Thaw: see Freeze.
-func (n *Node) Thaw() error { return n.signal(syscall.SIGCONT) }
 
 func (n *Node) signal(s os.Signal) error {
 	p := n.process()

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -15,11 +14,7 @@ import (
 // usage is CPU that was spent so far, by us and by Redis, in microseconds.
 func usage(b *testing.B, r *redistest.Redis) (ours, theirs float64) {
 	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	ours = float64(u.Utime.Nano()+u.Stime.Nano()) / 1e3
+	ours = float64(redistest.Processor().Nanoseconds()) / 1e3
 	for _, n := range r.Servers() {
 		info, err := n.Info(b.Context(), "cpu")
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -81,7 +80,7 @@ func BenchmarkLookup(b *testing.B) {
 	}
 	for name, users := range map[string][]push.UserID{"online": users, "offline": nobody} {
 		b.Run(name, func(b *testing.B) {
-			before, ours := processor(b, of), ownProcessor(b)
+			before, ours := processor(b, of), redistest.Processor()
 			for b.Loop() {
 				found, err := r.Lookup(b.Context(), "shop", users)
 				if err != nil {
@@ -92,18 +91,9 @@ func BenchmarkLookup(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64((processor(b, of)-before).Milliseconds())/float64(b.N), "redis-ms/op")
-			b.ReportMetric(float64((ownProcessor(b)-ours).Milliseconds())/float64(b.N), "own-ms/op")
+			b.ReportMetric(float64((redistest.Processor()-ours).Milliseconds())/float64(b.N), "own-ms/op")
 		})
 	}
-}
-
-// ownProcessor is the time that this process has computed.
-func ownProcessor(b *testing.B) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // processor is the time that the servers have computed.
@@ -150,7 +140,7 @@ func BenchmarkMemory(b *testing.B) {
 // BenchmarkInsert has many devices come and go at once, and says what one coming and going takes of the server and of us.
 func BenchmarkInsert(b *testing.B) {
 	r, of, users := filled(b, 10_000)
-	before, ours := processor(b, of), ownProcessor(b)
+	before, ours := processor(b, of), redistest.Processor()
 	b.SetParallelism(64)
 	var next atomic.Uint64
 	b.RunParallel(func(pb *testing.PB) {
@@ -168,5 +158,5 @@ func BenchmarkInsert(b *testing.B) {
 		}
 	})
 	b.ReportMetric(float64((processor(b, of)-before).Microseconds())/float64(b.N), "redis-us/op")
-	b.ReportMetric(float64((ownProcessor(b)-ours).Microseconds())/float64(b.N), "own-us/op")
+	b.ReportMetric(float64((redistest.Processor()-ours).Microseconds())/float64(b.N), "own-us/op")
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -48,11 +47,7 @@ type used struct {
 }
 
 func use(b *testing.B, n *redistest.Node) (u used) {
-	var self syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
-		b.Fatal(err)
-	}
-	u.ours = time.Duration(self.Utime.Nano() + self.Stime.Nano())
+	u.ours = redistest.Processor()
 	ctx := context.Background()
 	for _, section := range []string{"cpu"} {
 		info, err := n.Info(ctx, section)
