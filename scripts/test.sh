@@ -104,12 +104,13 @@ step_planted() {
 	$GO test -tags planted -count=1 -timeout 30m -v -run '^TestPlanted' ./server/planted ./server/simulation
 }
 
-# Real processes on a real store, while both are broken. A minute is for what breaks at once; `make torture` is for the rest.
+# Real processes on a real store, while both are broken. A minute is for what breaks at once; `make torture` is for the rest, and for
+# other faults than those of one seed.
 step_torture() {
 	need_redis || return 1
 	$GO build -o "$scratch/carillon" ./server/cmd/carillon || return 1
 	$GO build -o "$scratch/torture" ./server/cmd/torture || return 1
-	"$scratch/torture" -binary "$scratch/carillon" -length "${TORTURE:-60s}" -form standalone
+	"$scratch/torture" -binary "$scratch/carillon" -length "${TORTURE:-60s}" -form standalone -seed "${TORTURE_SEED:-1}"
 }
 
 # The commands of the README, as they stand there.
