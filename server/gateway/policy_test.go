@@ -168,6 +168,10 @@ func TestGateway_AFullProductTellsWhenToComeBack(t *testing.T) {
 	id := n.publish("alice", "still here")
 	alice.want(t, id)
 	alice.leave(t)
+	eventually(t, 10*time.Second, func() bool { // or he is told to come back in a while
+		live, err := n.stores.register.Count(t.Context(), "shop")
+		return err == nil && live == 0
+	}, func() string { return "her place is not free" })
 	bob := n.watchOver(transport.SSE, n.token("bob", "phone"), &client.Memory{})
 	bob.want(t, n.publish("bob", "your turn"))
 	bob.leave(t)
