@@ -32,6 +32,7 @@ const (
 	recordRecalled = 1 << 1
 	recordAttrs    = 1 << 2 // the message has attributes besides its times
 	recordFilter   = 1 << 3
+	recordFlags    = recordSingle | recordRecalled | recordAttrs | recordFilter
 )
 
 // appendRecord appends: version, flags; of a single one created and expires (from created on), then as the flags say the message, as
@@ -92,6 +93,9 @@ func decodeRecord(id push.MsgID, v any) (*record, error) {
 	d := reader{v: s}
 	d.version(recordVersion)
 	flags := d.byte()
+	if flags&^recordFlags != 0 || flags&recordSingle == 0 && flags&(recordAttrs|recordFilter) != 0 {
+		d.fail()
+	}
 	r := &record{}
 	n := 1
 	if flags&recordSingle != 0 {
@@ -118,7 +122,9 @@ func decodeRecord(id push.MsgID, v any) (*record, error) {
 	}
 	r.places = d.places(n)
 	if flags&recordRecalled != 0 {
-		r.recalled = push.MilliTime(d.uint())
+		if r.recalled = push.MilliTime(d.uint()); r.recalled == 0 {
+			d.fail() // the flag says otherwise
+		}
 		r.recalls = d.places(n)
 	}
 	if r.single != nil {
