@@ -146,6 +146,14 @@ func (s *session) run(ctx context.Context, token string, timeout time.Duration) 
 // loop handles frames until the connection ends, ctx is done (nil), or something goes wrong.
 func (s *session) loop(ctx context.Context) error {
 	for {
+		// A change of tags that waits is sent before more is handled: where both can be had, a select would draw lots.
+		select {
+		case t := <-s.taggings():
+			if err := s.tag(t); err != nil {
+				return err
+			}
+		default:
+		}
 		select {
 		case <-ctx.Done():
 			return s.lastAck(context.WithoutCancel(ctx))
@@ -160,9 +168,7 @@ func (s *session) loop(ctx context.Context) error {
 				return err
 			}
 		case t := <-s.taggings():
-			err := s.write(t.frame)
-			t.done <- err
-			if err := s.hearOut(err); err != nil {
+			if err := s.tag(t); err != nil {
 				return err
 			}
 		case <-s.ackDue:
@@ -178,6 +184,13 @@ func (s *session) loop(ctx context.Context) error {
 			return errSilent
 		}
 	}
+}
+
+// tag writes a change of tags.
+func (s *session) tag(t tagging) error {
+	err := s.write(t.frame)
+	t.done <- err
+	return s.hearOut(err)
 }
 
 // hearOut returns err unless it is of a write: then frames are handled until the connection ends, in lastWords at the latest.

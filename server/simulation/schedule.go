@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"hash/fnv"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing/synctest"
 	"time"
@@ -116,6 +117,9 @@ func (s *schedule) run(until time.Duration) {
 		switch {
 		case e != nil:
 			s.count++
+			// Each step has a turn of its own. Goroutines that hand the processor to one another, as those of a step do, use up one turn
+			// together, and so would step after step, until the runtime takes the processor from one in the middle.
+			runtime.Gosched()
 			e.do()
 			synctest.Wait()
 			s.noteInterruption()
