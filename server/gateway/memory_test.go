@@ -61,8 +61,9 @@ func sessions(t testing.TB, n int) int {
 
 // idleHeap is what an idle session may hold of the heap outside its transport: session, book, register, and what the store
 // keeps of the users seen last, which with so few sessions is nearly all of them. Whoever raises it says what the bytes are
-// for.
-const idleHeap = 1000
+// for: 1000 were of them when the store forgot some of so many users of one product, which it does not any more. Around 985 are
+// seen where this test is alone in its process, and 1024 behind others.
+const idleHeap = 1100
 
 func TestMemory_SessionsStaySmallAndEveryOneIsReached(t *testing.T) {
 	n := sessions(t, 20_000)

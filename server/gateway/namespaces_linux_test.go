@@ -368,7 +368,8 @@ func TestNamespaces_APhoneWithAnotherAddressContinuesInItsOwnPlace(t *testing.T)
 
 func TestNamespaces_AReaderOfOneByteASecondIsCutAsSlowAndDelaysNobody(t *testing.T) {
 	w := overNetwork(t, func(c *Config) {
-		c.Room.Heartbeat = time.Minute
+		// No client gives the node up meanwhile: who polls would, a second after the node has to have noticed.
+		c.Room.Heartbeat, c.Room.Heartbeats = time.Minute, nil
 		// Alike, as by default: the kernel gives up who does not read too, and has to let the room say so first.
 		c.Room.Grace, c.Room.WriteDeadline = 4*time.Second, 4*time.Second
 	})
