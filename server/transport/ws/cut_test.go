@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -210,26 +209,5 @@ func TestParser_BrokenOnesAreNotLentAgain(t *testing.T) {
 			t.Errorf("%s: the parser is kept", name)
 		}
 		c.Cut(wire.CloseInternal)
-	}
-}
-
-func TestParser_ReadingAFrameAllocatesLittle(t *testing.T) {
-	tr, err := New(Config{Acceptor: lean{make(chan struct{}, 1)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tr.Close(t.Context())
-	c := held(t, tr)
-	defer c.Cut(wire.CloseInternal)
-	f := frame(fin|opText, `{"type":"ping"}`)
-	in := bytes.Clone(f)
-	got := testing.AllocsPerRun(200, func() {
-		copy(in, f)
-		if !c.parse(in) {
-			t.Fatal("the stream ended")
-		}
-	})
-	if got > 4 {
-		t.Errorf("allocations of a ping frame: got %v, want at most 4", got)
 	}
 }

@@ -48,23 +48,32 @@ func TestReadWhole_AgreesWithTheLibrary(t *testing.T) {
 	}
 }
 
-func TestReadWhole_AllocatesOnlyTheFrame(t *testing.T) {
-	tr, err := New(Config{Acceptor: lean{make(chan struct{}, 1)}})
+func TestRead_OfAFrameAllocatesLittle(t *testing.T) {
+	tr, err := New(Config{Acceptor: lean{make(chan struct{}, 2)}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tr.Close(t.Context())
-	c := held(t, tr)
-	defer c.Cut(wire.CloseInternal)
 	f := frame(fin|opText, `{"type":"ping"}`)
 	in := bytes.Clone(f)
-	got := testing.AllocsPerRun(200, func() {
-		copy(in, f)
-		if !c.read(in) {
-			t.Fatal("the stream ended")
+	for _, way := range []struct {
+		name string
+		read func(*conn, []byte) bool
+		most float64
+	}{
+		{"where it lies: the frame alone", (*conn).read, 1},
+		{"by the library", (*conn).parse, 4},
+	} {
+		c := held(t, tr)
+		got := testing.AllocsPerRun(200, func() {
+			copy(in, f)
+			if !way.read(c, in) {
+				t.Fatal("the stream ended")
+			}
+		})
+		if got > way.most {
+			t.Errorf("%s: got %v allocations of a ping frame, want at most %v", way.name, got, way.most)
 		}
-	})
-	if got > 1 {
-		t.Errorf("allocations of a ping frame: got %v, want one at most", got)
+		c.Cut(wire.CloseInternal)
 	}
 }
