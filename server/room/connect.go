@@ -82,10 +82,12 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
 		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
 	}, policy)
+	if ins.Session.Epoch != 0 { // also if it may not stay, and could not be taken out again
+		s.setEpoch(ins.Session.Epoch)
+	}
 	if err != nil {
 		return err
 	}
-	s.setEpoch(ins.Session.Epoch)
 	for _, old := range ins.Replaced {
 		r.evict(old.Room, register.Order{Key: old.Key, Epoch: old.Epoch, By: ins.Session})
 	}

@@ -63,7 +63,7 @@ func (r *Room) insert(ctx context.Context, s register.Session, p Policy) (regist
 }
 
 // insertInstead registers a session that takes the place of another: of its device's own, or of one that the session policy sends
-// off for it.
+// off for it. An error that comes with an epoch leaves it in the register, to be taken out when it ends.
 func (r *Room) insertInstead(ctx context.Context, s register.Session, limits []push.SessionLimit) (register.Inserted, error) {
 	online, err := r.cfg.Register.Lookup(ctx, s.Product, []push.UserID{s.User})
 	if err != nil {
@@ -77,7 +77,7 @@ func (r *Room) insertInstead(ctx context.Context, s register.Session, limits []p
 		return ins, err
 	}
 	if _, err := r.cfg.Register.Remove(ctx, s.Key, ins.Session.Epoch, s.Boot); err != nil {
-		return register.Inserted{}, err
+		return register.Inserted{Session: ins.Session}, err
 	}
 	return register.Inserted{}, errProductFull
 }

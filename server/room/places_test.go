@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,6 +119,27 @@ func TestRoom_ConnectsAtOnceDoNotGoPastTheSessionsOfAProduct(t *testing.T) {
 		synctest.Wait()
 		if got := w.online(); got != most || reg.most != most {
 			t.Errorf("%d are online, and %d were at most, want %d", got, reg.most, most)
+		}
+	})
+}
+
+// A session that found no place is taken out of the register again, also where that fails at first.
+func TestRoom_WhoFindsNoPlaceHoldsNone(t *testing.T) {
+	var off atomic.Bool
+	tune := func(w *world, c *Config) { c.Register = forgetful{w.reg, &off} }
+	inWorld(t, []push.RoomID{"r1"}, tune, func(w *world) {
+		w.policy.Limits.Sessions = 1
+		alice := w.connect("r1", "alice/phone/android", "")
+		off.Store(true)
+		tablet := w.connect("r1", "alice/tablet/tablet", "")
+		if got := tablet.closedWith(); got.Duty() != wire.ComeBack {
+			t.Errorf("closed with %v, want to be told to come back", got)
+		}
+		off.Store(false)
+		w.settle()
+		w.wantOpen(alice)
+		if n := w.online(); n != 1 {
+			t.Errorf("the register counts %d sessions, want 1", n)
 		}
 	})
 }
