@@ -78,6 +78,7 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	if err := r.cfg.Tokens.Recheck(ctx, id); err != nil {
 		return err
 	}
+	joins := r.joins.Load()
 	ins, err := r.insert(ctx, register.Session{
 		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
 		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
@@ -90,6 +91,12 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	}
 	for _, old := range ins.Replaced {
 		r.evict(old.Room, register.Order{Key: old.Key, Epoch: old.Epoch, By: ins.Session})
+	}
+	if r.joins.Load() != joins {
+		// What was inserted under the lease before is gone with it, and rejoin may have looked at the session when it had no epoch.
+		if err := r.insertAnew(ctx, s, ins.Session); err != nil {
+			return err
+		}
 	}
 	opened, err := r.cfg.Saver.Open(ctx, saver.Open{
 		UserRef:    s.userRef(),

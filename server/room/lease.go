@@ -71,7 +71,7 @@ func (r *Room) renew(ctx context.Context) {
 	case errors.As(err, &e) && e.Code == "lease_lost":
 		r.log.Warn("the lease was lost; joining again")
 		r.m.failed("lease_lost")
-		r.unlisted = true
+		r.back = new(comeback) // whoever was put back before is gone with the lease
 	default:
 		if ctx.Err() == nil {
 			r.m.failed("renew")
@@ -94,12 +94,12 @@ func (r *Room) renew(ctx context.Context) {
 		}
 	}
 	var out []outcast
-	if r.unlisted { // also after an attempt that took the lease and failed at one of the sessions
-		if out, err = r.rejoin(ctx); err != nil {
-			r.log.Warn("joining again failed", "err", err)
+	if back := r.back; back != nil {
+		if err := r.rejoin(ctx, back); err != nil {
+			r.log.Warn("joining again is not done yet", "joined", back.joined, "sessions", back.len(), "err", err)
 			return
 		}
-		r.unlisted = false
+		out, r.back = back.out, nil
 	}
 	r.noteRenewed()
 	for _, o := range out { // not before the room may write, or they would not be told why
@@ -125,54 +125,6 @@ func (r *Room) startOver() {
 		s.mu.Lock()
 		s.endAndUnlock(now, wire.CloseInternal, "")
 	}
-}
-
-// outcast is a session that could not be put back into the register.
-type outcast struct {
-	s      *session
-	code   wire.CloseCode
-	detail string
-}
-
-// rejoin takes the lease anew and inserts every session again, under the epoch it has. It returns those for which others that
-// came meanwhile left no place.
-func (r *Room) rejoin(ctx context.Context) (out []outcast, err error) {
-	if err := r.cfg.Register.Join(ctx, r.self()); err != nil {
-		return nil, err
-	}
-	for _, s := range r.snapshot() {
-		rec, ok := s.record()
-		if !ok {
-			continue
-		}
-		err := r.insertAnew(ctx, s, rec)
-		if e := asError(err); e != nil && e.Kind == push.KindConflict && e.Code != "lease_lost" {
-			code, detail := closeFor(err)
-			out = append(out, outcast{s, code, detail})
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	// Publishers found none of these sessions while there was no lease. From here on they do; what came before, heads tell.
-	r.missed.Store(!planted.Is(planted.LeaseForgotten))
-	return out, nil
-}
-
-// insertAnew puts one session back.
-func (r *Room) insertAnew(ctx context.Context, s *session, rec register.Session) error {
-	policy, err := r.cfg.Policy(ctx, rec.Product)
-	if err != nil {
-		return err
-	}
-	ins, err := r.cfg.Register.Insert(ctx, rec, policy.Sessions.LimitsOf(rec.Platform))
-	if err != nil {
-		return err
-	}
-	for _, old := range ins.Replaced {
-		r.evict(old.Room, register.Order{Key: old.Key, Epoch: old.Epoch, By: ins.Session})
-	}
-	s.leaveIfClosed()
-	return nil
 }
 
 // leaveIfClosed has a session leave the register that ended while it was put there: what its end took out was not in yet.

@@ -179,11 +179,12 @@ type Room struct {
 	posting   chan struct{} // holds a token for each call of Post; never closed
 	renewed   atomic.Int64  // nanoseconds from began to the last good renewal, on the monotonic clock
 	goodbye   atomic.Pointer[Goodbye]
-	zombie    atomic.Bool // a Take was refused since
-	missed    atomic.Bool // the lease was lost: what was appended meanwhile is in no log of this room
+	joins     atomic.Int64 // how often the lease was taken anew
+	zombie    atomic.Bool  // a Take was refused since
+	missed    atomic.Bool  // the lease was lost: what was appended meanwhile is in no log of this room
 
-	unlisted bool    // owned by leaseLoop: the lease was lost, and not every session is in the register again
-	strays   []stray // owned by ackLoop
+	back   *comeback // owned by leaseLoop: the lease was lost, and not every session is in the register again; nil: they are
+	strays []stray   // owned by ackLoop
 
 	// Guarded by mu.
 	mu       sync.Mutex
