@@ -233,8 +233,8 @@ func (s *session) ackDeferred() {
 // leave takes ended sessions out of the register, by their epoch, and writes their last acknowledgements.
 func (r *Room) leave(ctx context.Context, gone []leaving) {
 	now := push.Milli(r.cfg.Clock.Now())
+	outs := make([]stray, 0, len(gone))
 	acks := make([]saver.Ack, 0, len(gone))
-	var err error // of the register
 	for _, l := range gone {
 		l.s.mu.Lock()
 		epoch, since := l.s.epoch, l.s.since
@@ -242,15 +242,7 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 		if epoch == 0 {
 			continue // not registered yet; comes again once it is
 		}
-		out := stray{l.s.key(), epoch}
-		if err == nil { // otherwise the others are not made to wait for the same
-			if err = r.remove(ctx, out); err != nil {
-				r.log.Warn("leaving the register failed; trying again", "err", err)
-			}
-		}
-		if err != nil {
-			r.strays = append(r.strays, out)
-		}
+		outs = append(outs, stray{l.s.key(), epoch})
 		if l.again {
 			continue
 		}
@@ -258,6 +250,11 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 		a.Seen, a.Online = true, max(0, now.Time().Sub(since.Time()))
 		acks = append(acks, a)
 	}
+	left, err := r.removeAll(ctx, outs)
+	if err != nil {
+		r.log.Warn("leaving the register failed; trying again", "count", len(left), "err", err)
+	}
+	r.strays = append(r.strays, left...)
 	if len(acks) == 0 {
 		return
 	}

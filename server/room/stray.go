@@ -2,6 +2,8 @@ package room
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"carillon/server/push"
@@ -30,16 +32,38 @@ func (r *Room) remove(ctx context.Context, s stray) error {
 	return err
 }
 
-// removeStrays tries again what remove could not do, while the register answers. It is called by ackLoop alone.
-func (r *Room) removeStrays(ctx context.Context) {
-	if len(r.strays) == 0 || time.Duration(r.now())-time.Duration(r.renewed.Load()) > 2*register.RenewEvery {
-		return
+// removeAll takes sessions out of the register, callsAtOnce side by side, and returns those that may still be there: once one
+// fails, nobody else is made to wait for the same.
+func (r *Room) removeAll(ctx context.Context, outs []stray) (left []stray, err error) {
+	done := make([]bool, len(outs)) // each is one goroutine's
+	var failing sync.Once
+	var failed atomic.Bool
+	var running sync.WaitGroup
+	for first := range min(callsAtOnce, len(outs)) {
+		running.Go(func() {
+			for i := first; i < len(outs) && !failed.Load(); i += callsAtOnce {
+				if e := r.remove(ctx, outs[i]); e != nil {
+					failed.Store(true)
+					failing.Do(func() { err = e })
+					return
+				}
+				done[i] = true
+			}
+		})
 	}
-	for i, s := range r.strays {
-		if err := r.remove(ctx, s); err != nil {
-			r.strays = r.strays[i:]
-			return
+	running.Wait()
+	for i, out := range outs {
+		if !done[i] {
+			left = append(left, out)
 		}
 	}
-	r.strays = nil
+	return left, err
+}
+
+// removeStrays tries again what remove could not do, while the register answers. It is called by ackLoop alone.
+func (r *Room) removeStrays(ctx context.Context) {
+	if len(r.strays) == 0 || r.unrenewedFor(r.now(), 2*register.RenewEvery) {
+		return
+	}
+	r.strays, _ = r.removeAll(ctx, r.strays) // it was logged when they left
 }
