@@ -15,10 +15,16 @@ const (
 	flagsOfUser = 1 << 0 // of one user or place: a filter follows
 )
 
-// appendDelivery appends a delivery. Numbers are unsigned varints, strings and encoded parts have their length before them:
-// flags, product, recall, lineage; the message as stores keep it, and the filter, as the flags say; then the number of entries of own
-// slots, each: user, epoch, lineage, position, flags, filter; the number of common ones, each: shard, epoch, lineage, position; the number of users, each: user,
-// flags, filter. A later version adds to the end.
+// appendDelivery appends a delivery. Numbers are unsigned varints; strings have their length before them as such a number, messages and
+// filters, which are as stores keep them, theirs in four bytes:
+//
+//	flags, product, recall, lineage
+//	the message and the filter, as the flags say
+//	the number of entries of own slots, each: user, epoch, lineage, position, flags, filter as they say
+//	the number of entries of common slots, each: shard, epoch, lineage, position
+//	the number of users, each: user, flags, filter as they say
+//
+// A later version adds to the end.
 func appendDelivery(b []byte, d *push.Delivery) []byte {
 	var flags uint64
 	if d.Message != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 
 	"carillon/server/register"
 )
@@ -18,18 +19,18 @@ func (n *Node) Elsewhere(ctx context.Context) bool {
 	rooms := n.lastOthers()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	yes := make(chan struct{}, mostAsked)
+	var yes atomic.Bool
 	var asking sync.WaitGroup
 	for _, r := range rooms {
 		asking.Go(func() {
 			if a, err := n.ask(ctx, r, &call{Alive: &aliveCall{}}); err == nil && a.Alive {
-				yes <- struct{}{}
+				yes.Store(true)
 				cancel() // one is enough
 			}
 		})
 	}
 	asking.Wait()
-	return len(yes) > 0
+	return yes.Load()
 }
 
 // lastOthers draws some rooms of other nodes, of those that were known last.

@@ -69,9 +69,12 @@ type Node struct {
 	loops  sync.WaitGroup
 
 	// Guarded by mu.
-	mu     sync.Mutex
-	closed bool
-	peers  map[push.RoomID]*peer
+	mu    sync.Mutex
+	peers map[push.RoomID]*peer
+
+	// Guarded by startMu.
+	startMu sync.Mutex
+	closed  bool
 
 	catching chan struct{} // holds a token while somebody reads notices and owns caught; never closed
 	caught   uint64        // the local room has obeyed all notices up to this one
@@ -139,9 +142,9 @@ func (n *Node) Serve(ctx context.Context, l net.Listener) error {
 
 // Close ends what waits for other nodes. What was not sent is dropped.
 func (n *Node) Close() error {
-	n.mu.Lock()
+	n.startMu.Lock()
 	n.closed = true
-	n.mu.Unlock()
+	n.startMu.Unlock()
 	n.end()
 	n.loops.Wait()
 	n.dialer.CloseIdleConnections()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -406,6 +407,52 @@ func TestNode_KickIsConfirmedWhereAllAnswer(t *testing.T) {
 	}
 }
 
+// slowParty is a room whose first kick waits, and then fails.
+type slowParty struct {
+	*party
+	begun, fail chan struct{} // closed by Kick, and by the test
+	was         atomic.Bool
+}
+
+func (p *slowParty) Kick(ctx context.Context, product push.ProductID, u push.UserID, k push.Kick) (int, error) {
+	if p.was.CompareAndSwap(false, true) {
+		close(p.begun)
+		<-p.fail
+		return 0, errors.New("not now")
+	}
+	return p.party.Kick(ctx, product, u, k)
+}
+
+// The room may renew its lease while it is at a kick that came by a call. If that fails, the notice still has to be obeyed.
+func TestNode_KickThatFailsByCallIsObeyedByNotice(t *testing.T) {
+	var w town
+	south := &slowParty{party: newParty(), begun: make(chan struct{}), fail: make(chan struct{})}
+	n := w.settle(t, "north", newParty(), secret, nil)
+	s := w.settle(t, "south", south.party, secret, func(c *Config) { c.Local = south })
+	kicked := make(chan push.Kicked)
+	go func() {
+		k, err := n.Kick(t.Context(), shop, "alice", push.Kick{})
+		if err != nil {
+			t.Error(err)
+		}
+		kicked <- k
+	}()
+	<-south.begun
+	if _, err := s.Catch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(south.fail)
+	if k := <-kicked; k.Certain == 0 {
+		t.Error("a kick that failed is confirmed")
+	}
+	if _, err := s.Catch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := south.kicked(); len(got) != 1 {
+		t.Errorf("obeyed %d times, want once", len(got))
+	}
+}
+
 func TestNode_KickOfARoomOutOfReachIsPendingAndThenObeyed(t *testing.T) {
 	var w town
 	south := newParty()
@@ -548,6 +595,46 @@ func TestNode_UnreadableBatchesAreRefused(t *testing.T) {
 	if _, err := center.ask(t.Context(), w.rooms[0], &call{}); push.KindOf(err) != push.KindUnavailable {
 		t.Errorf("a call of another version: %v", err)
 	}
+}
+
+// What begins while a node closes has ended when it is closed, or never begins.
+func TestNode_CloseWaitsForWhatBeginsMeanwhile(t *testing.T) {
+	creds, err := FromSecret([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2000 {
+		r := &lateRegister{}
+		n, err := New(Config{Register: r, TLS: creds})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var telling sync.WaitGroup
+		for range 4 {
+			telling.Go(func() { n.Evict("north", register.Order{}); n.Deliver("south", message(1)) })
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r.closed.Store(true)
+		telling.Wait()
+		if _ = n.Close(); r.late.Load() {
+			t.Fatal("the register was asked for a node that is closed")
+		}
+	}
+}
+
+// lateRegister notes whether it was asked after closed.
+type lateRegister struct {
+	town
+	closed, late atomic.Bool
+}
+
+func (r *lateRegister) Rooms(ctx context.Context) ([]register.Room, error) {
+	if r.closed.Load() {
+		r.late.Store(true)
+	}
+	return r.town.Rooms(ctx)
 }
 
 func TestNode_ClosedTellsNobody(t *testing.T) {

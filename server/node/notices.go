@@ -132,29 +132,26 @@ func (n *Node) heed(ctx context.Context, what *Numbered) error {
 	if was {
 		return nil
 	}
-	n.m.notices.Inc()
+	var err error
 	switch {
 	case what.Kick != nil:
-		_, err := n.cfg.Local.Kick(ctx, what.Kick.Product, what.Kick.User, what.Kick.Kick)
-		return err
+		_, err = n.cfg.Local.Kick(ctx, what.Kick.Product, what.Kick.User, what.Kick.Kick)
 	case what.Retag != nil:
-		return n.cfg.Local.Retag(ctx, what.Retag.Product, what.Retag.Users)
+		err = n.cfg.Local.Retag(ctx, what.Retag.Product, what.Retag.Users)
 	}
-	return nil
+	if err == nil {
+		n.m.notices.Inc()
+	}
+	return err
 }
 
 // kick obeys a kick that came by a call. It is noted as obeyed, so that the notice does not end a session that comes after it: who was
-// kicked may come back.
+// kicked may come back. Not before it is: a notice that is passed over for a call that then fails is obeyed by nobody.
 func (n *Node) kick(ctx context.Context, c *kickCall) (int, error) {
-	if c.Notice != 0 {
+	ended, err := n.cfg.Local.Kick(ctx, c.Product, c.User, c.Kick)
+	if err == nil && c.Notice != 0 {
 		n.obeyedMu.Lock()
 		n.obeyed[c.Notice] = true
-		n.obeyedMu.Unlock()
-	}
-	ended, err := n.cfg.Local.Kick(ctx, c.Product, c.User, c.Kick)
-	if err != nil && c.Notice != 0 {
-		n.obeyedMu.Lock()
-		delete(n.obeyed, c.Notice)
 		n.obeyedMu.Unlock()
 	}
 	return ended, err

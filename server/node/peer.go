@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -19,11 +18,12 @@ type peer struct {
 	node *Node
 	room push.RoomID
 
+	// Guarded by mu.
 	mu      sync.Mutex
-	waiting []byte // deliveries, each with its length before it; guarded by mu
-	count   int    // of them; guarded by mu
-	sending bool   // a goroutine is at it; guarded by mu
-	quiet   time.Time
+	waiting []byte    // deliveries, each with its length before it
+	count   int       // of them
+	sending bool      // a goroutine is at it
+	quiet   time.Time // nothing is taken before; see quietAfterFailure
 }
 
 // quietAfterFailure is how long a room that could not be reached is told nothing, so that one that is gone does not cost a dial for each
@@ -36,20 +36,13 @@ func (n *Node) Deliver(room push.RoomID, d *push.Delivery) {
 		n.cfg.Local.Deliver(d)
 		return
 	}
-	p := n.peer(room)
-	if p == nil {
-		return
-	}
-	p.put(d)
+	n.peer(room).put(d)
 }
 
-// peer returns the queue of a room, nil after Close.
+// peer returns the queue of a room.
 func (n *Node) peer(room push.RoomID) *peer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
-		return nil
-	}
 	p := n.peers[room]
 	if p == nil {
 		n.forgetPeersLocked()
@@ -102,9 +95,11 @@ func (p *peer) put(d *push.Delivery) {
 	}
 }
 
-// goes starts a goroutine that Close waits for, and reports whether it did.
+// goes starts a goroutine that Close waits for, and reports whether it did: after Close it does not.
 func (n *Node) goes(f func()) bool {
-	if n.life.Err() != nil {
+	n.startMu.Lock()
+	defer n.startMu.Unlock()
+	if n.closed {
 		return false
 	}
 	n.loops.Go(f)
@@ -207,5 +202,5 @@ func (n *Node) post(ctx context.Context, to register.Room, what, kind string, bo
 		return resp.Body, nil
 	}
 	resp.Body.Close()
-	return nil, push.Errorf(push.KindUnavailable, "room_refused", "the other node answered %s", fmt.Sprint(resp.StatusCode))
+	return nil, push.Errorf(push.KindUnavailable, "room_refused", "the other node answered %d", resp.StatusCode)
 }
