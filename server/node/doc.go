@@ -1,5 +1,5 @@
 // Package node is how the nodes of a cluster speak to each other: one listener on each, closed to everybody who has not the
-// cluster's secret (or a certificate of its authority), and one connection to each of the others.
+// cluster's secret, and one connection to each of the others.
 //
 // # Place in the flow
 //

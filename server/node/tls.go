@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"math/big"
 	"time"
@@ -67,28 +66,13 @@ func FromSecret(secret []byte) (TLS, error) {
 	pool := x509.NewCertPool()
 	pool.AddCert(authority)
 	own := tls.Certificate{Certificate: [][]byte{leaf}, PrivateKey: private}
-	return both(pool, name, func() (*tls.Certificate, error) { return &own, nil }), nil
-}
-
-// FromCertificates takes what an operator's own authority certified: its pool, the name that every node's certificate is for, and
-// the node's certificate, asked for at each handshake so that it may be renewed. It has to be good for servers and for clients.
-func FromCertificates(authorities *x509.CertPool, serverName string, own func() (*tls.Certificate, error)) (TLS, error) {
-	if authorities == nil || serverName == "" || own == nil {
-		return TLS{}, errors.New("node: certificates of nodes need an authority, a name, and a source")
-	}
-	return both(authorities, serverName, own), nil
-}
-
-func both(pool *x509.CertPool, serverName string, own func() (*tls.Certificate, error)) TLS {
 	return TLS{
 		server: &tls.Config{
 			MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, NextProtos: []string{"h2"},
-			GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own() },
-			SessionTicketsDisabled: true,
+			Certificates: []tls.Certificate{own}, SessionTicketsDisabled: true,
 		},
 		client: &tls.Config{
-			MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: serverName, NextProtos: []string{"h2"},
-			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own() },
+			MinVersion: tls.VersionTLS13, RootCAs: pool, ServerName: name, NextProtos: []string{"h2"}, Certificates: []tls.Certificate{own},
 		},
-	}
+	}, nil
 }
