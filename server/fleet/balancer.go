@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -27,7 +28,7 @@ type Balancer struct {
 	ready map[*Node]bool // guarded by mu
 }
 
-// NewBalancer returns a balancer that knows nobody to be ready before Watch says so.
+// NewBalancer returns a balancer. It knows nobody to be ready before Serve has asked.
 func NewBalancer(f *Fleet) *Balancer {
 	b := &Balancer{fleet: f, ready: make(map[*Node]bool)}
 	b.proxy = &httputil.ReverseProxy{
@@ -53,8 +54,26 @@ type attemptKey struct{}
 
 func attemptOf(r *http.Request) *attempt { return r.Context().Value(attemptKey{}).(*attempt) }
 
-// Watch asks every node whether it is ready, a few times a second, until ctx ends. Changes are told to each.
-func (b *Balancer) Watch(ctx context.Context, told func(n *Node, ready bool)) {
+// Serve takes requests on a listener and watches the nodes until ctx ends, and closes the listener. told hears when a node is ready and
+// when it is not any more; it may be nil.
+func (b *Balancer) Serve(ctx context.Context, l net.Listener, told func(n *Node, ready bool)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second}
+	var watching sync.WaitGroup
+	watching.Go(func() { b.watch(ctx, told) })
+	context.AfterFunc(ctx, func() { s.Close() })
+	err := s.Serve(l)
+	cancel()
+	watching.Wait()
+	closing := s.Close() // of whoever else closes it nobody knows how far that is
+	if errors.Is(err, http.ErrServerClosed) {
+		return closing
+	}
+	return fmt.Errorf("fleet: balancer: %w", err)
+}
+
+// watch asks every node whether it is ready, a few times a second, until ctx ends.
+func (b *Balancer) watch(ctx context.Context, told func(n *Node, ready bool)) {
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	for {

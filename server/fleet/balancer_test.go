@@ -187,10 +187,45 @@ func TestBalancer_WatchPassesOverNodesThatDoNotRun(t *testing.T) {
 	b := NewBalancer(f)
 	b.note(f.nodes[0], true, nil)
 	ctx, cancel := context.WithCancel(t.Context())
-	b.Watch(ctx, func(_ *Node, ready bool) {
+	b.watch(ctx, func(_ *Node, ready bool) {
 		if ready {
 			t.Error("a node that does not run is ready")
 		}
 		cancel()
 	})
+}
+
+func TestBalancer_ServesUntilItIsTold(t *testing.T) {
+	b := NewBalancer(bare(Center, nobody(t)))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- b.Serve(ctx, l, nil) }()
+	resp, err := http.Get("http://" + l.Addr().String() + "/v1/messages")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("got %s of nodes that are not there, want 503", resp.Status)
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	if nc, err := net.Dial("tcp", l.Addr().String()); err == nil {
+		nc.Close()
+		t.Error("somebody listens still")
+	}
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	if err := b.Serve(t.Context(), gone, nil); err == nil {
+		t.Error("a listener that does not work is no error")
+	}
 }

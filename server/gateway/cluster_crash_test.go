@@ -4,10 +4,10 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
@@ -37,17 +37,12 @@ func newFleet(t *testing.T) (*fleet.Fleet, *proc) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := fleet.NewBalancer(f)
-	s := &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second}
-	watching, stop := context.WithCancel(context.Background())
-	var parts sync.WaitGroup
-	parts.Go(func() { b.Watch(watching, nil) })
-	parts.Go(func() { _ = s.Serve(l) }) // it ends with the cleanup below
+	serving, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- fleet.NewBalancer(f).Serve(serving, l, nil) }()
 	t.Cleanup(func() {
 		stop()
-		_ = s.Close()
-		parts.Wait()
-		if err := f.Close(); err != nil {
+		if err := errors.Join(<-served, f.Close()); err != nil {
 			t.Error(err)
 		}
 	})

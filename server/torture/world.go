@@ -103,16 +103,11 @@ func (w *world) setUp(ctx context.Context) (end func() error, err error) {
 // balance serves the balancer until the result is called.
 func (w *world) balance(l net.Listener) func() error {
 	ctx, cancel := context.WithCancel(context.Background())
-	b := fleet.NewBalancer(w.fleet)
-	s := &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second}
-	var parts sync.WaitGroup
-	parts.Go(func() { b.Watch(ctx, nil) })
-	parts.Go(func() { _ = s.Serve(l) }) // it ends with Close
+	served := make(chan error, 1)
+	go func() { served <- fleet.NewBalancer(w.fleet).Serve(ctx, l, nil) }()
 	return func() error {
 		cancel()
-		err := s.Close()
-		parts.Wait()
-		return err
+		return <-served
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -116,33 +115,20 @@ func run(ctx context.Context) (err error) {
 // serve runs the balancer and brings nodes back that died, until ctx ends.
 func serve(ctx context.Context, l net.Listener, f *fleet.Fleet, r *redistest.Redis, o options) error {
 	ctx, cancel := context.WithCancel(ctx)
-	b := fleet.NewBalancer(f)
-	s := &http.Server{Handler: b, ReadHeaderTimeout: 5 * time.Second}
 	var parts sync.WaitGroup
 	defer parts.Wait()
-	defer s.Close()
 	defer cancel()
-	parts.Go(func() {
-		b.Watch(ctx, func(n *fleet.Node, ready bool) {
-			state := "does not say that it is ready; it gets nothing more"
-			if ready {
-				state = "is ready"
-			}
-			say("%s (process %d) %s", n.Name(), n.PID(), state)
-		})
-	})
 	for _, n := range f.Nodes() {
 		parts.Go(func() { respawn(ctx, n, o.respawn) })
 	}
-	failed := make(chan error, 1)
-	parts.Go(func() { failed <- s.Serve(l) })
 	explain(f, r, o, l.Addr().String())
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-failed:
-		return err
-	}
+	return fleet.NewBalancer(f).Serve(ctx, l, func(n *fleet.Node, ready bool) {
+		state := "does not say that it is ready; it gets nothing more"
+		if ready {
+			state = "is ready"
+		}
+		say("%s (process %d) %s", n.Name(), n.PID(), state)
+	})
 }
 
 // respawn starts a node again each time that it dies.
