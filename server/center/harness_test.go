@@ -374,6 +374,7 @@ type faultyStore struct {
 	publications atomic.Int64
 	calls        atomic.Int64
 	during       func() // called inside Publish
+	unplaced     bool   // what is published is accepted, and in no slot: nobody knows where it lies
 }
 
 func (s *faultyStore) err() error {
@@ -400,7 +401,22 @@ func (s *faultyStore) Publish(ctx context.Context, ps []*saver.Publication) []sa
 		}
 		return out
 	}
-	return s.Store.Publish(ctx, ps)
+	out := s.Store.Publish(ctx, ps)
+	for i := range out {
+		for j := range out[i].Own {
+			s.unplace(&out[i].Own[j])
+		}
+		for j := range out[i].Common {
+			s.unplace(&out[i].Common[j])
+		}
+	}
+	return out
+}
+
+func (s *faultyStore) unplace(p *saver.Placed) {
+	if s.unplaced {
+		p.Place, p.Rooms = push.Place{}, nil
+	}
 }
 
 func (s *faultyStore) Recall(ctx context.Context, r saver.Recall) (saver.Recalled, error) {
@@ -417,7 +433,14 @@ func (s *faultyStore) Message(ctx context.Context, p push.ProductID, id push.Msg
 	if err := s.err(); err != nil {
 		return saver.Record{}, err
 	}
-	return s.Store.Message(ctx, p, id)
+	rec, err := s.Store.Message(ctx, p, id)
+	if s.unplaced {
+		for i := range rec.Own {
+			rec.Own[i].Place = push.Place{}
+		}
+		clear(rec.Common)
+	}
+	return rec, err
 }
 
 func (s *faultyStore) User(ctx context.Context, u saver.UserRef) (saver.User, error) {

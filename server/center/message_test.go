@@ -212,6 +212,30 @@ func TestMessage_ToEveryoneListsDevicesOfTheUserAskedFor(t *testing.T) {
 	}
 }
 
+// A store may accept a message before it is in its slots: somebody finishes it. Until then nobody is told of it, and it waits for all.
+func TestMessage_AcceptedAndInNoSlotYetIsStored(t *testing.T) {
+	g := newGateway(t)
+	g.connect("alice", "phone")
+	g.store.unplaced = true
+	for _, to := range []string{`{"users":["alice","bob"]}`, `{"everyone":true}`} {
+		id := g.send(`{"to":` + to + `,"message":{"body":1,"ttl_seconds":60}}`)
+		g.wantStates(id, "?user=alice", "alice/phone stored")
+		g.wantStates(id, "?user=bob", "bob")
+		if n := len(g.rooms.deliveries); n > 0 {
+			t.Errorf("%d rooms were told of what lies nowhere", n)
+		}
+		g.store.unplaced = false
+		g.wantStates(id, "?user=alice", "alice/phone stored")
+		g.store.unplaced = true
+	}
+	recalled := g.send(`{"to":{"users":["alice","bob"]},"message":{"body":1,"ttl_seconds":60}}`)
+	g.do(ask{method: "DELETE", path: "/v1/messages/" + recalled}).want(t, 200)
+	g.wantStates(recalled, "?user=alice", "alice/phone recalled")
+	expired := g.send(`{"to":{"users":["alice","bob"]},"message":{"body":1,"ttl_seconds":60}}`)
+	g.clock.advance(time.Minute)
+	g.wantStates(expired, "?user=alice", "alice/phone expired")
+}
+
 func TestMessage_LostByTheStoreIsAGap(t *testing.T) {
 	g := newGateway(t)
 	g.open("alice", "phone")

@@ -69,12 +69,15 @@ func (v *verdict) acknowledged(d *saver.Device) bool { return v.covers(d.Cursors
 // covers reports whether a place, judged by the slot as it is now, lies at or after the message. The message's own place
 // is judged too: where the slot fell back behind it, another message may lie there now.
 func (v *verdict) covers(p push.Place) bool {
-	if v.lost() {
+	if v.due() || v.lost() {
 		return false
 	}
 	at, known := v.slot.Resolve(p)
 	return known && at.Pos >= v.at.place.Pos
 }
+
+// due reports whether the message is accepted and not in the slot yet: it comes behind all that is there.
+func (v *verdict) due() bool { return v.at.place.IsZero() }
 
 // lost reports whether the slot lost the place: it began anew, or fell back to a state before the message.
 func (v *verdict) lost() bool {
@@ -122,6 +125,8 @@ func (v *verdict) fate(ctx context.Context, c *Center, ref saver.UserRef) (publi
 		return publicapi.DeviceStateRecalled, nil
 	case v.rec.Message.Expires <= v.rec.Now:
 		return publicapi.DeviceStateExpired, nil
+	case v.due():
+		return publicapi.DeviceStateStored, nil
 	case v.lost(), v.at.place.Pos <= v.slot.Floor:
 		return publicapi.DeviceStateGap, nil
 	}

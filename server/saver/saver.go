@@ -178,7 +178,7 @@ type Published struct {
 type Placed struct {
 	User  push.UserID // of an own slot
 	Shard push.Shard
-	Place push.Place // epoch, lineage and position of the entry
+	Place push.Place // epoch, lineage and position of the entry; zero: it is accepted, and somebody appends it later
 	Rooms []push.RoomID
 
 	Filter *push.Filter // of a recall: that of the message it takes back; nil in what Publish returns, which the caller knows
@@ -214,7 +214,7 @@ type Record struct {
 	Now      push.MilliTime
 }
 
-// RecordPlace is where a message lies, or lay, in one user's own slot.
+// RecordPlace is where a message lies, or lay, in one user's own slot. A place of zero, here and in Record.Common: it is not appended yet.
 type RecordPlace struct {
 	Target
 	Place push.Place
