@@ -57,6 +57,19 @@ func (e *ended) String() string {
 	return s
 }
 
+// end asks for something that ends sessions.
+func (f *sessionFlags) end(ctx context.Context, t target, what, reason string) (*ended, error) {
+	b, err := t.call(ctx, http.MethodPost, f.path(what), f.body(reason), nil)
+	if err != nil {
+		return nil, err
+	}
+	var e ended
+	if err := json.Unmarshal(b, &e); err != nil {
+		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	return &e, nil
+}
+
 type kickCmd struct {
 	publicFlags
 	sessionFlags
@@ -79,15 +92,11 @@ func (c *kickCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	b, err := t.call(ctx, http.MethodPost, c.path("kick"), c.body(c.Reason), nil)
+	e, err := c.end(ctx, t, "kick", c.Reason)
 	if err != nil {
 		return err
 	}
-	var e ended
-	if err := json.Unmarshal(b, &e); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	a.print("%s", &e)
+	a.print("%s", e)
 	return nil
 }
 
@@ -122,15 +131,11 @@ func (c *revocationCreateCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	b, err := t.call(ctx, http.MethodPost, c.path("revoke"), c.body(c.Reason), nil)
+	e, err := c.end(ctx, t, "revoke", c.Reason)
 	if err != nil {
 		return err
 	}
-	var e ended
-	if err := json.Unmarshal(b, &e); err != nil {
-		return fmt.Errorf("read the answer: %w", err)
-	}
-	a.print("revoked until %s; %s", printable(e.Ends), &e)
+	a.print("revoked until %s; %s", printable(e.Ends), e)
 	return nil
 }
 
