@@ -1,6 +1,6 @@
 # Carillon: one command for each thing that a developer does. The same commands run on a laptop and in CI.
-# Everything here needs Go; `make test` also needs a C compiler (the race detector), git, bash and Debian's redis-server, which it
-# installs if it may.
+# Everything here needs Go; `make test` also needs a C compiler (the race detector), git, bash and Debian's redis-server, and as root
+# on Linux iproute2 and iptables: those packages it installs if it may.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

@@ -9,6 +9,7 @@
 # 130 interrupted.
 #
 # From the environment (the Makefile sets them): GO, FUZZTIME, FAILPOINT_PACKAGES, SEEDS, FIRST_SEED. TORTURE: how long things are broken; 60s.
+# TORTURE_SEED: what the faults are drawn from; 1.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 

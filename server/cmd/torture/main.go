@@ -17,9 +17,6 @@ import (
 	"carillon/server/torture"
 )
 
-// errBroken says that the gateway broke its promise. The report has said so already.
-var errBroken = errors.New("the promise was broken")
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -87,7 +84,7 @@ func run(ctx context.Context) (err error) {
 		}
 	}
 	if broken {
-		return fmt.Errorf("%w; the histories are in %s, and the same faults come with -seed %d", errBroken, cfg.Dir, cfg.Seed)
+		return fmt.Errorf("the promise was broken; the histories are in %s, and the same faults come with -seed %d", cfg.Dir, cfg.Seed)
 	}
 	return nil
 }
