@@ -60,21 +60,6 @@ func (m *member) setCut(yes bool) {
 	}
 }
 
-// metric returns a number that the node shows, 0 if it is not there yet.
-func (m *member) metric(name string) float64 {
-	m.t.Helper()
-	for line := range strings.Lines(m.adminText("/metrics")) {
-		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			return n
-		}
-	}
-	return 0
-}
-
 func (m *member) waitMetric(name string, ok func(float64) bool) {
 	m.t.Helper()
 	eventually(m.t, networkPatience, func() bool { return ok(m.metric(name)) }, func() string { return name + " is " + strconv.FormatFloat(m.metric(name), 'g', -1, 64) })

@@ -141,14 +141,13 @@ func (e *edge) reload() error {
 func (e *edge) guardPublic(next http.Handler) http.Handler {
 	return guard(e.hosts, func(w http.ResponseWriter, r *http.Request) {
 		share := e.shares[r.URL.Path]
+		if share != nil || r.URL.Path == "/connect" {
+			e.endUnheard(w, r)
+		}
 		if share == nil {
-			if r.URL.Path == "/connect" {
-				e.endUnheard(w, r)
-			}
 			next.ServeHTTP(w, r)
 			return
 		}
-		e.endUnheard(w, r)
 		switch share.Judge(w.Header(), r) {
 		case origin.Refuse:
 			problem(w, http.StatusForbidden, "origin_forbidden", "pages of this origin may not connect")
