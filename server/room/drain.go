@@ -59,7 +59,11 @@ func (r *Room) Drain(ctx context.Context) error {
 		s.mu.Lock()
 		if s.state == ending {
 			// One that polls may be waiting long for its next poll, to hear why it was kicked. A node that goes has no such time.
-			if soon := now.add(r.cfg.CloseTimeout); soon < s.deadline {
+			patience := r.cfg.CloseTimeout
+			if s.manner == polls && s.held == 0 {
+				patience = r.goingPatience()
+			}
+			if soon := now.add(patience); soon < s.deadline {
 				s.deadline = soon
 				r.wheel.arm(s, soon)
 			}

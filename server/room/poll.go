@@ -97,12 +97,21 @@ func (s *session) PollOver() {
 	s.mu.Unlock()
 }
 
+// nextPoll is how long a room that goes away waits for the next poll of a client between two, to tell it when and where to come back.
+// A client asks again as soon as it has handled an answer. One that does not come in that time has mostly gone to another node,
+// where a load balancer sent it; this one must not outstay all its clients for it.
+const nextPoll = time.Second
+
+func (r *Room) goingPatience() time.Duration { return min(r.cfg.CloseTimeout, nextPoll) }
+
 // patienceLocked is how long a session that was told to end by a code waits for its transport. A client that may not come
 // back by itself has to hear of it, so where no poll waits there is time for one. Who may come back finds out when it does.
 func (s *session) patienceLocked(code wire.CloseCode) time.Duration {
 	switch {
 	case s.manner == polls && s.held == 0 && code.Duty() != wire.ComeBack:
 		return s.room.cfg.Linger
+	case s.manner == polls && s.held == 0 && code == wire.CloseGoingAway:
+		return s.room.goingPatience()
 	case code == wire.CloseKicked || code == wire.CloseRevoked:
 		return min(s.room.cfg.CloseTimeout, kickedTimeout)
 	}

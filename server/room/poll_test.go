@@ -183,14 +183,13 @@ func TestPoll_AClientThatIsKickedBetweenTwoHearsOfItAtItsNext(t *testing.T) {
 	})
 }
 
-// What a client sends beside its polls says nothing of them.
 // A client that was kicked between two polls may hear of it at its next, but keeps no node from going.
 func TestPoll_ADrainDoesNotWaitForThePollOfOneThatWasKicked(t *testing.T) {
 	inPolls(t, func(w *world, d *device) {
 		d.room.End(product, "alice", "phone")
 		done := make(chan error, 1)
 		go func() { done <- d.room.Drain(w.ctx) }()
-		time.Sleep(d.room.cfg.CloseTimeout + wheelTick) // well before the kick's own time is over
+		time.Sleep(nextPoll + 2*wheelTick) // well before the kick's own time is over
 		synctest.Wait()
 		if len(done) == 0 {
 			t.Fatal("the drain waits")
@@ -201,6 +200,29 @@ func TestPoll_ADrainDoesNotWaitForThePollOfOneThatWasKicked(t *testing.T) {
 	})
 }
 
+// Behind a load balancer the next poll goes to another node as soon as this one says that it is not ready.
+func TestPoll_ADrainWaitsAMomentForTheNextPollAndNoLonger(t *testing.T) {
+	for _, comes := range []bool{true, false} {
+		inPolls(t, func(w *world, d *device) {
+			time.Sleep(3 * time.Second)
+			began, done := time.Now(), make(chan error, 1)
+			go func() { done <- d.room.Drain(w.ctx) }()
+			time.Sleep(nextPoll / 2)
+			if comes {
+				d.poll(time.Minute)
+			}
+			err := <-done
+			if took := time.Since(began); err != nil || took > nextPoll+2*wheelTick || d.closedWith() != wire.CloseGoingAway {
+				t.Errorf("next poll %v: the drain ended with %v after %v, the session with %v", comes, err, took, d.closedWith())
+			}
+			if told := len(framesOf[*wire.Goaway](d)) == 1; told != comes {
+				t.Errorf("next poll %v: told to go elsewhere %v", comes, told)
+			}
+		})
+	}
+}
+
+// What a client sends beside its polls says nothing of them.
 func TestPoll_FramesBesideItDoNotProlongTheSession(t *testing.T) {
 	inPolls(t, func(w *world, d *device) {
 		began := time.Now()
