@@ -33,7 +33,9 @@ type DB struct {
 	guests    map[string]time.Time
 }
 
-// Open connects, loads the functions on every primary, and checks that each keeps what Durability promises.
+// Open connects, loads the functions on every primary, and checks that each keeps what Durability promises. Its error is of KindUnavailable if
+// that may succeed later: nobody is there, or not ready yet. It is of KindInvalid if waiting changes nothing: the configuration cannot be meant
+// (invalid_config), a server refuses us or is of another form (store_refused), or its settings keep too little (store_weak).
 func Open(ctx context.Context, c Config) (*DB, error) {
 	c, err := c.withDefaults()
 	if err != nil {
@@ -57,30 +59,38 @@ func Open(ctx context.Context, c Config) (*DB, error) {
 // check looks at all primaries, and fails if one would not do.
 func (db *DB) check(ctx context.Context) error {
 	if err := db.learn(ctx); err != nil {
-		return errUnknown(err)
+		return errOpen(err)
 	}
 	ps := db.all()
 	if len(ps) == 0 {
 		return errUnknown(errNobody)
 	}
 	for _, p := range ps {
-		s, err := db.look(ctx, p.plain)
-		if err == nil {
-			p.note(s)
-			err = s.mayConnect()
-		}
-		var e *push.Error
-		if errors.As(err, &e) {
-			return fmt.Errorf("%s: %w", p.addr, e)
-		}
-		if err == nil {
-			err = p.load(ctx)
-		}
-		if err != nil {
-			return errUnknown(fmt.Errorf("%s: %w", p.addr, err))
+		if err := db.checkPrimary(ctx, p); err != nil {
+			return errOpen(fmt.Errorf("%s: %w", p.addr, err))
 		}
 	}
 	return nil
+}
+
+func (db *DB) checkPrimary(ctx context.Context, p *primary) error {
+	if err := db.checkForm(ctx, p); err != nil {
+		return err
+	}
+	s, err := db.look(ctx, p.plain)
+	if err != nil {
+		return err
+	}
+	p.note(s)
+	err = s.mayConnect()
+	var weak *push.Error
+	if errors.As(err, &weak) {
+		return &push.Error{Kind: push.KindInvalid, Code: weak.Code, Detail: weak.Detail}
+	}
+	if err != nil {
+		return err
+	}
+	return p.load(ctx)
 }
 
 // enter counts a caller in, unless the store is closed.

@@ -238,7 +238,7 @@ func TestOpen_SpeaksTLSAndSaysWhoItIs(t *testing.T) {
 		c := configOf(r)
 		c.Password = "another"
 		_, err := Open(t.Context(), c)
-		wantCode(t, err, push.KindUnavailable, "store_unavailable")
+		wantCode(t, err, push.KindInvalid, "store_refused")
 		c = configOf(r)
 		c.TLS = nil
 		c.Timeout = time.Second

@@ -2,12 +2,15 @@ package redisdb
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"strings"
 	"time"
 
 	"carillon/server/push"
+
+	"github.com/redis/go-redis/v9"
 )
 
 var errNobody = errors.New("no server of the cluster has the slot")
@@ -24,9 +27,43 @@ func unavailable(code string, err error) error {
 
 func errUnknown(err error) error { return unavailable("store_unavailable", err) }
 
+// errOpen is why the store cannot be opened: of KindInvalid if trying again changes nothing.
+func errOpen(err error) error {
+	var e *push.Error
+	switch {
+	case errors.As(err, &e):
+		return err
+	case isFinal(err):
+		return &push.Error{Kind: push.KindInvalid, Code: "store_refused", Err: err}
+	}
+	return errUnknown(err)
+}
+
+// isFinal reports whether a server answered what it answers each time: that the credentials are wrong, that it knows nothing of what it is asked
+// for or does not let us have it; or whether it showed a certificate that does not hold.
+func isFinal(err error) bool {
+	var notSent *notSentError
+	if errors.As(err, &notSent) {
+		var certificate *tls.CertificateVerificationError
+		return errors.As(notSent.err, &certificate)
+	}
+	var answer redis.Error
+	if !errors.As(err, &answer) {
+		return false
+	}
+	word, rest, _ := strings.Cut(answer.Error(), " ")
+	switch word {
+	case "NOAUTH", "WRONGPASS", "NOPERM", "DENIED":
+		return true
+	case "ERR":
+		return !strings.HasPrefix(rest, "max number of clients")
+	}
+	return false
+}
+
 var (
 	errFull = &push.Error{Kind: push.KindUnavailable, Code: "store_full", After: 10 * time.Second,
-		Detail: "the store is nearly full and takes nothing more until something is freed"}
+		Detail: "the store is nearly full and takes nothing more until devices have fetched what waits for them, it expires, or the store is given more memory"}
 	errBusy = &push.Error{Kind: push.KindUnavailable, Code: "store_busy", After: comeBack,
 		Detail: "more is waiting for the store than may wait"}
 )

@@ -159,10 +159,16 @@ func (p *primary) load(ctx context.Context) error {
 
 func load(ctx context.Context, c redis.Cmdable) error {
 	err := c.FunctionLoad(ctx, library).Err()
-	if err != nil && !strings.Contains(err.Error(), "already exists") {
-		return fmt.Errorf("load the functions: %w", err)
+	switch {
+	case err == nil || strings.Contains(err.Error(), "already exists"):
+		return nil
+	case strings.HasPrefix(err.Error(), "OOM"): // a server that is full refuses to look whether it has them
+		have, asked := c.FunctionList(ctx, redis.FunctionListQuery{LibraryNamePattern: "carillon_" + version}).Result()
+		if asked == nil && len(have) > 0 {
+			return nil
+		}
 	}
-	return nil
+	return fmt.Errorf("load the functions: %w", err)
 }
 
 // peek sends a pipeline of plain commands, behind the question who it is that answers.

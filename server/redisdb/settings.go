@@ -79,6 +79,23 @@ func (db *DB) look(ctx context.Context, c redis.Cmdable) (*standing, error) {
 	return s, nil
 }
 
+// checkForm returns an error if the server is of another form than the configuration says: one of a cluster would answer for a part of the keys
+// alone, and a sentinel for none. One that does not say what it is passes.
+func (db *DB) checkForm(ctx context.Context, p *primary) error {
+	text, err := p.plain.Info(ctx, "server").Result()
+	if err != nil {
+		return fmt.Errorf("ask for its form: %w", err)
+	}
+	want := "standalone"
+	if db.config.Mode == Cluster {
+		want = "cluster"
+	}
+	if is := infoField(text, "redis_mode"); is != "" && is != want {
+		return push.Errorf(push.KindInvalid, "store_refused", "it is a server of mode %s, and the configuration says %s", is, db.config.Mode)
+	}
+	return nil
+}
+
 // mayConnect returns why no write may be sent over a new connection.
 func (s *standing) mayConnect() error {
 	switch {

@@ -52,7 +52,7 @@ func TestOpen_RefusesSettingsThatKeepLessThanIsAskedFor(t *testing.T) {
 				}
 				return
 			}
-			wantCode(t, err, push.KindUnavailable, "store_weak")
+			wantCode(t, err, push.KindInvalid, "store_weak")
 			if c.want == "" || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
