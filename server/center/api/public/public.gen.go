@@ -419,7 +419,7 @@ type DeviceSession struct {
 	Transport string `json:"transport"`
 }
 
-// DeviceState - `stored`: it waits for the device;
+// DeviceState - `stored`: it waits for the device, or is still on its way to the user (see `201` of `POST /v1/messages`);
 //   - `sent`: handed to the device's connection, not acknowledged yet;
 //   - `acknowledged`: the device has handled everything up to it. (Of a message that had expired, been recalled or
 //     collapsed before the device came to it, this says that the device has passed its place.)
@@ -527,7 +527,7 @@ type MessageDevice struct {
 	Device   DeviceID `json:"device"`
 	Platform Platform `json:"platform"`
 
-	// State - `stored`: it waits for the device;
+	// State - `stored`: it waits for the device, or is still on its way to the user (see `201` of `POST /v1/messages`);
 	// - `sent`: handed to the device's connection, not acknowledged yet;
 	// - `acknowledged`: the device has handled everything up to it. (Of a message that had expired, been recalled or
 	//   collapsed before the device came to it, this says that the device has passed its place.)
