@@ -34,7 +34,9 @@ const (
 	codeTooManyRequests      Code = "too_many_requests"
 	codeInternal             Code = "internal"
 	codeNotSupported         Code = "not_supported"
+	codeDurability           Code = "durability_unavailable"
 	codeStorageFailed        Code = "storage_failed"
+	codeStorageSlow          Code = "storage_slow"
 	codeRoomsUnavailable     Code = "rooms_unavailable"
 	codeShuttingDown         Code = "shutting_down"
 )
@@ -76,9 +78,10 @@ var problems = map[Code]problem{
 	"too_many_revocations":   {429, "The product has too many revocations"},
 	codeInternal:             {500, "The gateway failed"},
 	codeNotSupported:         {501, "Not supported here"},
-	"durability_unavailable": {503, "The message cannot be stored durably now"},
+	codeDurability:           {503, "The message cannot be stored durably now"},
 	codeStorageFailed:        {503, "The store cannot be used now"},
-	"storage_slow":           {503, "The store is too slow now"},
+	"store_full":             {503, "The store is nearly full"},
+	codeStorageSlow:          {503, "The store is too slow now"},
 	codeRoomsUnavailable:     {503, "Not all rooms can be reached now"},
 	codeShuttingDown:         {503, "The gateway is shutting down"},
 }
@@ -182,10 +185,16 @@ func (c *Center) problemOf(err error) publicapi.Problem {
 	return newProblem(code, detail, nil, e.After)
 }
 
-// codeOf returns the error's own code if the contract knows it, otherwise the one that stands for its kind.
+// ofStore is what the contract calls errors of stores that have finer names.
+var ofStore = map[string]Code{"store_weak": codeDurability, "store_busy": codeStorageSlow}
+
+// codeOf returns the error's own code if the contract knows it, otherwise the one that stands for it or for its kind.
 func codeOf(e *push.Error) Code {
 	if _, known := problems[Code(e.Code)]; known {
 		return Code(e.Code)
+	}
+	if code, known := ofStore[e.Code]; known {
+		return code
 	}
 	switch e.Kind {
 	case push.KindInvalid:

@@ -235,6 +235,7 @@ const (
 	ShuttingDown          ProblemCode = "shutting_down"
 	StorageFailed         ProblemCode = "storage_failed"
 	StorageSlow           ProblemCode = "storage_slow"
+	StoreFull             ProblemCode = "store_full"
 	TooManyRequests       ProblemCode = "too_many_requests"
 	TooManyRevocations    ProblemCode = "too_many_revocations"
 	TooManyTags           ProblemCode = "too_many_tags"
@@ -302,6 +303,8 @@ func (e ProblemCode) Valid() bool {
 	case StorageFailed:
 		return true
 	case StorageSlow:
+		return true
+	case StoreFull:
 		return true
 	case TooManyRequests:
 		return true
