@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -27,6 +28,7 @@ type Config struct {
 	Embedded   bool     // one node that plays both roles on a store of its own, below Dir; Redis, Rooms and Centers are not looked at
 	Rooms      int      // 3
 	Centers    int      // 2
+	Together   int      // nodes that play both roles on Redis, in place of all those
 	Durability string   // of redis.durability; its default
 	Replicas   int      // of redis.replicas, with durability "replicated"
 	Env        []string // for every node, NAME=value: more of its configuration
@@ -39,7 +41,7 @@ type Role string
 const (
 	Room   Role = "room"
 	Center Role = "center"
-	Both   Role = "both" // a node that is alone
+	Both   Role = "both"
 )
 
 // Fleet is a running cluster. All methods are safe for concurrent use.
@@ -61,6 +63,7 @@ type Node struct {
 	proc *child.Process // guarded by mu; nil: it was never started
 	life life           // guarded by mu
 	more []string       // guarded by mu; see Configure
+	uses string         // guarded by mu; see Use
 }
 
 // life is where a node listens during one life.
@@ -82,6 +85,8 @@ func Start(ctx context.Context, cfg Config) (*Fleet, error) {
 	nodes := map[Role]int{Room: cfg.Rooms, Center: cfg.Centers}
 	if cfg.Embedded {
 		nodes = map[Role]int{Both: 1}
+	} else if cfg.Together > 0 {
+		nodes = map[Role]int{Both: cfg.Together}
 	}
 	for role, n := range nodes {
 		for i := range n {
@@ -149,6 +154,19 @@ func (n *Node) Configure(env ...string) {
 	n.more = slices.Clone(env)
 }
 
+// Use says which binary the node's next lives are of, in place of the fleet's.
+func (n *Node) Use(binary string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.uses = binary
+}
+
+func (n *Node) binary() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return cmp.Or(n.uses, n.fleet.cfg.Binary)
+}
+
 // Public, Admin and TCP return the node's addresses in its present life, host:port; TCP is empty for a center.
 func (n *Node) Public() string { return n.now().Public }
 
@@ -202,7 +220,7 @@ func (n *Node) Said() string {
 
 // Start begins a life of the node and returns when it is ready.
 func (n *Node) Start(ctx context.Context) error {
-	p, err := child.Start([]string{n.fleet.cfg.Binary, "serve"}, n.environment())
+	p, err := child.Start([]string{n.binary(), "serve"}, n.environment())
 	if err != nil {
 		return fmt.Errorf("fleet: %s: %w", n.name, err)
 	}
@@ -236,8 +254,12 @@ func (n *Node) environment() []string {
 
 func (n *Node) onRedis() []string {
 	c := &n.fleet.cfg
+	roles := string(n.role)
+	if n.role == Both {
+		roles = "room,center"
+	}
 	env := []string{
-		"CARILLON_ROLES=" + string(n.role), "CARILLON_STORE_KIND=redis", "CARILLON_REDIS_MODE=" + c.Redis.Mode,
+		"CARILLON_ROLES=" + roles, "CARILLON_STORE_KIND=redis", "CARILLON_REDIS_MODE=" + c.Redis.Mode,
 		"CARILLON_REDIS_ADDRESSES=" + strings.Join(c.Redis.Addrs, ","), "CARILLON_REDIS_MASTER=" + c.Redis.MasterName,
 		"CARILLON_REDIS_USERNAME=" + c.Redis.Username, "CARILLON_REDIS_PASSWORD=" + c.Redis.Password,
 		"CARILLON_NODE_ID=" + n.name, "CARILLON_NODE_LISTEN=127.0.0.1:0", "CARILLON_NODE_SECRET=" + n.fleet.secret,
