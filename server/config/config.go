@@ -125,13 +125,31 @@ type Heartbeat struct {
 
 // Drain says how clients are sent away.
 type Drain struct {
+	Notice  time.Duration // before that: the server says that it goes, and serves everybody; NoticeAuto: as the store asks for
 	Spread  time.Duration // over which they come back
 	Address string        // where they come back, https://host; empty: where they were
 }
 
+// NoticeAuto leaves the notice to the store: a server that is alone gives none, since there is nobody to go to.
+const NoticeAuto = time.Duration(-1)
+
+// clusterNotice is the notice that a node of a cluster gives by itself.
+const clusterNotice = 5 * time.Second
+
+// NoticeGiven returns how long a server that stops says so beforehand.
+func (c *Config) NoticeGiven() time.Duration {
+	switch {
+	case c.Drain.Notice != NoticeAuto:
+		return c.Drain.Notice
+	case c.Store.Kind == StoreRedis:
+		return clusterNotice
+	}
+	return 0
+}
+
 // Shutdown says how a server stops.
 type Shutdown struct {
-	Timeout time.Duration // for goodbyes and for requests under way
+	Timeout time.Duration // for goodbyes and for requests under way, after the notice
 }
 
 // Store says where everything is kept; CacheBytes is for the embedded one.

@@ -164,6 +164,7 @@ var nodeTable = []key{
 		func(c *Config) *time.Duration { return &c.Heartbeat.Grace }),
 	duration("heartbeat.linger", "15s", "how long a session of long-polls is kept between two polls", time.Second, time.Hour,
 		func(c *Config) *time.Duration { return &c.Heartbeat.Linger }),
+	notice(),
 	duration("drain.spread", "5s", "over how long clients come back that are sent away by a server that drains or stops",
 		100*time.Millisecond, time.Hour, func(c *Config) *time.Duration { return &c.Drain.Spread }),
 	{
@@ -180,7 +181,7 @@ var nodeTable = []key{
 		},
 		get: func(c *Config) string { return c.Drain.Address },
 	},
-	duration("shutdown.timeout", "20s", "time for goodbyes and requests under way when the server stops",
+	duration("shutdown.timeout", "20s", "time for goodbyes and requests under way when the server stops, after its notice",
 		time.Millisecond, time.Hour, func(c *Config) *time.Duration { return &c.Shutdown.Timeout }),
 	word("transport.engine", "how clients' connections are held: epoll (Linux; an idle one holds no goroutine), goroutine (one "+
 		"each), or auto, which is epoll where it is possible",
@@ -209,6 +210,31 @@ func connections() key {
 	}
 	k.get = func(c *Config) string {
 		if c.Limits.Connections == ConnectionsAuto {
+			return "auto"
+		}
+		return get(c)
+	}
+	return k
+}
+
+// notice is a time that may also be "auto".
+func notice() key {
+	k := duration("drain.notice", "auto", "how long a server that stops says so on /readyz, and goes on serving, before it sends anybody away: longer than "+
+		"a load balancer takes to notice; auto: 5s with store.kind redis, none for a server that is alone",
+		0, time.Hour, func(c *Config) *time.Duration { return &c.Drain.Notice })
+	set, get := k.set, k.get
+	k.set = func(c *Config, s string) error {
+		if s == "auto" {
+			c.Drain.Notice = NoticeAuto
+			return nil
+		}
+		if err := set(c, s); err != nil {
+			return fmt.Errorf("%w, or auto", err)
+		}
+		return nil
+	}
+	k.get = func(c *Config) string {
+		if c.Drain.Notice == NoticeAuto {
 			return "auto"
 		}
 		return get(c)

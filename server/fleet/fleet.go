@@ -241,6 +241,7 @@ func (n *Node) environment() []string {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"),
 		"CARILLON_SECRET=" + n.fleet.secret, "CARILLON_PUBLIC_LISTEN=127.0.0.1:0", "CARILLON_ADMIN_LISTEN=127.0.0.1:0",
 		"CARILLON_TCP_LISTEN=127.0.0.1:0", "CARILLON_PROXY_TRUSTED=127.0.0.1",
+		"CARILLON_DRAIN_NOTICE=1s", // the balancer asks four times a second
 	}
 	if c.Embedded {
 		env = append(env, "CARILLON_DATA="+filepath.Join(c.Dir, n.name))

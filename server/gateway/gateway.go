@@ -17,8 +17,10 @@
 //
 // # Shutdown
 //
-// When Run's context ends: /readyz fails, the room says goodbye to its clients with a spread, requests under way are
-// finished, and after ShutdownTimeout whatever is left is cut. Stores are closed last, by Close.
+// When Run's context ends: /readyz fails, and for the Notice that is all, but that connections of product servers end with their
+// next answer: who sends requests here has the time to see it, and finds no connection closed under a request. Then the room says
+// goodbye to its clients with a spread, requests under way are finished, and after ShutdownTimeout whatever is left is cut. Stores
+// are closed last, by Close.
 package gateway
 
 import (
@@ -81,7 +83,8 @@ type Config struct {
 
 	Engine ws.Engine // how connections are held; the best that the system has
 
-	ShutdownTimeout time.Duration // 20 s
+	Notice          time.Duration // a node that stops serves everybody for so long after it says that it is not ready; none
+	ShutdownTimeout time.Duration // 20 s, after that
 	DrainAddress    string        // https://host of a server that takes the clients of one that drains; empty: none
 	CacheBytes      int64         // of the store; its own default if 0
 
@@ -490,7 +493,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	g.log.Info("stopping", "clients", g.clients(), "within", g.cfg.ShutdownTimeout)
+	g.log.Info("stopping", "clients", g.clients(), "notice", g.cfg.Notice, "within", g.cfg.ShutdownTimeout)
+	if leaving := g.leaving.Swap(true); err == nil && !leaving { // who drains has said so before
+		g.giveNotice()
+	}
 	return errors.Join(err, g.stop(ctx, halt, &parts))
 }
 
@@ -514,9 +520,19 @@ func isEnd(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) || errors.Is(err, tcp.ErrClosed)
 }
 
+// giveNotice lets the time pass in which load balancers see that the node is not ready. It serves everybody meanwhile: those who do not
+// know yet would fail.
+func (g *Gateway) giveNotice() {
+	if g.cfg.Notice <= 0 {
+		return
+	}
+	over := make(chan struct{})
+	g.cfg.Clock.AfterFunc(g.cfg.Notice, func() { close(over) })
+	<-over
+}
+
 // stop lets clients and requests go, and cuts them when the time is over.
 func (g *Gateway) stop(ctx context.Context, halt func(), parts *sync.WaitGroup) error {
-	g.leaving.Store(true)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.ShutdownTimeout)
 	defer cancel()
 	if g.room != nil {

@@ -38,14 +38,14 @@ func (g *Gateway) publicRoutes() http.Handler {
 		r.Handle("/connect", g.ws)
 		r.Handle("/connect/sse", g.sse)
 		r.Handle("/connect/poll", g.polls)
-		r.Handle("/connect/frames", g.edge.rated(web.NewFrames(g.room, g.cfg.Room.FrameBytes)))
-		r.Handle("/connect/ticket", g.edge.rated(http.HandlerFunc(g.serveTicket)))
+		r.Handle("/connect/frames", g.lastOfConnection(g.edge.rated(web.NewFrames(g.room, g.cfg.Room.FrameBytes))))
+		r.Handle("/connect/ticket", g.lastOfConnection(g.edge.rated(http.HandlerFunc(g.serveTicket))))
 	} else {
 		r.HandleFunc("/connect", otherRole)
 		r.HandleFunc("/connect/*", otherRole)
 	}
 	if g.cfg.has(RoleCenter) {
-		r.Mount("/v1", g.center.Public())
+		r.Mount("/v1", g.lastOfConnection(g.center.Public()))
 	} else {
 		r.HandleFunc("/v1/*", otherRole)
 	}
@@ -55,6 +55,17 @@ func (g *Gateway) publicRoutes() http.Handler {
 	r.NotFound(notFound)
 	r.MethodNotAllowed(wrongMethod)
 	return r
+}
+
+// lastOfConnection has a connection end with its next answer once the node is leaving. One that is kept would be closed when nobody uses it,
+// and somebody may be about to: a request that meets that has failed, and who sent it cannot know whether it was heard.
+func (g *Gateway) lastOfConnection(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.leaving.Load() {
+			w.Header()["Connection"] = closeConnection
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (g *Gateway) adminRoutes() http.Handler {
@@ -127,8 +138,12 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	if err := g.stores.saver.Health(r.Context()); err != nil {
 		fail("store", err)
 	}
-	if g.leaving.Load() && g.room != nil {
-		fail("room", errors.New("draining"))
+	if g.leaving.Load() {
+		part := "room"
+		if g.room == nil {
+			part = "center"
+		}
+		fail(part, errors.New("draining"))
 	}
 	writeJSON(w, status, a)
 }

@@ -73,7 +73,7 @@ func (g *Gateway) serveTicket(w http.ResponseWriter, r *http.Request) {
 		p.Write(w)
 		return
 	}
-	if g.leaving.Load() { // a ticket of a node that is alone would be gone with it, and others answer in a cluster
+	if g.leaving.Load() && g.cfg.Cluster == nil { // it would be gone with the node
 		web.ProblemOfClose(wire.CloseGoingAway, "this node is going away", 0).Write(w)
 		return
 	}

@@ -127,8 +127,8 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen, TCPListen: c.TCP.Listen,
 		PublicHosts: c.Public.Hosts, AdminHosts: c.Admin.Hosts, Origins: c.Public.Origins,
 		Certificates: certificates(c.TLS), Proxies: forwarded.Config{Trusted: c.Proxy.Trusted, Source: forwarded.Source(c.Proxy.Header)},
-		OutboundAllow:   c.Outbound.Allow,
-		ShutdownTimeout: c.Shutdown.Timeout, CacheBytes: c.Store.CacheBytes, Version: version(),
+		OutboundAllow: c.Outbound.Allow,
+		Notice:        c.NoticeGiven(), ShutdownTimeout: c.Shutdown.Timeout, CacheBytes: c.Store.CacheBytes, Version: version(),
 		Log: newLog(c.Log, a), Engine: engine(c.Transport.Engine), Admission: admissionOf(c.Limits), Door: doorOf(c.Limits),
 		Room: room.Config{
 			ConnectTimeout: c.Limits.ConnectTimeout, FrameBytes: c.Limits.FrameBytes,
