@@ -22,37 +22,55 @@ import (
 // newFleet starts three rooms and two centers. The proc is the cluster as clients see it, through the balancer.
 func newFleet(t *testing.T) (*fleet.Fleet, *proc) {
 	t.Helper()
-	bin, err := plainBinary()
-	if err != nil {
-		t.Fatal(err)
+	return startFleet(t, fleet.Config{})
+}
+
+// startFleet starts the nodes that the configuration names, of the binary as it is released if it names none.
+func startFleet(t *testing.T, cfg fleet.Config) (*fleet.Fleet, *proc) {
+	t.Helper()
+	if cfg.Binary == "" {
+		bin, err := plainBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Binary = bin
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	dir := t.TempDir()
-	f, err := fleet.Start(ctx, fleet.Config{Binary: bin, Dir: dir, Redis: pool.Standalone(t).Access()})
+	cfg.Dir, cfg.Redis = t.TempDir(), pool.Standalone(t).Access()
+	f, err := fleet.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	public, tcp := listenHere(t), listenHere(t)
+	b := fleet.NewBalancer(f)
 	serving, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- fleet.NewBalancer(f).Serve(serving, l, nil) }()
+	served := make(chan error, 2)
+	go func() { served <- b.Serve(serving, public, nil) }()
+	go func() { served <- b.ServeTCP(serving, tcp) }()
 	t.Cleanup(func() {
 		stop()
-		if err := errors.Join(<-served, f.Close()); err != nil {
+		if err := errors.Join(<-served, <-served, f.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	p := clientsOf(t, dir, l.Addr().String(), f.Of(fleet.Room)[0].TCP())
-	d, err := f.SetUp(ctx, "http://"+l.Addr().String(), "tcp://"+*p.tcp.Load())
+	p := clientsOf(t, cfg.Dir, public.Addr().String(), tcp.Addr().String())
+	d, err := f.SetUp(ctx, "http://"+*p.addr.Load(), "tcp://"+*p.tcp.Load())
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.key = d.APIKey
 	return f, p
+}
+
+func listenHere(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
 }
 
 // clientsOf returns what is needed to be a client of servers that others start.
