@@ -81,6 +81,7 @@ var layers = []struct {
 	{"client", []string{"wire", "push", "clock"}, "a client knows the wire alone"},
 	{"bench", []string{"bench", "auth", "catalog", "dev", "wire", "push"}, "the bench sees the server from outside"},
 	{"bench/child", nil, "it runs any process"},
+	{"bench/online", []string{"redisdb", "register", "register/redis", "push"}, "it plays a node that looks users up, which no request asks for"},
 	{"bench/sample", nil, "it reads /proc, and nothing of ours"},
 	{"bench/swarm", []string{"bench/sample", "bench/child", "auth", "catalog", "wire", "push"}, "clients know the wire alone"},
 	{"gateway", []string{""}, "gateway is the only package that knows all"},

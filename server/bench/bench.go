@@ -98,6 +98,9 @@ func (c Config) gives(flag string) bool {
 func (c Config) checkFlags(s Scenario) error {
 	l, ok := s.(limited)
 	if !ok {
+		if _, ok := s.(onRedis); ok && c.Data != "" {
+			return usagef("%s needs a server on Redis, and --data names one with a store of its own", s.Name())
+		}
 		return nil
 	}
 	if c.Data != "" {
@@ -187,6 +190,7 @@ type world struct {
 	cfg    Config
 	name   string
 	server *server
+	redis  *store // nil: the server has its own
 	fleet  *swarm.Fleet
 	pub    *publisher
 	phase  uint32
@@ -204,19 +208,10 @@ func (w *world) run(ctx context.Context, s Scenario) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
 	w.progress("starting the server")
-	var flags [][2]string
-	if l, ok := s.(limited); ok {
-		flags = l.serverFlags()
-	}
-	if w.cfg.Data != "" {
-		w.server, err = attach(w.cfg.Data)
-	} else {
-		w.server, err = startServer(ctx, w.cfg, s.heartbeat(), flags)
-	}
-	if err != nil {
+	if err := w.start(ctx, s); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.server.stop()) }()
+	defer func() { err = errors.Join(err, w.stop()) }()
 	if err := w.server.canHold(s.clients()); err != nil {
 		return err
 	}
@@ -236,6 +231,11 @@ func (w *world) run(ctx context.Context, s Scenario) (err error) {
 	}
 	if w.facts, err = w.server.facts(ctx); err != nil {
 		return err
+	}
+	if w.redis != nil {
+		if err := w.redis.describe(ctx, &w.facts); err != nil {
+			return err
+		}
 	}
 	if w.facts.Filesystem == "tmpfs" {
 		w.note("the data lies in memory (tmpfs): flushes cost nothing there; name another place with --dir")
@@ -258,6 +258,32 @@ func (w *world) run(ctx context.Context, s Scenario) (err error) {
 }
 
 var errServerGone = errors.New("the server is gone")
+
+// start starts the server of a scenario, or takes the one that runs.
+func (w *world) start(ctx context.Context, s Scenario) (err error) {
+	if r, ok := s.(onRedis); ok {
+		return w.startOnRedis(ctx, s, r)
+	}
+	var flags [][2]string
+	if l, ok := s.(limited); ok {
+		flags = l.serverFlags()
+	}
+	if w.cfg.Data != "" {
+		w.server, err = attach(w.cfg.Data)
+	} else {
+		w.server, err = startServer(ctx, w.cfg, s.heartbeat(), flags)
+	}
+	return err
+}
+
+// stop ends what start started, the server before what it keeps everything in.
+func (w *world) stop() error {
+	err := w.server.end()
+	if w.redis != nil {
+		err = errors.Join(err, w.redis.stop())
+	}
+	return errors.Join(err, w.server.remove())
+}
 
 // portsPerAddress is how many connections to one place begin at one address. The system's range of ports has some 28 000, and it
 // looks at every second one first: where those run out, it goes through thousands for each connect, and slow clients are measured.

@@ -93,6 +93,9 @@ var definitions = map[string][]definition{
 		{"p99_ms", "answer to a batch: 99 %", "ms", Lower, 0, 0},
 		{"messages", "messages stored", "", Exact, 0, 0},
 	},
+	"offline-redis-process":    offlineRedisFigures(40_000, 20),
+	"offline-redis-disk":       offlineRedisFigures(0, 0),
+	"offline-redis-replicated": offlineRedisFigures(20_000, 0),
 }
 
 // marks are the targets and goals of figures where clients connect by other transports than WebSocket. Those who have none of

@@ -10,11 +10,12 @@ import (
 	"carillon/server/bench/swarm"
 )
 
-// load is requests that go out side by side for some time, as fast as they are answered and a window lets them, or at an
-// even rate.
+// load is requests that go out side by side for some time, or up to a number, as fast as they are answered and a window lets them,
+// or at an even rate.
 type load struct {
 	senders  int
-	duration time.Duration
+	duration time.Duration // 0: until most are sent
+	most     uint64        // requests; 0: as many as there is time for
 	window   *window       // nil: an answer is all that is waited for
 	each     int           // how much of the window a request takes
 	every    time.Duration // between two requests of a sender; 0: as soon as the one before is answered
@@ -38,7 +39,10 @@ func (w *world) loaded(ctx context.Context, what string, l load) (sent, error) {
 	}
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	sending, stop := context.WithTimeout(ctx, l.duration)
+	sending, stop := context.WithCancel(ctx)
+	if l.duration > 0 {
+		sending, stop = context.WithTimeout(ctx, l.duration)
+	}
 	defer stop()
 
 	var seq atomic.Uint64
@@ -55,7 +59,11 @@ func (w *world) loaded(ctx context.Context, what string, l load) (sent, error) {
 			out.answers.Merge(answers)
 		})
 	}
-	err = w.wait(ctx, l.duration, what)
+	if l.most > 0 {
+		w.watch(&senders, what, l.most, &seq)
+	} else {
+		err = w.wait(ctx, l.duration, what)
+	}
 	senders.Wait()
 	if err != nil {
 		return out, err
@@ -99,11 +107,34 @@ func (l *load) loop(ctx, sending context.Context, seq *atomic.Uint64) (answers s
 				break
 			}
 		}
+		n := seq.Add(1) - 1
+		if l.most > 0 && n >= l.most {
+			break
+		}
 		began := time.Now()
-		if err := l.send(ctx, seq.Add(1)-1); err != nil {
+		if err := l.send(ctx, n); err != nil {
 			return answers, fmt.Errorf("request %d: %w", answers.N, err)
 		}
 		answers.Add(time.Since(began))
 	}
 	return answers, nil
+}
+
+// watch tells how many requests were sent until the senders are done.
+func (w *world) watch(senders *sync.WaitGroup, what string, most uint64, seq *atomic.Uint64) {
+	done := make(chan struct{})
+	go func() {
+		senders.Wait()
+		close(done)
+	}()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		w.progress("%s, request %d of %d", what, min(seq.Load(), most), most)
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+	}
 }

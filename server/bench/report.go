@@ -44,6 +44,7 @@ type ServerFacts struct {
 	GOMAXPROCS string   `json:"gomaxprocs,omitempty"`
 	Engine     string   `json:"transport_engine,omitempty"` // if the server says which
 	Filesystem string   `json:"filesystem"`                 // of its data
+	Redis      string   `json:"redis,omitempty"`            // that its data lies in
 	Running    bool     `json:"was_running"`                // it was not started by the bench
 }
 
@@ -154,7 +155,7 @@ func (s *ServerFacts) text() string {
 	parts := []string{"data on " + s.Filesystem}
 	for _, p := range [][2]string{
 		{"GOGC", s.GOGC}, {"GOMEMLIMIT", s.GOMEMLIMIT}, {"GOMAXPROCS", s.GOMAXPROCS}, {"transport engine", s.Engine},
-		{"flags", strings.Join(s.Flags, " ")},
+		{"flags", strings.Join(s.Flags, " ")}, {"in", s.Redis},
 	} {
 		if p[1] != "" {
 			parts = append(parts, p[0]+" "+p[1])

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -252,13 +253,21 @@ func (s *server) free(ctx context.Context) (held, error) {
 
 // admin asks the admin listener for a JSON answer.
 func (s *server) admin(ctx context.Context, method, path string, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	return s.adminDo(ctx, method, path, nil, func(b []byte) error { return json.Unmarshal(b, out) })
+}
+
+// adminDo sends a request to the admin listener, and has the answer read.
+func (s *server) adminDo(ctx context.Context, method, path string, body []byte, read func([]byte) error) error {
+	ctx, cancel := context.WithTimeout(ctx, requestPatience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, s.file.Admin+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, s.file.Admin+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+s.file.Secret)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	req.Close = true // seldom; a connection that stays open would be one file more, at both ends
 	tr := &http.Transport{}
 	defer tr.CloseIdleConnections()
@@ -268,28 +277,36 @@ func (s *server) admin(ctx context.Context, method, path string, out any) error 
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err == nil && resp.StatusCode/100 != 2 {
+		err = fmt.Errorf("the server answered %d", resp.StatusCode)
+	}
+	if err == nil {
+		err = read(b)
+	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, path, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s %s: the server answered %d", method, path, resp.StatusCode)
-	}
-	if err := json.Unmarshal(b, out); err != nil {
 		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	return nil
 }
 
 // stop ends a server that was started here, and removes its directory.
-func (s *server) stop() error {
-	var err error
-	if s.child != nil {
-		if err = s.child.Stop(); err != nil {
-			err = fmt.Errorf("the server: %w", err)
-		}
+func (s *server) stop() error { return errors.Join(s.end(), s.remove()) }
+
+// end ends the process.
+func (s *server) end() error {
+	if s.child == nil {
+		return nil
 	}
-	if s.temp != "" {
-		err = errors.Join(err, os.RemoveAll(s.temp))
+	if err := s.child.Stop(); err != nil {
+		return fmt.Errorf("the server: %w", err)
 	}
-	return err
+	return nil
+}
+
+// remove removes the directory.
+func (s *server) remove() error {
+	if s.temp == "" {
+		return nil
+	}
+	return os.RemoveAll(s.temp)
 }

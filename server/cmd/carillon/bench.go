@@ -249,26 +249,66 @@ type benchOfflineCmd struct {
 	Users       int           `default:"100000" help:"Users that the messages are for, in turn."`
 	Connections int           `default:"16" help:"Requests side by side."`
 	Batch       int           `default:"100" help:"Messages in one request."`
-	Duration    time.Duration `default:"10s" help:"How long messages are sent."`
+	Duration    time.Duration `default:"10s" help:"How long messages are sent, on the embedded store."`
+	Store       string        `default:"embedded" enum:"embedded,redis" help:"Where the server keeps messages: embedded or redis."`
+	Redis       string        `placeholder:"ADDRESS" help:"host:port of a Redis that runs on this machine, with nothing in it that matters; without it one is started, which takes redis-server."`
+	Durability  []string      `default:"process,replicated" help:"On Redis: what an accepted message has to survive: process, disk, replicated; each is measured by itself."`
+	PerUser     int           `default:"10" help:"On Redis: messages to each user."`
+	Shards      int           `default:"1024" help:"On Redis: shards of the product."`
+	Registered  int           `default:"1000000" help:"On Redis: users who are known when stored broadcasts are measured again."`
+	Broadcasts  int           `default:"20" help:"On Redis: stored broadcasts in each measurement."`
+	Lookup      int           `default:"100000" help:"On Redis: users in a look-up."`
 }
 
 // Help is shown under --help.
 func (benchOfflineCmd) Help() string {
-	return `Sends persistent messages to users who are offline, in batches, each message with an idempotency key. An answer means that
-all are on disk, so the disk matters: --dir says where the data lies.
+	return `Sends persistent messages to users who are offline, in batches.
 
-Example:
+On the embedded store each message has an idempotency key, and an answer means that all are on disk, so the disk matters: --dir says
+where the data lies.
 
-    carillon bench offline --connections 16 --batch 100 --dir .`
+With --store redis it starts a Redis too, with a replica for durability replicated, or takes the one of --redis, and a server that is a
+cluster of one node. Each durability is measured by itself: messages until every user has --per-user of them, without idempotency keys, and
+as many again with them to as many other users: what one takes of the server's processor, of Redis's, and of Redis's memory. Then it
+has users known until there are --registered, by a message to each, and compares what a stored broadcast costs with what it cost when ten were. At last
+it looks --lookup users up in the register, in a process of its own by the server's code: when all are offline, and when all have a session. That
+takes some minutes and, by default, 2 GB of memory.
+
+Examples:
+
+    carillon bench offline --connections 16 --batch 100 --dir .
+    carillon bench offline --store redis --durability process --registered 100000`
 }
 
 // Run executes the command.
-func (c *benchOfflineCmd) Run(ctx context.Context, a *app) error { return c.run(ctx, a, c.scenario()) }
+func (c *benchOfflineCmd) Run(ctx context.Context, a *app) error {
+	if c.Store == "embedded" {
+		if c.Redis != "" {
+			return usagef("--redis is for --store redis")
+		}
+		return c.run(ctx, a, c.scenario())
+	}
+	if c.Redis != "" && len(c.Durability) > 1 {
+		return usagef("--redis names one Redis: say with --durability what a message has to survive there")
+	}
+	return c.run(ctx, a, c.onRedis()...)
+}
 
 func (c *benchOfflineCmd) scenario() bench.Scenario {
 	return &bench.Offline{
 		Users: c.Users, Senders: c.Connections, Batch: c.Batch, Duration: c.Duration, Body: c.BodyBytes,
 	}
+}
+
+func (c *benchOfflineCmd) onRedis() []bench.Scenario {
+	var all []bench.Scenario
+	for _, d := range c.Durability {
+		all = append(all, &bench.OfflineRedis{
+			Redis: c.Redis, Durability: d, Shards: c.Shards, Users: c.Users, PerUser: c.PerUser, Registered: c.Registered, LookedUp: c.Lookup,
+			Broadcasts: c.Broadcasts, Senders: c.Connections, Batch: c.Batch, Body: c.BodyBytes,
+		})
+	}
+	return all
 }
 
 type benchLimitsCmd struct {

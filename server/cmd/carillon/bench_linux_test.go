@@ -166,6 +166,32 @@ func TestBench_OfflineStoresWhatItSends(t *testing.T) {
 	}
 }
 
+func TestBench_OfflineOnRedisCountsWhatEachPartCosts(t *testing.T) {
+	t.Parallel()
+	for _, durability := range []string{"process", "replicated"} {
+		f := benched(t, "offline", "--store", "redis", "--durability", durability, "--users", "25", "--per-user", "3", "--registered", "70",
+			"--lookup", "40", "--broadcasts", "1", "--connections", "2", "--batch", "10", "--shards", "16")
+		if f["messages"] != 75 || f["users"] != 70 {
+			t.Errorf("%s: %v messages and %v users, want 75 and 70", durability, f["messages"], f["users"])
+		}
+		for _, name := range []string{
+			"messages_per_s", "cpu_us_per_message", "redis_cpu_us_per_message", "redis_commands_per_message", "round_trips_per_request",
+			"keyed_messages_per_s", "lookup_offline_ms", "lookup_online_ms", "broadcast_few_redis_cpu_ms", "broadcast_many_cpu_ms",
+		} { // of memory, so few messages take less than what comes and goes otherwise
+			if f[name] <= 0 {
+				t.Errorf("%s: %s is %v", durability, name, f[name])
+			}
+		}
+		if got := f["replica_cpu_us_per_message"]; (got > 0) != (durability == "replicated") {
+			t.Errorf("%s: the replica took %v µs for a message", durability, got)
+		}
+		// A read and five or six commands of the write in each shard.
+		if few, many := f["broadcast_few_redis_commands"], f["broadcast_many_redis_commands"]; few < 5*16 || many < 5*16 {
+			t.Errorf("%s: a broadcast to 16 shards took %v commands, and %v when more users were known", durability, few, many)
+		}
+	}
+}
+
 func TestBench_LimitsTurnsAttackersAwayAndServesTheOthers(t *testing.T) {
 	t.Parallel()
 	f := benched(t, "limits", "--clients", "20", "--rate", "100", "--turns", "1", "--duration", "500ms")
@@ -366,6 +392,15 @@ func TestBench_RefusesWhatItCannotMeasure(t *testing.T) {
 		{[]string{"unicast", "--window", "99"}, exitUsage, "--window"},
 		{[]string{"offline", "--duration", "2h"}, exitUsage, "--duration"},
 		{[]string{"offline", "--users", "0"}, exitUsage, "--users"},
+		{[]string{"offline", "--store", "papyrus"}, exitUsage, "--store"},
+		{[]string{"offline", "--redis", "127.0.0.1:6379"}, exitUsage, "--store redis"},
+		{[]string{"offline", "--store", "redis", "--redis", "127.0.0.1:6379"}, exitUsage, "--durability"},
+		{[]string{"offline", "--store", "redis", "--redis", "192.0.2.1:6379", "--durability", "process"}, exitUsage, "on this machine alone"},
+		{[]string{"offline", "--store", "redis", "--durability", "eternal"}, exitUsage, "--durability"},
+		{[]string{"offline", "--store", "redis", "--per-user", "0"}, exitUsage, "--per-user"},
+		{[]string{"offline", "--store", "redis", "--shards", "1025"}, exitUsage, "--shards"},
+		{[]string{"offline", "--store", "redis", "--lookup", "0"}, exitUsage, "--lookup"},
+		{[]string{"offline", "--store", "redis", "--data", nobody}, exitUsage, "--data"},
 		{[]string{"limits", "--clients", "197"}, exitUsage, "--clients"},
 		{[]string{"limits", "--rate", "0"}, exitUsage, "--rate"},
 		{[]string{"limits", "--turns", "0"}, exitUsage, "--turns"},
