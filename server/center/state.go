@@ -23,6 +23,11 @@ func (c *Center) deviceStates(
 		return out, nil
 	}
 	v := verdict{rec: rec, at: p, slot: &user.Slots[p.slot]}
+	if p.filter != nil && p.filter.Tags != nil {
+		if v.tags, err = c.tagsNow(ctx, ref); err != nil {
+			return nil, err
+		}
+	}
 	for i := range user.Devices {
 		d := &user.Devices[i]
 		if !v.concerns(d) {
@@ -47,6 +52,7 @@ type verdict struct {
 	rec  *saver.Record
 	at   userPlace
 	slot *push.SlotState
+	tags tagsNow // empty if the filter does not ask for tags
 
 	// What look found out; it looks once, and only if a device has not acknowledged the message.
 	looked bool
@@ -54,10 +60,10 @@ type verdict struct {
 	sent   map[push.DeviceID]push.Place
 }
 
-// concerns reports whether the message was ever meant for the device: a filter admits it, and it began before the
-// message's place. A start that the slot does not know says nothing; everything retained is sent to such a device.
+// concerns reports whether the message is meant for the device: a filter admits it, as its tags are now, and it began before
+// the message's place. A start that the slot does not know says nothing; everything retained is sent to such a device.
 func (v *verdict) concerns(d *saver.Device) bool {
-	if !v.at.filter.Admits(d.DeviceFacts) {
+	if !v.at.filter.Admits(d.DeviceFacts, v.tags.of(d.Device)) {
 		return false
 	}
 	return !v.covers(d.Start[v.at.slot])

@@ -205,6 +205,32 @@ func (c *Center) tagsOf(ctx context.Context, ref saver.UserRef) (*saver.UserTags
 	return &kept[0], nil
 }
 
+// tagsNow are the tags of a user's devices as far as a center knows them: of a device that is online those of its session, of
+// another those that are kept. What is not known are the tags in the token of a device that is away.
+type tagsNow struct {
+	kept     *saver.UserTags
+	sessions []push.LiveSession
+}
+
+func (c *Center) tagsNow(ctx context.Context, ref saver.UserRef) (t tagsNow, err error) {
+	if t.kept, err = c.tagsOf(ctx, ref); err != nil {
+		return t, err
+	}
+	if t.sessions, err = c.cfg.Rooms.Sessions(ctx, ref.Product, ref.User); err != nil {
+		return t, unavailable(codeRoomsUnavailable, err)
+	}
+	return t, nil
+}
+
+// of returns what tells whether a device has a tag.
+func (t tagsNow) of(d push.DeviceID) func(push.Tag) bool {
+	if s := newestOf(t.sessions, d); s != nil {
+		return push.TagsIn(s.Tags)
+	}
+	kept := t.kept.Kept(d)
+	return push.TagsIn(push.UniteTags(kept.Given, kept.Joined))
+}
+
 // userRefOf returns the user that a path names, of the product that calls.
 func userRefOf(ctx context.Context, user string) (saver.UserRef, error) {
 	name, err := userID(user)

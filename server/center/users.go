@@ -26,15 +26,15 @@ func (o publicOps) GetUser(
 	if err != nil {
 		return nil, unavailable(codeRoomsUnavailable, err)
 	}
-	var lags [2][]publicapi.Lag
-	for _, k := range []push.SlotKind{push.Own, push.Common} {
-		if lags[k], err = o.lagsOf(ctx, ref, k, &user); err != nil {
-			return nil, err
-		}
-	}
 	kept, err := o.tagsOf(ctx, ref)
 	if err != nil {
 		return nil, err
+	}
+	var lags [2][]publicapi.Lag
+	for _, k := range []push.SlotKind{push.Own, push.Common} {
+		if lags[k], err = o.lagsOf(ctx, ref, k, &user, tagsNow{kept, sessions}); err != nil {
+			return nil, err
+		}
 	}
 	answer := publicapi.GetUser200JSONResponse{
 		User: string(name), Online: len(sessions) > 0, Tags: showTags(kept.User), Devices: []publicapi.Device{},
@@ -58,15 +58,20 @@ func cursorOf(p push.ProductID, u push.UserID, d push.DeviceID, c push.Cursor) s
 	return string(push.AppendCursor(nil, push.OwnerOf(p, u, d), c))
 }
 
-// sessionOf returns the live session of a device, nil if it has none. While a newer one takes over from an older one
-// there may be two; the newer one counts.
-func sessionOf(sessions []push.LiveSession, d push.DeviceID) *publicapi.DeviceSession {
-	var newest *push.LiveSession
+// newestOf returns the live session of a device, nil if it has none. While a newer one takes over from an older one there
+// may be two; the newer one counts.
+func newestOf(sessions []push.LiveSession, d push.DeviceID) (newest *push.LiveSession) {
 	for i := range sessions {
 		if s := &sessions[i]; s.Device == d && (newest == nil || s.Epoch > newest.Epoch) {
 			newest = s
 		}
 	}
+	return newest
+}
+
+// sessionOf returns the live session of a device, nil if it has none.
+func sessionOf(sessions []push.LiveSession, d push.DeviceID) *publicapi.DeviceSession {
+	newest := newestOf(sessions, d)
 	if newest == nil {
 		return nil
 	}
@@ -85,18 +90,19 @@ const (
 // lagsOf counts, for each device of a user, the messages of one slot behind its cursor that its filters admit. It reads
 // the slot once, from the cursor that is furthest behind.
 func (c *Center) lagsOf(
-	ctx context.Context, ref saver.UserRef, k push.SlotKind, user *saver.User,
+	ctx context.Context, ref saver.UserRef, k push.SlotKind, user *saver.User, tags tagsNow,
 ) ([]publicapi.Lag, error) {
 	lags := make([]publicapi.Lag, len(user.Devices))
 	slot := &user.Slots[k]
 	if slot.Epoch == 0 || len(lags) == 0 {
 		return lags, nil
 	}
-	cursors := make([]push.Place, len(lags))
+	cursors, has := make([]push.Place, len(lags)), make([]func(push.Tag) bool, len(lags))
 	from := push.Place{Epoch: slot.Epoch, Lineage: slot.Lineage(), Pos: slot.Head}
 	for i := range cursors {
 		cursors[i], _ = slot.Resolve(user.Devices[i].Cursors[k])
 		from.Pos = min(from.Pos, cursors[i].Pos)
+		has[i] = tags.of(user.Devices[i].Device)
 	}
 	for from.Pos < slot.Head {
 		tails, err := c.cfg.Saver.Read(ctx, []saver.Read{{
@@ -105,7 +111,7 @@ func (c *Center) lagsOf(
 		if err != nil {
 			return nil, err
 		}
-		full := countLags(lags, cursors, user.Devices, tails[0].Entries)
+		full := countLags(lags, cursors, user.Devices, has, tails[0].Entries)
 		if full || !tails[0].More() || tails[0].Through <= from.Pos {
 			break
 		}
@@ -115,7 +121,9 @@ func (c *Center) lagsOf(
 }
 
 // countLags adds entries to the lags and reports whether every lag is as high as is counted.
-func countLags(lags []publicapi.Lag, cursors []push.Place, devices []saver.Device, entries []saver.Entry) (full bool) {
+func countLags(
+	lags []publicapi.Lag, cursors []push.Place, devices []saver.Device, has []func(push.Tag) bool, entries []saver.Entry,
+) (full bool) {
 	for i := range entries {
 		e := &entries[i]
 		if e.Kind != saver.EntryMessage {
@@ -126,7 +134,7 @@ func countLags(lags []publicapi.Lag, cursors []push.Place, devices []saver.Devic
 			switch l := &lags[j]; {
 			case l.Capped:
 				continue
-			case e.Pos <= cursors[j].Pos || !e.Filter.Admits(devices[j].DeviceFacts):
+			case e.Pos <= cursors[j].Pos || !e.Filter.Admits(devices[j].DeviceFacts, has[j]):
 			case l.Messages == maxLag:
 				l.Capped = true
 				continue

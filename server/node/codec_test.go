@@ -8,7 +8,9 @@ import (
 )
 
 func deliveries() []*push.Delivery {
-	filter := &push.Filter{Devices: []push.DeviceID{"phone"}, Platforms: 5, Classes: []string{"mobile"}}
+	filter := &push.Filter{Devices: []push.DeviceID{"phone"}, Platforms: 5, Classes: []string{"mobile"}, Tags: &push.TagExpr{
+		All: []push.TagTerm{{Tag: "vip"}}, Not: []push.TagTerm{{Tag: "trial"}},
+	}}
 	place := push.Place{Epoch: 1 << 62, Lineage: 1<<64 - 1, Pos: 1 << 52}
 	m := &push.Message{
 		ID: 1 << 62, Ref: "r", Kind: push.BodyBinary, Body: []byte{0, 1}, Persistent: true, Created: 5, Expires: 6, CollapseKey: "k",

@@ -84,11 +84,12 @@ type Filter struct {
 	Devices   []DeviceID // sorted; empty: every device
 	Platforms PlatformSet
 	Classes   []string // sorted; empty: every class
+	Tags      *TagExpr // canonical; nil: whatever the tags
 }
 
 // IsZero reports whether the filter lets every device through.
 func (f *Filter) IsZero() bool {
-	return f == nil || len(f.Devices) == 0 && f.Platforms == 0 && len(f.Classes) == 0
+	return f == nil || len(f.Devices) == 0 && f.Platforms == 0 && len(f.Classes) == 0 && f.Tags == nil
 }
 
 // Equal reports whether both filters are written the same.
@@ -96,18 +97,31 @@ func (f *Filter) Equal(g *Filter) bool {
 	if f.IsZero() || g.IsZero() {
 		return f.IsZero() && g.IsZero()
 	}
-	return f.Platforms == g.Platforms && slices.Equal(f.Devices, g.Devices) && slices.Equal(f.Classes, g.Classes)
+	return f.Platforms == g.Platforms && slices.Equal(f.Devices, g.Devices) && slices.Equal(f.Classes, g.Classes) && f.Tags.Equal(g.Tags)
 }
 
-// DeviceFacts are what a filter can ask about a device.
+// DeviceFacts are what a filter can ask about a device beside its tags.
 type DeviceFacts struct {
 	Device   DeviceID
 	Platform Platform
 	Class    string
 }
 
-// Admits reports whether a device with these facts reads the entry.
-func (f *Filter) Admits(d DeviceFacts) bool {
+// Admits reports whether a device with these facts, and the tags of which has says so, reads the entry. has is asked only
+// if the filter asks for tags; nil is a device that has none.
+func (f *Filter) Admits(d DeviceFacts, has func(Tag) bool) bool {
+	return f.AdmitsBesideTags(d) && (f == nil || f.Tags == nil || f.Tags.Matches(orNone(has)))
+}
+
+func orNone(has func(Tag) bool) func(Tag) bool {
+	if has == nil {
+		return func(Tag) bool { return false }
+	}
+	return has
+}
+
+// AdmitsBesideTags reports whether a device with these facts reads the entry if its tags are as the filter wants them.
+func (f *Filter) AdmitsBesideTags(d DeviceFacts) bool {
 	if f.IsZero() {
 		return true
 	}

@@ -57,6 +57,8 @@ func TestMessage_SizeCountsItsVariableParts(t *testing.T) {
 
 func TestFilter_AdmitsWhoPassesEveryPart(t *testing.T) {
 	laptop := DeviceFacts{Device: "laptop", Platform: PlatformDesktop, Class: "work"}
+	desktop := PlatformSet(0).Add(PlatformDesktop)
+	vip, beta := &TagExpr{All: []TagTerm{{Tag: "vip"}}}, &TagExpr{All: []TagTerm{{Tag: "beta"}}}
 	for _, c := range []struct {
 		name string
 		f    *Filter
@@ -72,26 +74,39 @@ func TestFilter_AdmitsWhoPassesEveryPart(t *testing.T) {
 		{"another platform", &Filter{Platforms: PlatformSet(0).Add(PlatformOther)}, false},
 		{"its class", &Filter{Classes: []string{"home", "work"}}, true},
 		{"another class", &Filter{Classes: []string{"home"}}, false},
-		{"all three", &Filter{[]DeviceID{"laptop"}, PlatformSet(0).Add(PlatformDesktop), []string{"work"}}, true},
-		{"all but the device", &Filter{[]DeviceID{"x"}, PlatformSet(0).Add(PlatformDesktop), []string{"work"}}, false},
-		{"all but the platform", &Filter{[]DeviceID{"laptop"}, PlatformSet(0).Add(PlatformTV), []string{"work"}}, false},
-		{"all but the class", &Filter{[]DeviceID{"laptop"}, PlatformSet(0).Add(PlatformDesktop), []string{"x"}}, false},
+		{"its tag", &Filter{Tags: vip}, true},
+		{"another tag", &Filter{Tags: beta}, false},
+		{"all four", &Filter{[]DeviceID{"laptop"}, desktop, []string{"work"}, vip}, true},
+		{"all but the device", &Filter{[]DeviceID{"x"}, desktop, []string{"work"}, vip}, false},
+		{"all but the platform", &Filter{[]DeviceID{"laptop"}, PlatformSet(0).Add(PlatformTV), []string{"work"}, vip}, false},
+		{"all but the class", &Filter{[]DeviceID{"laptop"}, desktop, []string{"x"}, vip}, false},
+		{"all but the tag", &Filter{[]DeviceID{"laptop"}, desktop, []string{"work"}, beta}, false},
 	} {
-		if got := c.f.Admits(laptop); got != c.want {
+		if got := c.f.Admits(laptop, TagsIn([]Tag{"vip"})); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
 	}
 	// PlatformOther is the zero platform, yet a filter for it is not the zero filter.
-	if f := (&Filter{Platforms: PlatformSet(0).Add(PlatformOther)}); f.IsZero() || !f.Admits(DeviceFacts{}) {
+	if f := (&Filter{Platforms: PlatformSet(0).Add(PlatformOther)}); f.IsZero() || !f.Admits(DeviceFacts{}, nil) {
 		t.Error("a filter for other platforms is a filter")
+	}
+	// Who has no tags lacks each of them, and is meant by an expression that wants it so.
+	if f := (&Filter{Tags: vip}); f.IsZero() || f.Admits(laptop, nil) || !f.AdmitsBesideTags(laptop) {
+		t.Error("a filter for a tag is a filter")
+	}
+	if f := (&Filter{Tags: &TagExpr{Not: []TagTerm{{Tag: "vip"}}}}); !f.Admits(laptop, nil) {
+		t.Error("a device without tags does not have this one")
 	}
 }
 
 func TestFilter_EqualComparesWhatIsWritten(t *testing.T) {
 	full := func() *Filter {
-		return &Filter{[]DeviceID{"a", "b"}, PlatformSet(0).Add(PlatformWeb), []string{"c"}}
+		return &Filter{
+			[]DeviceID{"a", "b"}, PlatformSet(0).Add(PlatformWeb), []string{"c"}, &TagExpr{All: []TagTerm{{Tag: "t"}}},
+		}
 	}
-	devices, platforms, classes := full(), full(), full()
+	devices, platforms, classes, tags, none := full(), full(), full(), full(), full()
+	tags.Tags, none.Tags = &TagExpr{Not: []TagTerm{{Tag: "t"}}}, nil
 	devices.Devices = devices.Devices[:1]
 	platforms.Platforms = platforms.Platforms.Add(PlatformTV)
 	classes.Classes = []string{"d"}
@@ -104,6 +119,7 @@ func TestFilter_EqualComparesWhatIsWritten(t *testing.T) {
 		{"nil and empty", nil, &Filter{Devices: []DeviceID{}, Classes: []string{}}, true}, {"alike", full(), full(), true},
 		{"nil and one", nil, full(), false}, {"zero and one", &Filter{}, full(), false},
 		{"devices", full(), devices, false}, {"platforms", full(), platforms, false}, {"classes", full(), classes, false},
+		{"tags", full(), tags, false}, {"no tags", full(), none, false}, {"nothing but tags", nil, &Filter{Tags: tags.Tags}, false},
 	} {
 		if got := c.a.Equal(c.b); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)

@@ -44,3 +44,11 @@ func UniteTags(sets ...[]Tag) []Tag {
 	slices.Sort(all)
 	return slices.Compact(all)
 }
+
+// TagsIn returns what tells whether a tag is in a sorted set.
+func TagsIn(tags []Tag) func(Tag) bool {
+	return func(t Tag) bool {
+		_, ok := slices.BinarySearch(tags, t)
+		return ok
+	}
+}

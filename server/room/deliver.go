@@ -202,7 +202,7 @@ func (r *Room) sessionsAt(dst []*session, p push.ProductID, shards int, u push.U
 
 // liveLocked queues a non-persistent message, if it is for this device.
 func (s *session) liveLocked(sh *wire.Shared, filter *push.Filter) {
-	if s.state == open && (filter.IsZero() || filter.Admits(s.facts())) {
+	if s.state == open && s.admitsLocked(filter) {
 		if planted.Is(planted.BlockingSend) {
 			s.awaitRoomLocked(sh)
 		}

@@ -41,9 +41,9 @@ type hold struct {
 }
 
 type heldOut struct {
-	pos   push.Position
-	out   wire.Out
-	admit bool
+	pos    push.Position
+	out    wire.Out
+	filter *push.Filter
 }
 
 // maxHeld is how many messages out of turn are kept before the slot is read at once.
@@ -77,16 +77,15 @@ func (s *session) noticeLocked(k push.SlotKind, place push.Place, o wire.Out, fi
 		return
 	}
 	f.wanted = max(f.wanted, place.Pos)
-	admit := filter.IsZero() || filter.Admits(s.facts())
 	switch {
 	case f.mode != live:
 		// The read under way, or the next, finds it.
 	case place.Pos == f.at.Pos+1:
-		if s.extendLocked(k, place.Pos, o, admit) {
+		if s.extendLocked(k, place.Pos, o, filter) {
 			s.releaseHeldLocked(k)
 		}
 	default:
-		s.holdLocked(k, heldOut{place.Pos, o, admit})
+		s.holdLocked(k, heldOut{place.Pos, o, filter})
 	}
 }
 
@@ -118,9 +117,9 @@ func (s *session) noticeBehindLocked(k push.SlotKind, place push.Place) {
 
 // extendLocked moves the slot's place to pos, which directly follows it, queueing the entry if it is for this device. It
 // reports false if the queue is full; the slot then keeps the entry and is read later.
-func (s *session) extendLocked(k push.SlotKind, pos push.Position, o wire.Out, admit bool) bool {
+func (s *session) extendLocked(k push.SlotKind, pos push.Position, o wire.Out, filter *push.Filter) bool {
 	f := &s.slots[k]
-	if !admit {
+	if !s.admitsOutLocked(filter, &o) {
 		f.at.Pos = pos
 		s.passLocked(k, 1)
 		return true
@@ -212,7 +211,7 @@ func (s *session) releaseHeldLocked(k push.SlotKind) {
 			return
 		}
 		f.hold.held = f.hold.held[1:]
-		if h.pos == f.at.Pos+1 && !s.extendLocked(k, h.pos, h.out, h.admit) {
+		if h.pos == f.at.Pos+1 && !s.extendLocked(k, h.pos, h.out, h.filter) {
 			return // the slot is read instead, and holds nothing more
 		}
 	}
@@ -324,11 +323,12 @@ func (s *session) gapLocked(k push.SlotKind, from, to push.Position, why wire.Ga
 // applyEntryLocked queues one entry that was read; false: the queue is full.
 func (s *session) applyEntryLocked(k push.SlotKind, e *tailEntry) bool {
 	f := &s.slots[k]
-	if n := e.Pos - f.at.Pos - 1; n > 0 && e.Filter.Admits(s.facts()) {
+	admits := s.admitsEntryLocked(e)
+	if n := e.Pos - f.at.Pos - 1; n > 0 && admits {
 		f.at.Pos = e.Pos - 1 // holes
 	}
 	switch {
-	case !e.Filter.Admits(s.facts()):
+	case !admits:
 		f.at.Pos = e.Pos
 		s.passLocked(k, 1)
 		return true

@@ -123,7 +123,7 @@ func (s *session) key() register.Key {
 	return register.Key{Product: s.shard.ref.Product, User: s.user(), Device: s.device()}
 }
 
-// facts are what filters ask.
+// facts are what filters ask beside tags.
 func (s *session) facts() push.DeviceFacts {
 	return push.DeviceFacts{Device: s.device(), Platform: s.platform, Class: s.class()}
 }

@@ -94,21 +94,23 @@ func (s *session) noteTokenTagsLocked(id auth.Identity) {
 	for _, tag := range id.Tags {
 		t.token = append(t.token, push.Tag(strings.Clone(tag)))
 	}
+	slices.Sort(t.token)
 	for _, p := range id.TagPatterns {
 		t.patterns = append(t.patterns, push.TagPattern(strings.Clone(p)))
 	}
 	s.settleTagsLocked(t)
 }
 
-// openTagsLocked notes the tags that Open found, unless somebody looked again since the session is in the book.
+// openTagsLocked notes the tags that Open found, unless somebody has looked again since the session is in the book. From here
+// on entries are judged by them.
 func (s *session) openTagsLocked(kept saver.KeptTags) {
 	t := s.tagsLocked()
 	if t == nil && len(kept.Given)+len(kept.Joined) == 0 {
 		return
 	}
 	t = s.needTagsLocked()
-	if t.look == 0 && !t.fresh {
-		t.kept = kept
+	if !t.fresh {
+		t.kept = kept // also while somebody looks: until that is over these are the newest
 	}
 	t.fresh = false
 	s.settleTagsLocked(t)

@@ -347,7 +347,11 @@ func (w *world) recall(id push.MsgID) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	d := w.deliveryOf(res.Own, res.Common, nil)
+	var f *push.Filter
+	for _, p := range slices.Concat(res.Own, res.Common) {
+		f = p.Filter // in these tests the same for all
+	}
+	d := w.deliveryOf(res.Own, res.Common, f)
 	d.Recall, d.Lineage = id, res.Lineage
 	if !w.dropAll {
 		for _, r := range w.rooms {

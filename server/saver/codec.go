@@ -212,11 +212,13 @@ const (
 	filterPlatforms = 1 << 0
 	filterDevices   = 1 << 1
 	filterClasses   = 1 << 2
-	filterFlags     = filterPlatforms | filterDevices | filterClasses
+	filterTags      = 1 << 3
+	filterFlags     = filterPlatforms | filterDevices | filterClasses | filterTags
 )
 
-// AppendFilter appends: version, flags; then as the flags say the set of platforms (one byte), and number and names of
-// devices and of classes. The zero filter, and nil, have no flags.
+// AppendFilter appends: version, flags; then as the flags say the set of platforms (one byte), number and names of
+// devices and of classes, and the expression over tags. The zero filter, and nil, have no flags. Whoever reads a flag that it does
+// not know refuses the entry: a filter of a later version is never taken for one that lets everybody through.
 func AppendFilter(dst []byte, f *push.Filter) []byte {
 	return appendFilter(append(dst, codecVersion), f)
 }
@@ -262,8 +264,58 @@ func appendFilter(dst []byte, f *push.Filter) []byte {
 			dst = appendString(dst, c)
 		}
 	}
+	if f.Tags != nil {
+		flags |= filterTags
+		dst = appendTagExpr(dst, f.Tags)
+	}
 	dst[at] = flags
 	return dst
+}
+
+// appendTagExpr appends, for each of All, Any and Not, the number of terms and each one: a tag as a string, or an empty
+// string and then the expression in its place.
+func appendTagExpr(dst []byte, e *push.TagExpr) []byte {
+	for _, list := range [...][]push.TagTerm{e.All, e.Any, e.Not} {
+		dst = binary.AppendUvarint(dst, uint64(len(list)))
+		for _, t := range list {
+			dst = appendString(dst, string(t.Tag))
+			if t.Expr != nil {
+				dst = appendTagExpr(dst, t.Expr)
+			}
+		}
+	}
+	return dst
+}
+
+// tagExpr reads an expression in canonical form and within its limits.
+func (d *decoder) tagExpr() *push.TagExpr {
+	terms := push.MaxTagTerms
+	e := d.tagExprWithin(push.MaxTagLevels, &terms)
+	if d.err == nil && (e.Check() != nil || !e.IsCanonical()) {
+		d.fail("an expression over tags that nobody wrote like that")
+	}
+	return e
+}
+
+// tagExprWithin reads an expression of at most so many levels and terms, which bound what is allocated for it.
+func (d *decoder) tagExprWithin(levels int, terms *int) *push.TagExpr {
+	e := &push.TagExpr{}
+	if levels == 0 {
+		d.fail("an expression over tags with too many levels")
+		return e
+	}
+	for _, list := range [...]*[]push.TagTerm{&e.All, &e.Any, &e.Not} {
+		for n := d.count(uint64(*terms)); n > 0 && d.err == nil; n-- {
+			t := push.TagTerm{Tag: push.Tag(d.str())}
+			if t.Tag == "" {
+				t.Expr = d.tagExprWithin(levels-1, terms)
+			} else if *terms--; *terms < 0 {
+				d.fail("an expression over tags with too many terms")
+			}
+			*list = append(*list, t)
+		}
+	}
+	return e
 }
 
 // filter reads a filter that is not zero.
@@ -289,6 +341,9 @@ func (d *decoder) filter() *push.Filter {
 		for i := range f.Classes {
 			f.Classes[i] = d.str()
 		}
+	}
+	if flags&filterTags != 0 {
+		f.Tags = d.tagExpr()
 	}
 	return f
 }

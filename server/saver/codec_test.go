@@ -89,10 +89,30 @@ func randomFilter(r *rand.Rand) *push.Filter {
 	if r.IntN(2) == 0 {
 		f.Platforms = push.PlatformSet(r.Uint32())
 	}
+	if r.IntN(2) == 0 {
+		f.Tags = randomExpr(r, 3)
+	}
 	if f.IsZero() {
 		return nil
 	}
 	return f
+}
+
+func randomExpr(r *rand.Rand, levels int) *push.TagExpr {
+	e := &push.TagExpr{}
+	for e.Check() != nil {
+		*e = push.TagExpr{}
+		for _, list := range [...]*[]push.TagTerm{&e.All, &e.Any, &e.Not} {
+			for range r.IntN(3) {
+				if levels > 1 && r.IntN(4) == 0 {
+					*list = append(*list, push.TagTerm{Expr: randomExpr(r, levels-1)})
+					continue
+				}
+				*list = append(*list, push.TagTerm{Tag: push.Tag(rune('a' + r.IntN(4)))})
+			}
+		}
+	}
+	return e.Canonical()
 }
 
 func randomEntry(r *rand.Rand) Stored {
@@ -283,6 +303,10 @@ func TestCodec_Golden(t *testing.T) {
 		Headers: []push.Header{{Name: "a", Value: "b"}},
 	}
 	f := &push.Filter{Devices: []push.DeviceID{"d"}, Platforms: 2, Classes: []string{"c"}}
+	inner := &push.TagExpr{All: []push.TagTerm{{Tag: "c"}}, Not: []push.TagTerm{{Tag: "d"}}}
+	tagged := &push.Filter{Classes: []string{"k"}, Tags: &push.TagExpr{
+		All: []push.TagTerm{{Tag: "a"}}, Any: []push.TagTerm{{Tag: "b"}, {Expr: inner}},
+	}}
 	p := push.Place{Epoch: 1, Lineage: 2, Pos: 3}
 	bare := &push.Message{ID: 300}
 	state := push.SlotState{Epoch: 1, Head: 2, Origin: 3, Floor: 4, Notes: []push.Note{{Lineage: 10, Start: 11, At: 12}}}
@@ -297,6 +321,7 @@ func TestCodec_Golden(t *testing.T) {
 		{"message", m, "011dac0201020172016b0101610162027b7d"},
 		{"filter", f, "010702010164010163"},
 		{"filter", (*push.Filter)(nil), "0100"},
+		{"filter", tagged, "010c01016b" + "010161" + "020162" + "00" + "010163" + "00" + "010164" + "00"},
 		{"entry", Stored{ID: 300, Expires: 2, Size: 70, Filter: f, Message: m, CollapseKey: "k"},
 			"010003ac0202460702010164010163011dac0201020172016b0101610162027b7d"},
 		{"entry", Stored{ID: 300, Expires: 2, Size: 70, CollapseKey: "k"}, "010004ac020246016b"},
@@ -323,6 +348,49 @@ func TestCodec_Golden(t *testing.T) {
 				t.Errorf("%s: got %s, want %s", g.name, got, g.want)
 			}
 		}
+	}
+}
+
+// TestDecodeFilter_RefusesWhatALaterVersionMayWrite: an entry whose filter says more than this version understands must reach
+// nobody, rather than everybody whom the rest of it admits.
+func TestDecodeFilter_RefusesWhatALaterVersionMayWrite(t *testing.T) {
+	known := AppendFilter(nil, &push.Filter{Classes: []string{"c"}})
+	for flag := 4; flag < 8; flag++ {
+		b := append(bytes.Clone(known), 1, 1, 'x')
+		b[1] |= 1 << flag
+		if f, err := DecodeFilter(b); err == nil {
+			t.Errorf("flag %d: got %+v", flag, f)
+		}
+		e := append([]byte{codecVersion, byte(EntryMessage), entryFilter, 1, 1, 1}, b[1:]...)
+		if _, err := DecodeEntry(e); err == nil {
+			t.Errorf("flag %d: the entry is read", flag)
+		}
+	}
+}
+
+func TestDecodeFilter_RefusesExpressionsThatNobodyWrites(t *testing.T) {
+	deep := func(n int) string { return strings.Repeat("00000100", n) + "0101610000" }
+	for _, c := range []struct{ name, expr string }{
+		{"nothing", "000000"},
+		{"nothing below", "0100" + "000000" + "0000"},
+		{"tags that do not ascend", "0201620161" + "0000"},
+		{"a tag twice", "0201610161" + "0000"},
+		{"any of one", "00" + "010161" + "00"},
+		{"a control character", "01010a" + "0000"},
+		{"too many terms", "11" + strings.Repeat("0161", 17) + "0000"},
+		{"too many levels", deep(push.MaxTagLevels)},
+	} {
+		b, err := hex.DecodeString("0108" + c.expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, err := DecodeFilter(b); err == nil {
+			t.Errorf("%s: got %+v", c.name, f.Tags)
+		}
+	}
+	b, _ := hex.DecodeString("0108" + deep(push.MaxTagLevels-1))
+	if _, err := DecodeFilter(b); err != nil {
+		t.Errorf("as many levels as there may be: %v", err)
 	}
 }
 

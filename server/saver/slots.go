@@ -237,6 +237,8 @@ func CheckPublication(p *Publication) error {
 		return push.Errorf(push.KindInvalid, "invalid_publication", "a publication is for users or for everyone, not both")
 	case p.Message.Persistent && p.TTL < time.Millisecond:
 		return push.Errorf(push.KindInvalid, "invalid_publication", "a persistent message lives for at least a millisecond")
+	case !canBeKept(p.Filter) || slices.ContainsFunc(p.Own, func(t Target) bool { return !canBeKept(t.Filter) }):
+		return push.Errorf(push.KindInvalid, "invalid_publication", "an expression over tags is within its limits and in canonical form")
 	}
 	if !p.Message.Persistent {
 		return nil
@@ -249,6 +251,11 @@ func CheckPublication(p *Publication) error {
 		return push.Errorf(push.KindTooLarge, "message_too_large", "a message of more bytes than its slot may hold")
 	}
 	return nil
+}
+
+// canBeKept reports whether what is written of the filter can be read again.
+func canBeKept(f *push.Filter) bool {
+	return f == nil || f.Tags == nil || f.Tags.Check() == nil && f.Tags.IsCanonical()
 }
 
 // Stamp returns the copy of a publication's message that is stored: created now, and expiring if it is persistent.
@@ -292,12 +299,12 @@ func (k *KeyRecord) Repeat(p *Publication, l push.Lineage, now push.MilliTime) P
 	return Published{Message: &m, Repeated: true, Lineage: l, Now: now}
 }
 
-// CloneFilter returns a copy that shares nothing with f; nil for the zero filter.
+// CloneFilter returns a copy that shares nothing with f, its tags in canonical form; nil for the zero filter.
 func CloneFilter(f *push.Filter) *push.Filter {
 	if f.IsZero() {
 		return nil
 	}
-	return &push.Filter{Devices: slices.Clone(f.Devices), Platforms: f.Platforms, Classes: slices.Clone(f.Classes)}
+	return &push.Filter{Devices: slices.Clone(f.Devices), Platforms: f.Platforms, Classes: slices.Clone(f.Classes), Tags: f.Tags.Canonical()}
 }
 
 // CloneState returns a copy that shares nothing with s.
