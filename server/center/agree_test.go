@@ -82,13 +82,41 @@ func (c chooser) audience() string {
 	}
 	kinds := []string{
 		`"users":` + c.items(c.text), `"devices":` + c.items(device), `"everyone":` + c.of(`true`, `true`, `true`, `false`, `1`),
+		`"tags":` + c.expression(1+c.IntN(3)),
 	}
-	c.Shuffle(3, func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
+	c.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 	n := 1
 	if c.oneIn(20) {
-		n = c.IntN(4)
+		n = c.IntN(len(kinds) + 1)
 	}
-	return c.object(kinds[:n]...)
+	platforms := func() string {
+		return c.items(func() string {
+			return c.of(`"web"`, `"ios"`, `"tv"`, `"android"`, `"desktop"`, `"other"`, `"web"`, `"Web"`, `5`)
+		})
+	}
+	classes := func() string {
+		return c.items(func() string { return c.of(`"mobile"`, `"a-b_9"`, `"c"`, `"x"`, `"Mobile"`, `""`) })
+	}
+	return c.object(append(kinds[:n:n], c.member(6, "platforms", platforms), c.member(6, "classes", classes))...)
+}
+
+// expression returns one over tags, of up to so many levels and now and then more.
+func (c chooser) expression(deep int) string {
+	if c.oneIn(40) {
+		return c.of(`{}`, `[]`, `"vip"`, levels(8), levels(9), `{"any":`+list(16, `"t%d"`)+`}`, `{"any":`+list(17, `"t%d"`)+`}`)
+	}
+	term := func() string {
+		if deep > 1 && c.oneIn(3) {
+			return c.expression(deep - 1)
+		}
+		return c.text()
+	}
+	terms := func() string { return c.items(term) }
+	members := []string{c.member(2, "all", terms), c.member(2, "any", terms), c.member(3, "not", terms)}
+	if strings.Join(members, "") == "" {
+		members[c.IntN(3)] = `"all":` + terms()
+	}
+	return c.object(members...)
 }
 
 func (c chooser) value() string {

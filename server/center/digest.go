@@ -39,6 +39,10 @@ func (q *request) digest() saver.Digest {
 			b = appendSized(b, d)
 		}
 	}
+	// Only if there is one: requests without are hashed as they were before there were filters.
+	if f := q.filter(); f != nil {
+		b = saver.AppendFilter(b, f)
+	}
 	return sha256.Sum256(b)
 }
 

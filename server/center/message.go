@@ -2,6 +2,7 @@ package center
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strconv"
 
@@ -157,7 +158,10 @@ func describe(rec *saver.Record) publicapi.Message {
 	}
 	if rec.Everyone {
 		out.Membership = publicapi.AtDelivery
-		out.Targets.Everyone = new(true)
+		if rec.Filter == nil || rec.Filter.Tags == nil {
+			out.Targets.Everyone = new(true)
+		}
+		describeFilter(&out.Targets, rec.Filter)
 		return out
 	}
 	devices := 0
@@ -170,7 +174,30 @@ func describe(rec *saver.Record) publicapi.Message {
 	if devices > 0 {
 		out.Targets.Devices = &devices
 	}
+	if len(rec.Own) > 0 {
+		describeFilter(&out.Targets, rec.Own[0].Filter) // beside devices the same for all
+	}
 	return out
+}
+
+// describeFilter tells what a message's filter asks beside devices.
+func describeFilter(t *publicapi.Targets, f *push.Filter) {
+	if f == nil {
+		return
+	}
+	if f.Tags != nil {
+		t.Tags = new(json.RawMessage(appendTagExpr(nil, f.Tags)))
+	}
+	if f.Platforms != 0 {
+		var names []publicapi.Platform
+		for _, p := range f.Platforms.Platforms() {
+			names = append(names, publicapi.Platform(p.String()))
+		}
+		t.Platforms = &names
+	}
+	if len(f.Classes) > 0 {
+		t.Classes = new(slices.Clone(f.Classes))
+	}
 }
 
 // userPlace is where a message lies, or lay, for one user.

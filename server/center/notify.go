@@ -74,7 +74,7 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 			continue
 		}
 		live = true
-		everyone = everyone || req.everyone
+		everyone = everyone || req.inCommon()
 		for _, t := range req.targets {
 			users = append(users, t.User)
 		}
@@ -100,7 +100,7 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 // liveRooms is where those online are.
 type liveRooms struct {
 	byUser map[push.UserID][]push.RoomID
-	all    []push.RoomID // if somebody asked for everyone
+	all    []push.RoomID // if somebody asked for everyone, or for tags: any room may hold who has them
 }
 
 func (c *Center) roomsOf(
@@ -137,9 +137,9 @@ func (c *Center) roomsOf(
 // however many devices of that user it holds.
 func (l *liveRooms) of(p push.ProductID, req *request) deliveries {
 	var ds deliveries
-	if req.everyone {
+	if req.inCommon() {
 		for _, room := range l.all {
-			ds.of(room, &push.Delivery{Product: p, Everyone: true})
+			ds.of(room, &push.Delivery{Product: p, Everyone: true, Filter: req.filter()})
 		}
 		return ds
 	}

@@ -13,9 +13,13 @@ import (
 
 // request is one message that somebody asks to publish, judged and in its canonical form.
 type request struct {
-	targets  []saver.Target // sorted by user, each once; empty if for everyone
+	targets  []saver.Target // sorted by user, each once; empty if for tags or everyone
+	tags     *push.TagExpr  // canonical; whose devices have such tags
 	everyone bool
 	devices  int // devices named, if it is for single devices
+
+	platforms push.PlatformSet // only on these; 0: on all
+	classes   []string         // only of these, sorted; nil: of all
 
 	message push.Message  // without id and times
 	ttl     time.Duration // 0: not said
@@ -33,8 +37,14 @@ const (
 const (
 	inUsers = iota
 	inDevices
+	inTags
 	inEveryone
+	inPlatforms
+	inClasses
 )
+
+// ofAudience are the members of which exactly one says whom a message is for.
+var ofAudience = strictjson.Set(0).With(inUsers).With(inDevices).With(inTags).With(inEveryone)
 
 const (
 	inRefUser = iota
@@ -60,7 +70,7 @@ var (
 	publishShape  = strictjson.NewShape(2, "to", "message", "validate_only")
 	itemShape     = strictjson.NewShape(2, "to", "message", "idempotency_key")
 	batchShape    = strictjson.NewShape(1, "messages", "validate_only")
-	audienceShape = strictjson.NewShape(0, "users", "devices", "everyone")
+	audienceShape = strictjson.NewShape(0, "users", "devices", "tags", "everyone", "platforms", "classes")
 	deviceShape   = strictjson.NewShape(2, "user", "device")
 	messageShape  = strictjson.NewShape(0,
 		"body", "body_base64", "persistent", "ttl_seconds", "collapse_key", "headers", "ref")
@@ -185,13 +195,20 @@ func (p *parser) audience(req *request) {
 			p.users(req)
 		case inDevices:
 			p.devices(req)
+		case inTags:
+			req.tags = p.tags()
 		case inEveryone:
 			req.everyone = p.r.True()
+		case inPlatforms:
+			req.platforms = p.platforms()
+		case inClasses:
+			req.classes = p.classes()
 		}
 	})
-	if ok && seen.Count() != 1 {
-		p.r.Note(strictjson.NotOneOf, "exactly one of users, devices and everyone")
+	if ok && (seen&ofAudience).Count() != 1 {
+		p.r.Note(strictjson.NotOneOf, "exactly one of users, devices, tags and everyone")
 	}
+	req.narrow()
 }
 
 func (p *parser) users(req *request) {

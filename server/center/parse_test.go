@@ -28,6 +28,11 @@ func list(n int, format string) string {
 	return "[" + strings.Join(items, ",") + "]"
 }
 
+// levels returns an expression over tags of n levels.
+func levels(n int) string {
+	return strings.Repeat(`{"not":[`, n-1) + `{"all":["a"]}` + strings.Repeat(`]}`, n-1)
+}
+
 func headers(n int) string {
 	m := map[string]string{}
 	for i := range n {
@@ -71,6 +76,34 @@ var publishCases = []struct {
 	{"no audience", `{"to":{},"message":{` + body1 + `}}`, []string{"/to not_one_of"}},
 	{"two audiences", `{"to":{"users":["alice"],"everyone":true},"message":{` + body1 + `}}`, []string{"/to not_one_of"}},
 	{"everyone false", `{"to":{"everyone":false},"message":{` + body1 + `}}`, []string{"/to/everyone unknown_value"}},
+	{"tags", `{"to":{"tags":{"all":["vip"]}},"message":{` + body1 + `}}`, nil},
+	{"tags in every list", `{"to":{"tags":{"any":["a",{"all":["b","c"]}],"all":["vip"],"not":["trial",{"any":["x","y"]}]}},"message":{` + body1 + `}}`, nil},
+	{"most terms", `{"to":{"tags":{"any":` + list(15, `"t%d"`) + `,"not":["a"]}},"message":{` + body1 + `}}`, nil},
+	{"most levels", `{"to":{"tags":` + levels(8) + `},"message":{` + body1 + `}}`, nil},
+	{"tags, platforms and classes", `{"to":{"classes":["mobile"],"tags":{"not":["a"]},"platforms":["ios","android"]},"message":{` + body1 + `}}`, nil},
+	{"everyone on platforms", `{"to":{"everyone":true,"platforms":["web"]},"message":{` + body1 + `}}`, nil},
+	{"users of classes", `{"to":{"users":["alice"],"classes":["a","b"]},"message":{` + body1 + `}}`, nil},
+	{"tags twice", `{"to":{"tags":{"all":["a","a"]}},"message":{` + body1 + `}}`, nil},
+	{"tags and everyone", `{"to":{"tags":{"all":["a"]},"everyone":true},"message":{` + body1 + `}}`, []string{"/to not_one_of"}},
+	{"platforms alone", `{"to":{"platforms":["web"],"classes":["a"]},"message":{` + body1 + `}}`, []string{"/to not_one_of"}},
+	{"tags as a list", `{"to":{"tags":["a"]},"message":{` + body1 + `}}`, []string{"/to/tags wrong_type"}},
+	{"no expression", `{"to":{"tags":{}},"message":{` + body1 + `}}`, []string{"/to/tags too_few"}},
+	{"no expression below", `{"to":{"tags":{"all":[{}]}},"message":{` + body1 + `}}`, []string{"/to/tags/all/0 too_few"}},
+	{"no terms", `{"to":{"tags":{"all":["a"],"not":[]}},"message":{` + body1 + `}}`, []string{"/to/tags/not too_few"}},
+	{"an unknown list", `{"to":{"tags":{"all":["a"],"or":["b"]}},"message":{` + body1 + `}}`, []string{"/to/tags/or unknown_member"}},
+	{"a tag is a number", `{"to":{"tags":{"all":["a",{"any":[5]}]}},"message":{` + body1 + `}}`, []string{"/to/tags/all/1/any/0 wrong_type"}},
+	{"a tag is empty", `{"to":{"tags":{"all":[""]}},"message":{` + body1 + `}}`, []string{"/to/tags/all/0 empty"}},
+	{"a tag is too long", `{"to":{"tags":{"all":["` + strings.Repeat("é", 65) + `"]}},"message":{` + body1 + `}}`, []string{"/to/tags/all/0 too_long"}},
+	{"too many terms in a list", `{"to":{"tags":{"any":` + list(17, `"t%d"`) + `}},"message":{` + body1 + `}}`, []string{"/to/tags/any too_many"}},
+	{"too many terms in all", `{"to":{"tags":{"any":` + list(9, `"t%d"`) + `,"not":[{"all":` + list(8, `"t%d"`) + `}]}},"message":{` + body1 + `}}`, []string{"/to/tags too_many"}},
+	{"too many levels", `{"to":{"tags":` + levels(9) + `},"message":{` + body1 + `}}`, []string{"/to/tags" + strings.Repeat("/not/0", 8) + " too_deep"}},
+	{"far too many levels", `{"to":{"tags":` + levels(5000) + `},"message":{` + body1 + `}}`, []string{"/to/tags" + strings.Repeat("/not/0", 8) + " too_deep"}},
+	{"no platforms", `{"to":{"everyone":true,"platforms":[]},"message":{` + body1 + `}}`, []string{"/to/platforms too_few"}},
+	{"an unknown platform", `{"to":{"everyone":true,"platforms":["web","fridge"]},"message":{` + body1 + `}}`, []string{"/to/platforms/1 unknown_value"}},
+	{"a platform twice", `{"to":{"everyone":true,"platforms":["web","web"]},"message":{` + body1 + `}}`, []string{"/to/platforms/1 duplicate"}},
+	{"a class of other letters", `{"to":{"everyone":true,"classes":["Mobile"]},"message":{` + body1 + `}}`, []string{"/to/classes/0 bad_format"}},
+	{"a class twice", `{"to":{"everyone":true,"classes":["a","a"]},"message":{` + body1 + `}}`, []string{"/to/classes/1 duplicate"}},
+	{"too many classes", `{"to":{"everyone":true,"classes":` + list(17, `"c%d"`) + `},"message":{` + body1 + `}}`, []string{"/to/classes too_many"}},
 	{"no users", `{"to":{"users":[]},"message":{` + body1 + `}}`, []string{"/to/users too_few"}},
 	{"too many users", `{"to":{"users":` + list(1001, `"u%d"`) + `},"message":{` + body1 + `}}`, []string{"/to/users too_many"}},
 	{"too many devices", `{"to":{"devices":` + list(1001, `{"user":"alice","device":"d%d"}`) + `},"message":{` + body1 + `}}`, []string{"/to/devices too_many"}},

@@ -150,7 +150,10 @@ func (c *Center) publication(ctx context.Context, product *catalog.Product, req 
 	m.Created = push.Milli(c.cfg.Clock.Now()) // the store says better, where it is asked
 	p := &saver.Publication{
 		Product: product.ID, Shards: product.Shards, Limits: limits, Message: &m, TTL: req.ttl, Key: req.key,
-		Own: req.targets, Everyone: req.everyone,
+		Own: req.targets, Everyone: req.inCommon(),
+	}
+	if p.Everyone {
+		p.Filter = req.filter()
 	}
 	if p.TTL == 0 {
 		p.TTL = limits.TTL

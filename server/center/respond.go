@@ -62,14 +62,21 @@ func appendValidated(dst []byte, req *request) []byte {
 }
 
 func appendTargets(dst []byte, req *request) []byte {
-	if req.everyone {
-		return append(dst, `"targets":{"everyone":true},"membership":"at_delivery"`...)
+	dst = append(dst, `"targets":{`...)
+	mark := len(dst)
+	switch {
+	case req.everyone:
+		dst = append(dst, `,"everyone":true`...)
+	case req.tags == nil:
+		dst = strconv.AppendInt(append(dst, `,"users":`...), int64(len(req.targets)), 10)
 	}
-	dst = append(dst, `"targets":{"users":`...)
-	dst = strconv.AppendInt(dst, int64(len(req.targets)), 10)
 	if req.devices > 0 {
-		dst = append(dst, `,"devices":`...)
-		dst = strconv.AppendInt(dst, int64(req.devices), 10)
+		dst = strconv.AppendInt(append(dst, `,"devices":`...), int64(req.devices), 10)
+	}
+	dst = appendAudience(dst, req.filter())
+	dst = append(dst[:mark], dst[mark+1:]...) // each member has a comma in front
+	if req.inCommon() {
+		return append(dst, `},"membership":"at_delivery"`...)
 	}
 	return append(dst, `},"membership":"at_send"`...)
 }

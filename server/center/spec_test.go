@@ -60,7 +60,7 @@ func loadContract(t testing.TB) *contract {
 	return c
 }
 
-// withByteLimits turns the contract's limits in bytes into formats, which the validator knows how to check.
+// withByteLimits turns the contract's limits in bytes, and those of expressions over tags, into formats, which the validator knows how to check.
 func (c *contract) withByteLimits(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -72,6 +72,12 @@ func (c *contract) withByteLimits(v any) any {
 				c.compiler.RegisterFormat(&jsonschema.Format{Name: name, Validate: func(v any) error { return atMost(v, most) }})
 			}
 		}
+		if terms, ok := v["x-max-terms"].(int); ok {
+			levels := v["x-max-levels"].(int)
+			name := fmt.Sprint("expression-", terms, "-", levels)
+			v["format"] = name
+			c.compiler.RegisterFormat(&jsonschema.Format{Name: name, Validate: func(v any) error { return expressionWithin(v, terms, levels) }})
+		}
 		for k := range v {
 			v[k] = c.withByteLimits(v[k])
 		}
@@ -81,6 +87,34 @@ func (c *contract) withByteLimits(v any) any {
 		}
 	}
 	return v
+}
+
+// expressionWithin reports whether an expression over tags has at most so many terms and levels.
+func expressionWithin(v any, terms, levels int) error {
+	n, deep := 0, 0
+	var walk func(v any, level int)
+	walk = func(v any, level int) {
+		lists, ok := v.(map[string]any)
+		if !ok {
+			n++
+			return
+		}
+		deep = max(deep, level)
+		for _, list := range lists {
+			items, _ := list.([]any)
+			for _, item := range items {
+				walk(item, level+1)
+			}
+		}
+	}
+	if _, ok := v.(map[string]any); !ok {
+		return nil // another rule's
+	}
+	walk(v, 1)
+	if n > terms || deep > levels {
+		return fmt.Errorf("%d terms on %d levels", n, deep)
+	}
+	return nil
 }
 
 func atMost(v any, most int) error {

@@ -483,8 +483,8 @@ type Lag struct {
 	Messages int  `json:"messages"`
 }
 
-// Membership When it is settled who belongs to the audience: `at_send`, when the message is sent; `at_delivery`, when a device
-// reads on.
+// Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
+// device reads on. Platform and class are always those that a device has when it reads on.
 type Membership string
 
 // Message defines model for Message.
@@ -504,8 +504,8 @@ type Message struct {
 	// Examples: 7345881023471616
 	Id MessageID `json:"id"`
 
-	// Membership When it is settled who belongs to the audience: `at_send`, when the message is sent; `at_delivery`, when a device
-	// reads on.
+	// Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
+	// device reads on. Platform and class are always those that a device has when it reads on.
 	Membership Membership `json:"membership"`
 	NextCursor *string    `json:"next_cursor,omitempty"`
 	Persistent bool       `json:"persistent"`
@@ -514,7 +514,7 @@ type Message struct {
 	Recalled *Moment `json:"recalled,omitempty"`
 	Ref      *string `json:"ref,omitempty"`
 
-	// Targets How many the request names; whether they exist is not looked at.
+	// Targets Whom the request names, and how many; whether they exist is not looked at.
 	Targets Targets       `json:"targets"`
 	Users   []MessageUser `json:"users"`
 }
@@ -600,13 +600,13 @@ type Published struct {
 	// Examples: 7345881023471616
 	Id MessageID `json:"id"`
 
-	// Membership When it is settled who belongs to the audience: `at_send`, when the message is sent; `at_delivery`, when a device
-	// reads on.
+	// Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
+	// device reads on. Platform and class are always those that a device has when it reads on.
 	Membership Membership `json:"membership"`
 	Persistent bool       `json:"persistent"`
 	Ref        *string    `json:"ref,omitempty"`
 
-	// Targets How many the request names; whether they exist is not looked at.
+	// Targets Whom the request names, and how many; whether they exist is not looked at.
 	Targets Targets `json:"targets"`
 }
 
@@ -694,13 +694,20 @@ type Tags struct {
 	Tags GivenTags `json:"tags"`
 }
 
-// Targets How many the request names; whether they exist is not looked at.
+// Targets Whom the request names, and how many; whether they exist is not looked at.
 type Targets struct {
+	// Classes Only devices of these.
+	Classes *[]string `json:"classes,omitempty"`
+
 	// Devices Devices named, if it was for single devices.
 	Devices *int `json:"devices,omitempty"`
 
 	// Everyone The message is for everyone.
 	Everyone *bool `json:"everyone,omitempty"`
+
+	// Platforms Only devices on these.
+	Platforms *[]Platform      `json:"platforms,omitempty"`
+	Tags      *json.RawMessage `json:"tags,omitempty"`
 
 	// Users Users named.
 	Users *int `json:"users,omitempty"`
@@ -732,11 +739,11 @@ type UserID = string
 
 // Validated defines model for Validated.
 type Validated struct {
-	// Membership When it is settled who belongs to the audience: `at_send`, when the message is sent; `at_delivery`, when a device
-	// reads on.
+	// Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
+	// device reads on. Platform and class are always those that a device has when it reads on.
 	Membership Membership `json:"membership"`
 
-	// Targets How many the request names; whether they exist is not looked at.
+	// Targets Whom the request names, and how many; whether they exist is not looked at.
 	Targets Targets        `json:"targets"`
 	Valid   ValidatedValid `json:"valid"`
 }
