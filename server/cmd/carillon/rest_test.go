@@ -33,6 +33,11 @@ func TestSend_BuildsTheRequest(t *testing.T) {
 		{`--user alice --body 1 --ttl 2m --collapse-key score --header a=b --header c=d=e,f --ref mine`, "",
 			`{"to":{"users":["alice"]},"message":{"body":1,"ttl_seconds":120,"collapse_key":"score",
 			"headers":{"a":"b","c":"d=e,f"},"ref":"mine"}}`},
+		{`--tag news.sport --tag a,b --not-tag trial --platform ios --platform android --class mobile --body 1`, "",
+			`{"to":{"tags":{"all":["news.sport","a,b"],"not":["trial"]},"platforms":["ios","android"],"classes":["mobile"]},"message":{"body":1}}`},
+		{`--not-tag trial --body 1`, "", `{"to":{"tags":{"not":["trial"]}},"message":{"body":1}}`},
+		{`--tags {"any":["a",{"not":["b"]}]} --body 1`, "", `{"to":{"tags":{"any":["a",{"not":["b"]}]}},"message":{"body":1}}`},
+		{`--user alice --platform web --body 1`, "", `{"to":{"users":["alice"],"platforms":["web"]},"message":{"body":1}}`},
 		{`--user alice --body 1 --online-only --validate-only`, "",
 			`{"to":{"users":["alice"]},"message":{"body":1,"persistent":false},"validate_only":true}`},
 	}
@@ -57,12 +62,27 @@ func TestSend_RefusesWhatCannotBeMeant(t *testing.T) {
 	for _, args := range []string{
 		"--device alice --body 1", "--device /phone --body 1", "--user alice --body 1 --ttl 1500ms",
 		"--user alice --body 1 --header novalue", "--user alice --body 1 --header a=1 --header a=2",
+		"--tag a --user alice --body 1", "--not-tag a --everyone --body 1", "--tags {} --device a/b --body 1", "--tags {} --tag a --body 1",
+		"--tags {} --not-tag a --body 1", "--tags a --body 1", "--platform web --body 1",
 		"--user alice --body-base64 !!!", "--user alice --body 1 --body-base64 AAE=",
 	} {
 		r := carillon(t, []string{"CARILLON_URL=http://127.0.0.1:1", "CARILLON_API_KEY=x"}, "",
 			append([]string{"send"}, strings.Fields(args)...)...)
 		if r.code != exitUsage {
 			t.Errorf("%s: code %d, want %d (%s)", args, r.code, exitUsage, r.errOut)
+		}
+	}
+}
+
+func TestSend_SaysWhoseDevicesAreMeant(t *testing.T) {
+	for targets, want := range map[string]string{
+		`{"tags":{"all":["vip"]}}`: "for who has the tags until", `{"users":2,"platforms":["ios","web"]}`: "for 2 users on ios, web until",
+		`{"everyone":true,"classes":["mobile"]}`: "for everyone on mobile until",
+	} {
+		f := newFakeServer(t, 201, `{"id":"1","persistent":true,"created":"c","expires":"e","targets":`+targets+`,"membership":"at_delivery"}`)
+		r := carillon(t, nil, "", "send", "--data", devData(t, f.URL, ""), "--tag", "vip", "--body", "1")
+		if !strings.Contains(r.out, want) {
+			t.Errorf("%s: got %q, want %q in it", targets, r.out, want)
 		}
 	}
 }

@@ -19,7 +19,12 @@ type sendCmd struct {
 	publicFlags
 	User     []string `short:"u" sep:"none" xor:"to" help:"To every device of this user; may be repeated."`
 	Device   []string `sep:"none" xor:"to" placeholder:"USER/DEVICE" help:"To one device; may be repeated. A slash within the user is written %2F."`
+	Tag      []string `sep:"none" xor:"tag" help:"To devices that have this tag; if repeated, all of them."`
+	NotTag   []string `sep:"none" help:"With --tag or by itself: not to devices that have this tag; may be repeated."`
+	Tags     string   `xor:"to,tag" placeholder:"JSON" help:"To devices by an expression over tags: {\"any\":[\"a\",{\"all\":[\"b\",\"c\"]}],\"not\":[\"d\"]}."`
 	Everyone bool     `xor:"to" help:"To every user of the product."`
+	Platform []string `sep:"none" help:"Of these, only devices on this platform; may be repeated."`
+	Class    []string `sep:"none" help:"Of these, only devices of this class; may be repeated."`
 
 	Body       string `xor:"body" placeholder:"JSON" help:"The message, any JSON value."`
 	BodyFile   string `xor:"body" placeholder:"FILE" help:"File with the message, JSON; - is standard input."`
@@ -43,15 +48,19 @@ unknown, repeat it with the idempotency key that it names.
 
 Example:
 
-    carillon send --user alice --body '{"text":"Your parcel is on its way."}'`
+    carillon send --user alice --body '{"text":"Your parcel is on its way."}'
+    carillon send --tag news.sport --not-tag trial --platform android --body '{"text":"Kick-off in ten minutes."}'`
 }
 
 // publishRequest is the body of POST /v1/messages.
 type publishRequest struct {
 	To struct {
-		Users    []string    `json:"users,omitempty"`
-		Devices  []deviceRef `json:"devices,omitempty"`
-		Everyone bool        `json:"everyone,omitempty"`
+		Users     []string        `json:"users,omitempty"`
+		Devices   []deviceRef     `json:"devices,omitempty"`
+		Tags      json.RawMessage `json:"tags,omitempty"`
+		Everyone  bool            `json:"everyone,omitempty"`
+		Platforms []string        `json:"platforms,omitempty"`
+		Classes   []string        `json:"classes,omitempty"`
 	} `json:"to"`
 	Message struct {
 		Body        json.RawMessage   `json:"body,omitempty"`
@@ -79,6 +88,10 @@ type published struct {
 		Users    int  `json:"users"`
 		Devices  int  `json:"devices"`
 		Everyone bool `json:"everyone"`
+
+		Tags      json.RawMessage `json:"tags"`
+		Platforms []string        `json:"platforms"`
+		Classes   []string        `json:"classes"`
 	} `json:"targets"`
 }
 
@@ -130,6 +143,13 @@ func (c *sendCmd) report(a *app, answer []byte) error {
 		to = plural(p.Targets.Devices, "device")
 	case p.Targets.Users > 0:
 		to = plural(p.Targets.Users, "user")
+	case p.Targets.Tags != nil:
+		to = "who has the tags"
+	}
+	for _, only := range [][]string{p.Targets.Platforms, p.Targets.Classes} {
+		if len(only) > 0 {
+			to += " on " + strings.Join(only, ", ")
+		}
 	}
 	if c.OnlineOnly {
 		a.print("sent message %s to %s, as far as online now", p.ID, to)
@@ -147,11 +167,19 @@ func plural(n int, what string) string {
 }
 
 func (c *sendCmd) request(a *app) (*publishRequest, error) {
-	if len(c.User) == 0 && len(c.Device) == 0 && !c.Everyone {
-		return nil, usagef("whom is it for? give --user, --device or --everyone")
+	tags, err := c.tags()
+	if err != nil {
+		return nil, err
+	}
+	switch named := len(c.User) > 0 || len(c.Device) > 0 || c.Everyone; {
+	case !named && tags == nil:
+		return nil, usagef("whom is it for? give --user, --device, --tag, --tags or --everyone")
+	case named && tags != nil:
+		return nil, usagef("it is for tags or for others: --tag and --not-tag go without --user, --device and --everyone")
 	}
 	r := &publishRequest{ValidateOnly: c.ValidateOnly}
-	r.To.Users, r.To.Everyone = c.User, c.Everyone
+	r.To.Users, r.To.Everyone, r.To.Tags = c.User, c.Everyone, tags
+	r.To.Platforms, r.To.Classes = c.Platform, c.Class
 	for _, d := range c.Device {
 		user, device, ok := strings.Cut(d, "/")
 		if !ok || user == "" || device == "" {
@@ -186,6 +214,24 @@ func (c *sendCmd) request(a *app) (*publishRequest, error) {
 		m.Persistent = &no
 	}
 	return r, nil
+}
+
+// tags returns the expression over tags that is asked for, nil if none is.
+func (c *sendCmd) tags() (json.RawMessage, error) {
+	switch {
+	case c.Tags != "" && len(c.NotTag) > 0:
+		return nil, usagef("--tags says all; write what --not-tag says as its \"not\"")
+	case c.Tags != "" && !json.Valid([]byte(c.Tags)):
+		return nil, usagef("--tags is not JSON")
+	case c.Tags != "":
+		return json.RawMessage(c.Tags), nil
+	case len(c.Tag)+len(c.NotTag) == 0:
+		return nil, nil
+	}
+	return json.Marshal(struct {
+		All []string `json:"all,omitempty"`
+		Not []string `json:"not,omitempty"`
+	}{c.Tag, c.NotTag})
 }
 
 // bodyFileBytes is the most that is read of a body file. The server's own limit is lower.
