@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"carillon/server/proxytest"
 )
 
 var withReplicas = []Form{FormReplicated, FormSentinel, FormCluster}
@@ -449,9 +453,7 @@ func TestProxied_BreaksWhatClientsSeeAndLeavesPeersAlone(t *testing.T) {
 			for _, c := range cases {
 				t.Run(c.claim, func(t *testing.T) {
 					cl := impatient(t, r)
-					if err := cl.Set(t.Context(), key, 0, 0).Err(); err != nil {
-						t.Fatal(err)
-					}
+					soon(t, "a write is taken", func(ctx context.Context) error { return cl.Set(ctx, key, 0, 0).Err() })
 					c.brk(n)
 					if err := cl.Incr(t.Context(), key).Err(); err == nil {
 						t.Error("a reply came")
@@ -614,5 +616,103 @@ func TestSettings_AreWhatTheOptionsSay(t *testing.T) {
 				t.Errorf("%s is %q, want %q (%v)", name, got[name], want, err)
 			}
 		}
+	}
+}
+
+func TestStarve_ReplicasStayConnectedAndFallBehind(t *testing.T) {
+	t.Parallel()
+	r := start(t, FormReplicated, []Option{Proxied()})
+	primary := first(t, r)
+	have := func(key string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			for _, n := range r.Servers()[1:] {
+				if err := n.Client().Get(ctx, key).Err(); err != nil {
+					return fmt.Errorf("%s: %w", n.Name(), err)
+				}
+			}
+			return nil
+		}
+	}
+	put := func(key string) {
+		t.Helper()
+		if err := primary.Client().Set(t.Context(), key, 1, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("before")
+	soon(t, "replicas have it", have("before"))
+	primary.Starve(true)
+	put("meanwhile")
+	soon(t, "it is lost on its way to both", func(context.Context) error {
+		for _, l := range primary.links(false) {
+			if l.Counts().Down.Dropped == 0 {
+				return errors.New("it is not sent yet")
+			}
+		}
+		return nil
+	})
+	info, err := primary.Info(t.Context(), "replication")
+	if err != nil || info["connected_slaves"] != "2" {
+		t.Errorf("the primary has %s replicas (%v), want both", info["connected_slaves"], err)
+	}
+	for _, n := range r.Servers()[1:] {
+		if err := n.Client().Get(t.Context(), "meanwhile").Err(); !errors.Is(err, redis.Nil) {
+			t.Errorf("%s has what it was not told: %v", n.Name(), err)
+		}
+	}
+	primary.Starve(false)
+	soon(t, "replicas catch up", have("meanwhile"))
+}
+
+func TestCutOff_TakesOneClientAndLeavesTheOthers(t *testing.T) {
+	t.Parallel()
+	r := start(t, FormStandalone, []Option{Proxied()})
+	n := first(t, r)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	dial := func() net.Conn {
+		nc, err := net.Dial("tcp", n.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nc.Close() })
+		if err := nc.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		return nc
+	}
+	ask := func(nc net.Conn) error {
+		if _, err := nc.Write([]byte("PING\r\n")); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(nc, make([]byte, len("+PONG\r\n")))
+		return err
+	}
+	alice, bob := dial(), dial()
+	for _, nc := range []net.Conn{alice, bob} {
+		if err := ask(nc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.CutOff(func(from net.Addr) bool { return from.String() == alice.LocalAddr().String() })
+	if _, err := alice.Write([]byte("PING\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	link, err := n.Proxy().Link(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := link.Await(ctx, func(c proxytest.Counts) bool { return c.Up.Dropped > 0 }); err != nil {
+		t.Errorf("what was cut off is heard: %v", err)
+	}
+	if err := ask(bob); err != nil {
+		t.Errorf("who was not cut off gets %v", err)
+	}
+	n.CutOff(nil)
+	if _, err := io.ReadFull(alice, make([]byte, 1)); err == nil {
+		t.Error("a connection that lost something goes on")
+	}
+	if err := ask(bob); err != nil {
+		t.Errorf("who was not cut off gets %v", err)
 	}
 }

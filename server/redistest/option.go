@@ -84,7 +84,7 @@ func User(name, password string, rules ...string) Option {
 func TLS() Option { return func(c *config) { c.tls = true } }
 
 // Proxied puts a proxy before every server, and has clients and peers told its address, so that a test can hold up, lose and cut
-// what clients send and get; see Node.Delay and those behind it. What nodes send to each other is left alone.
+// what clients send and get; see Node.Delay and those behind it. What nodes send to each other is left alone, but for Node.Starve.
 func Proxied() Option { return func(c *config) { c.proxied = true } }
 
 // DownAfter says how long a server is silent before the others take it for dead; two seconds without this option.

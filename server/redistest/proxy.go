@@ -12,10 +12,13 @@ import (
 // come from 127.0.0.1.
 const peerSource = "127.0.0.2"
 
-// faults is what is wrong with the network between clients and a node, for connections that there are and those that come.
+// faults is what is wrong with the network between clients and a node, for connections that there are and those that come, and between nodes.
 type faults struct {
 	delayMin, delayMax time.Duration
 	lose               proxytest.Direction
+	cut                func(from net.Addr) bool // whose connections are cut off; nil: nobody's
+	severed            []*proxytest.Link        // those that were, since
+	starved            bool                     // of its peers: they hear nothing from the node
 }
 
 func (n *Node) startProxy() error {
@@ -28,17 +31,26 @@ func (n *Node) startProxy() error {
 	}
 	n.proxy = p
 	p.Each(func(l *proxytest.Link) {
-		if ofClient(l) {
-			n.mu.Lock()
-			defer n.mu.Unlock()
-			n.faults.apply(l)
-		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.faults.apply(l)
 	})
 	return nil
 }
 
 // apply breaks a link as the faults say. It is called under Node.mu, so that what is set later is applied later.
-func (f faults) apply(l *proxytest.Link) {
+func (f *faults) apply(l *proxytest.Link) {
+	if !ofClient(l) {
+		if f.starved {
+			l.Drop(proxytest.Down)
+		}
+		return
+	}
+	if f.cut != nil && f.cut(l.From()) {
+		f.severed = append(f.severed, l)
+		l.Drop(proxytest.Up | proxytest.Down)
+		return
+	}
 	l.Delay(proxytest.Down, f.delayMin, f.delayMax)
 	if f.lose != 0 {
 		l.Drop(f.lose)
@@ -71,10 +83,13 @@ func (n *Node) announced(form Form) []string {
 func (n *Node) Proxy() *proxytest.Proxy { return n.proxy }
 
 // Clients returns the links of clients that are not over.
-func (n *Node) Clients() []*proxytest.Link {
+func (n *Node) Clients() []*proxytest.Link { return n.links(true) }
+
+// links returns the links of clients, or those of peers, that are not over.
+func (n *Node) links(ofClients bool) []*proxytest.Link {
 	var links []*proxytest.Link
 	for _, l := range n.mustProxy().Links() {
-		if ofClient(l) && !l.Counts().Over {
+		if ofClient(l) == ofClients && !l.Counts().Over {
 			links = append(links, l)
 		}
 	}
@@ -103,6 +118,39 @@ func (n *Node) LoseReplies(yes bool) { n.lose(proxytest.Down, yes) }
 // Partition loses what is sent between clients and the server, either way, and tells nobody. Lifting it resets the connections that
 // were cut off.
 func (n *Node) Partition(yes bool) { n.lose(proxytest.Up|proxytest.Down, yes) }
+
+// CutOff loses what is sent either way on the connections of clients whose address is one of those, and tells nobody; nil lifts it, and
+// resets those connections. whose is called for each connection that there is, and that comes; it calls nothing of the deployment.
+func (n *Node) CutOff(whose func(from net.Addr) bool) {
+	n.mustProxy()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.faults.cut = whose
+	for _, l := range n.faults.severed { // also those whose client is gone: nobody was told
+		l.Reset(proxytest.Client | proxytest.Server)
+	}
+	n.faults.severed = nil
+	for _, l := range n.links(true) {
+		n.faults.apply(l)
+	}
+}
+
+// Starve loses what the server sends to its replicas, and tells nobody: they stay connected and fall behind. Sentinels lose it out of sight as
+// well. Lifting it resets those connections, and replicas catch up.
+func (n *Node) Starve(yes bool) {
+	n.mustProxy()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := n.faults.starved
+	n.faults.starved = yes
+	for _, l := range n.links(false) {
+		if was && !yes {
+			l.Reset(proxytest.Client | proxytest.Server)
+			continue
+		}
+		n.faults.apply(l)
+	}
+}
 
 func (n *Node) lose(d proxytest.Direction, yes bool) {
 	if !yes {
