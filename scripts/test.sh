@@ -100,9 +100,10 @@ step_simulate() {
 	$GO test -count=1 -timeout 60m -v -run '^TestSimulation' ./server/simulation -seeds "$SEEDS" -first-seed "$FIRST_SEED"
 }
 
-# The bugs that the simulation has to find, one after the other.
+# The bugs that the simulation has to find, one after the other, and those that it takes a real Redis to find.
 step_planted() {
-	$GO test -tags planted -count=1 -timeout 30m -v -run '^TestPlanted' ./server/planted ./server/simulation
+	need_redis || return 1
+	$GO test -tags planted -count=1 -timeout 30m -v -run '^TestPlanted' ./server/planted ./server/simulation ./server/saver/redis ./server/gateway
 }
 
 # Real processes on a real store, while both are broken. A minute is for what breaks at once; `make torture` is for the rest, and for

@@ -4,8 +4,8 @@
 // With the tag, one bug at a time is on: the one that the environment variable CARILLON_PLANTED names, or Choose from
 // inside a test. A name that is not listed here is refused.
 //
-// A judge that finds nothing is worth what it finds here: server/simulation has a case for each name, and its test fails when a
-// bug is not found, or a name has no case.
+// A judge that finds nothing is worth what it finds here: server/simulation has a case for each name but those of Redis, which
+// server/saver/redis has, and their tests fail when a bug is not found, or a name has no case.
 package planted
 
 // Bug is a planted bug. The constants below are all there are; None is none of them.
@@ -62,6 +62,18 @@ const (
 	// JoinedForSet: what a client joins is kept with what the product's server set.
 	JoinedForSet Bug = "joined-for-set"
 
+	// Those below are of Redis alone; see OnRedis.
+
+	// NoWait: a write counts as replicated when the primary has answered, and no replica is asked for.
+	NoWait Bug = "no-wait"
+	// WaitElsewhere: replicas are waited for on another connection than the write went over, and so for what there was when that one said
+	// something last.
+	WaitElsewhere Bug = "wait-elsewhere"
+	// ReplicaRead: what is read is read from a replica, which may be behind.
+	ReplicaRead Bug = "replica-read"
+	// ClientRetries: the Redis client sends again by itself what it got no answer to, though it may have been executed.
+	ClientRetries Bug = "client-retries"
+
 	// Those below were there: the simulation, or the work on it, found them first.
 
 	// TailOverGap: a cached tail covers what a limit had dropped before it was read, so that nobody is told of the gap.
@@ -81,5 +93,9 @@ func All() []Bug {
 		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, PlacesByRoom,
 		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, AnswerAcknowledges, KickUnheard, MoveFromHead, TailOverGap, LeaseForgotten,
 		OpenBeforeFlush, DeviceForgotten, TokenIDIgnored, TokenIDUnheard, TagsUnheard, JoinedForSet,
+		NoWait, WaitElsewhere, ReplicaRead, ClientRetries,
 	}
 }
+
+// OnRedis lists those that only a real Redis can show. The simulation has none.
+func OnRedis() []Bug { return []Bug{NoWait, WaitElsewhere, ReplicaRead, ClientRetries} }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 
 	"github.com/redis/go-redis/v9"
@@ -45,6 +46,8 @@ type primary struct {
 	plain  *redis.Client // for what is not a write
 	strict *redis.Client // its connections come to be only where the settings suffice
 	lanes  [classes][]*lane
+
+	elsewhere *redis.Client // of the planted bug WaitElsewhere; nil
 
 	standing atomic.Pointer[standing]
 	downFrom atomic.Int64 // unix nanoseconds since which nobody could connect; 0: somebody could
@@ -79,6 +82,9 @@ func (db *DB) newPrimary(addr string) *primary {
 		return &notSentError{err}
 	}
 	p.strict = redis.NewClient(o)
+	if planted.Is(planted.WaitElsewhere) {
+		p.elsewhere = redis.NewClient(db.options(addr))
+	}
 	for c, n := range lanesOf {
 		for range n {
 			l := &lane{to: p, class: class(c)}
@@ -101,6 +107,9 @@ func (db *DB) options(addr string) *redis.Options {
 		PoolSize: poolSize, PipelinePoolSize: -1, ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
+	if planted.Is(planted.ClientRetries) {
+		o.MaxRetries = 3
+	}
 	dial := redis.NewDialer(o)
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
@@ -112,7 +121,12 @@ func (db *DB) options(addr string) *redis.Options {
 	return o
 }
 
-func (p *primary) close() error { return errors.Join(p.plain.Close(), p.strict.Close()) }
+func (p *primary) close() error {
+	if p.elsewhere != nil {
+		_ = p.elsewhere.Close()
+	}
+	return errors.Join(p.plain.Close(), p.strict.Close())
+}
 
 // retire says that the primary is one no longer, and closes it when what was under way is over.
 func (p *primary) retire() {
@@ -269,7 +283,7 @@ func (p *primary) send(l *pipeline) {
 	var wait, flush bool
 	if l.class == classWrite {
 		client = p.strict
-		wait = db.config.Durability == push.DurabilityReplicated
+		wait = db.config.Durability == push.DurabilityReplicated && !planted.Is(planted.NoWait)
 		flush = db.config.Durability != push.DurabilityDisk
 	}
 	pipe := client.Pipeline()
@@ -284,7 +298,7 @@ func (p *primary) send(l *pipeline) {
 		_ = pipe.Process(ctx, c.cmd)
 	}
 	var waited, flushed *redis.Cmd
-	if wait {
+	if wait && !planted.Is(planted.WaitElsewhere) {
 		waited = pipe.Do(ctx, "WAIT", db.config.Replicas, db.config.Timeout.Milliseconds()*9/10)
 	}
 	if flush {
@@ -292,6 +306,9 @@ func (p *primary) send(l *pipeline) {
 	}
 	began := time.Now()
 	_, _ = pipe.Exec(ctx) // each command has its own error
+	if wait && planted.Is(planted.WaitElsewhere) {
+		waited = p.elsewhere.Do(ctx, "WAIT", db.config.Replicas, db.config.Timeout.Milliseconds()*9/10)
+	}
 	short := p.short(waited)
 	if flush && short == nil {
 		short = p.written(ctx, flushed, began.Add(db.config.Timeout))

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 )
 
@@ -85,7 +86,7 @@ func pack(n int, put func(e *encoder, i int, u *unit)) *request {
 // Read fills in the answers. Reads of one call share round trips with each other and with those of other callers, and are not of one
 // moment with each other. The context ends the waiting alone.
 func (db *DB) Read(ctx context.Context, rs ...*Read) {
-	if len(rs) == 0 {
+	if len(rs) == 0 || planted.Is(planted.ReplicaRead) && db.askReplica(ctx, rs) {
 		return
 	}
 	q := pack(len(rs), func(e *encoder, i int, u *unit) {
@@ -114,7 +115,7 @@ func (db *DB) Read(ctx context.Context, rs ...*Read) {
 // replies are of no one moment, and lineage and time are those of the beginning of the pipeline that they were in. It is for asking about
 // many, where nothing is written on the strength of the answer. Announcements and logs of changes are not asked for in this way.
 func (db *DB) Peek(ctx context.Context, rs ...*Read) {
-	if len(rs) == 0 {
+	if len(rs) == 0 || planted.Is(planted.ReplicaRead) && db.askReplica(ctx, rs) {
 		return
 	}
 	q := &request{done: make(chan struct{}), units: make([]unit, len(rs))}

@@ -3,6 +3,7 @@
 package simulation
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +49,9 @@ var found = map[planted.Bug]struct {
 
 func TestPlanted_EachBugIsFound(t *testing.T) {
 	for _, bug := range planted.All() {
+		if slices.Contains(planted.OnRedis(), bug) {
+			continue
+		}
 		t.Run(string(bug), func(t *testing.T) {
 			c, ok := found[bug]
 			if !ok {

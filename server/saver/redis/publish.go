@@ -89,8 +89,28 @@ func (s *Store) publishRun(ctx context.Context, ps []*saver.Publication, out []s
 			}
 		}
 	}()
+	if planted.Is(planted.AcknowledgeBeforeStore) {
+		s.publishAhead(ctx, items)
+		return n
+	}
 	s.publishItems(ctx, items)
 	return n
+}
+
+// publishAhead is the planted bug AcknowledgeBeforeStore: it answers, and then it stores.
+func (s *Store) publishAhead(ctx context.Context, items []*item) {
+	a, err := s.ask(ctx)
+	later := make([]*item, len(items))
+	for i, it := range items {
+		later[i] = &item{p: it.p, out: new(saver.Published)}
+		if it.key != nil {
+			later[i].key = s.newKeyOp(it.p)
+		}
+		if it.out.Err = err; err == nil {
+			*it.out = saver.Published{Message: saver.Stamp(it.p, a.Now), Lineage: a.Lineage, Now: a.Now}
+		}
+	}
+	s.calls.Go(func() { s.publishItems(context.WithoutCancel(ctx), later) })
 }
 
 // keyProduct is the product within which an idempotency key is known.
