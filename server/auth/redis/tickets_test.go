@@ -12,9 +12,8 @@ import (
 
 	"carillon/server/auth"
 	"carillon/server/catalog"
-	"carillon/server/clock"
 	"carillon/server/push"
-	"carillon/server/redisdb"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 )
 
@@ -22,32 +21,12 @@ var pool redistest.Pool
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pool.Closing(m)) }
 
-// handClock is the store's clock in these tests.
-type handClock struct {
-	clock.Clock
-	ahead atomic.Int64
-}
-
-func (h *handClock) Now() time.Time {
-	return time.Unix(1_800_000_000, 0).Add(time.Duration(h.ahead.Load()))
-}
-
 // booths returns two nodes' tickets on one Redis.
-func booths(t *testing.T, r *redistest.Redis) (a, b *Tickets, h *handClock) {
+func booths(t *testing.T, r *redistest.Redis) (a, b *Tickets, h *redisdbtest.Clock) {
 	t.Helper()
-	h = &handClock{Clock: clock.System}
+	h = redisdbtest.NewClock()
 	one := func() *Tickets {
-		access := r.Access()
-		db, err := redisdb.Open(t.Context(), redisdb.Config{Mode: redisdb.Mode(access.Mode), Addrs: access.Addrs, Master: access.MasterName, Clock: h})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := db.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		booth, err := New(Config{DB: db})
+		booth, err := New(Config{DB: redisdbtest.Open(t, r, h)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,9 +104,9 @@ func TestTickets_OfTwoWhoRedeemOneAtOnceOneHasIt(t *testing.T) {
 func TestTickets_EndAfterTheirLifeByTheStoresClock(t *testing.T) {
 	a, b, h := booths(t, pool.Standalone(t))
 	early, late := issue(t, a, "phone", "early"), issue(t, a, "web", "late")
-	h.ahead.Store(int64(auth.TicketLife - time.Millisecond))
+	h.Advance(auth.TicketLife - time.Millisecond)
 	want(t, b, early, "early")
-	h.ahead.Store(int64(auth.TicketLife))
+	h.Advance(time.Millisecond)
 	want(t, b, late, "")
 }
 

@@ -11,6 +11,7 @@ import (
 	"carillon/server/catalog"
 	"carillon/server/catalog/catalogtest"
 	"carillon/server/push"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 )
 
@@ -99,16 +100,16 @@ func (n *nodes) Close() error {
 // TestConformance_OverNodes has whatever one node writes be read, and raced for, by others.
 func TestConformance_OverNodes(t *testing.T) {
 	catalogtest.Run(t, func(t *testing.T) *catalogtest.Fixture {
-		c := newHandClock()
+		c := redisdbtest.NewClock()
 		of := pool.Standalone(t)
 		mk := func() catalog.Catalog {
 			n := &nodes{}
 			for range 3 {
-				n.all = append(n.all, open(t, connect(t, of, c)))
+				n.all = append(n.all, open(t, redisdbtest.Open(t, of, c)))
 			}
 			return n
 		}
-		return &catalogtest.Fixture{Catalog: mk(), Elapse: c.move, Reopen: mk}
+		return &catalogtest.Fixture{Catalog: mk(), Elapse: c.Advance, Reopen: mk}
 	})
 }
 
@@ -127,13 +128,13 @@ func mustRevoke(t *testing.T, c *Catalog, p push.ProductID, u string) catalog.Re
 // saw the lost ones must be able to tell, and to follow.
 func TestCatalog_StoreThatFellBackGivesNoVersionTwice(t *testing.T) {
 	of := pool.Standalone(t)
-	clock := newHandClock()
-	c := open(t, connect(t, of, clock))
+	clock := redisdbtest.NewClock()
+	c := open(t, redisdbtest.Open(t, of, clock))
 	if _, err := c.CreateProduct(t.Context(), catalog.Product{ID: "shop"}); err != nil {
 		t.Fatal(err)
 	}
 	server, ctx := of.Servers()[0].Client(), t.Context()
-	clock.move(time.Hour) // the first version of all stands a minute ahead as well
+	clock.Advance(time.Hour) // the first version of all stands a minute ahead as well
 	mustRevoke(t, c, "shop", "bob")
 	then := map[string]string{}
 	for _, k := range server.Keys(ctx, "*").Val() {
@@ -161,7 +162,7 @@ func TestCatalog_StoreThatFellBackGivesNoVersionTwice(t *testing.T) {
 	if err := server.Do(ctx, "DEBUG", "CHANGE-REPL-ID").Err(); err != nil {
 		t.Fatal(err)
 	}
-	clock.move(-50 * time.Second)
+	clock.Advance(-50 * time.Second)
 	kept := mustRevoke(t, c, "shop", "alice")
 	if v, err := c.Version(ctx); err != nil || seen[v] {
 		t.Errorf("version %d (%v) was that of another state", v, err)
@@ -174,9 +175,9 @@ func TestCatalog_StoreThatFellBackGivesNoVersionTwice(t *testing.T) {
 
 // TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind fills a product up, behind more of another one than a write clears away.
 func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(t *testing.T) {
-	clock := newHandClock()
+	clock := redisdbtest.NewClock()
 	of := pool.Standalone(t)
-	c := open(t, connect(t, of, clock))
+	c := open(t, redisdbtest.Open(t, of, clock))
 	for _, p := range []push.ProductID{"shop", "game"} {
 		if _, err := c.CreateProduct(t.Context(), catalog.Product{ID: p, TokenLifetime: time.Hour}); err != nil {
 			t.Fatal(err)
@@ -185,7 +186,7 @@ func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(
 	for i := range 3 * catalog.SweptAtRevoke {
 		mustRevoke(t, c, "game", fmt.Sprint("u", i))
 	}
-	clock.move(time.Minute)
+	clock.Advance(time.Minute)
 	mustRevoke(t, c, "shop", "alice")
 	server := of.Servers()[0].Client()
 	pipe := server.Pipeline() // as if there were others
@@ -201,7 +202,7 @@ func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(
 	}
 	mustRevoke(t, c, "shop", "alice") // one that is there already
 	mustRevoke(t, c, "game", "bob")
-	clock.move(3 * time.Hour)
+	clock.Advance(3 * time.Hour)
 	mustRevoke(t, c, "shop", "bob")
 	if ends := server.ZCard(t.Context(), endsKey).Val(); ends != 1 {
 		t.Errorf("%d places among the ends, want bob's alone", ends)
@@ -210,7 +211,7 @@ func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(
 
 func TestCatalog_ServerThatWasKilledKeepsWhatWasAnswered(t *testing.T) {
 	of := redistest.Standalone(t)
-	c := open(t, connect(t, of, nil))
+	c := open(t, redisdbtest.Open(t, of, nil))
 	if _, err := c.CreateProduct(t.Context(), catalog.Product{ID: "shop"}); err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +223,7 @@ func TestCatalog_ServerThatWasKilledKeepsWhatWasAnswered(t *testing.T) {
 	if err := of.Servers()[0].Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	after := open(t, connect(t, of, nil))
+	after := open(t, redisdbtest.Open(t, of, nil))
 	rs, err := after.RevocationChanges(t.Context(), 0, 0)
 	if err != nil || len(rs) != 1 || rs[0] != want {
 		t.Errorf("after the kill: %+v, %v, want %+v", rs, err, want)

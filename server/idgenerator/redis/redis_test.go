@@ -11,6 +11,7 @@ import (
 	"carillon/server/idgenerator/redis"
 	"carillon/server/push"
 	"carillon/server/redisdb"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 
 	"go.uber.org/goleak"
@@ -33,19 +34,8 @@ func (s *store) process(t *testing.T) idgenerator.Blocks {
 	if s.last != nil {
 		s.last.Close()
 	}
-	s.last = connect(t, s.Redis, s.clock)
+	s.last = redisdbtest.Open(t, s.Redis, s.clock)
 	return blocks(t, s.last)
-}
-
-func connect(t *testing.T, of *redistest.Redis, c clock.Clock) *redisdb.DB {
-	t.Helper()
-	a := of.Access()
-	db, err := redisdb.Open(context.Background(), redisdb.Config{Mode: redisdb.Mode(a.Mode), Addrs: a.Addrs, Master: a.MasterName, Clock: c})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
 }
 
 func blocks(t *testing.T, db *redisdb.DB) idgenerator.Blocks {
@@ -121,7 +111,7 @@ func TestBlocks_NoIDTwiceOverNodes(t *testing.T) {
 			got := make(chan push.MsgID, nodes*each)
 			errs := make(chan error, nodes)
 			for range nodes {
-				b := blocks(t, connect(t, of, nil))
+				b := blocks(t, redisdbtest.Open(t, of, nil))
 				go func() {
 					for range each {
 						first, err := b.Reserve(context.Background(), size)
@@ -158,7 +148,7 @@ func TestBlocks_KilledServerGivesNoIDTwice(t *testing.T) {
 	of := redistest.Standalone(t)
 	end := push.MsgID(0)
 	for range 3 {
-		first, err := blocks(t, connect(t, of, nil)).Reserve(t.Context(), 100)
+		first, err := blocks(t, redisdbtest.Open(t, of, nil)).Reserve(t.Context(), 100)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +165,7 @@ func TestBlocks_KilledServerGivesNoIDTwice(t *testing.T) {
 
 func TestBlocks_DamagedStateIsAnError(t *testing.T) {
 	of := pool.Standalone(t)
-	b := blocks(t, connect(t, of, nil))
+	b := blocks(t, redisdbtest.Open(t, of, nil))
 	for _, v := range []string{"", "0 5", "7", "7 0", "-7 5", "x 5", "7 x"} {
 		if err := of.Servers()[0].Client().Set(t.Context(), "c:{ids}:n:", v, 0).Err(); err != nil {
 			t.Fatal(err)
@@ -187,7 +177,7 @@ func TestBlocks_DamagedStateIsAnError(t *testing.T) {
 }
 
 func TestBlocks_ClosedDatabase(t *testing.T) {
-	db := connect(t, pool.Standalone(t), nil)
+	db := redisdbtest.Open(t, pool.Standalone(t), nil)
 	b := blocks(t, db)
 	if err := db.Close(); err != nil {
 		t.Fatal(err)

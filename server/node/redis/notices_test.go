@@ -9,10 +9,10 @@ import (
 
 	"go.uber.org/goleak"
 
-	"carillon/server/clock"
 	"carillon/server/node"
 	"carillon/server/push"
 	"carillon/server/redisdb"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 )
 
@@ -20,46 +20,12 @@ var pool redistest.Pool
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pool.Closing(m)) }
 
-// hands is a clock that a test moves.
-type hands struct {
-	clock.Clock
-	mu sync.Mutex
-	at time.Time
-}
-
-func (h *hands) Now() time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.at
-}
-
-func (h *hands) pass(d time.Duration) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.at = h.at.Add(d)
-}
-
 // open returns notices on an empty Redis, and its clock.
-func open(t *testing.T) (*Notices, *hands, *redistest.Redis) {
+func open(t *testing.T) (*Notices, *redisdbtest.Clock, *redistest.Redis) {
 	t.Helper()
 	r := pool.Standalone(t)
-	h := &hands{Clock: clock.System, at: time.Now()}
-	return New(connect(t, r, h)), h, r
-}
-
-func connect(t *testing.T, r *redistest.Redis, h *hands) *redisdb.DB {
-	t.Helper()
-	a := r.Access()
-	db, err := redisdb.Open(t.Context(), redisdb.Config{Addrs: a.Addrs, Username: a.Username, Password: a.Password, Clock: h})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return db
+	h := redisdbtest.NewClock()
+	return New(redisdbtest.Open(t, r, h)), h, r
 }
 
 func kick(u push.UserID) node.Notice {
@@ -139,7 +105,7 @@ func TestNotices_OldOnesGoAndThoseWhoMissedThemAreTold(t *testing.T) {
 	n, h, _ := open(t)
 	first := post(t, n, kick("alice"))
 	second := post(t, n, kick("bob"))
-	h.pass(node.KeepNotices + time.Second)
+	h.Advance(node.KeepNotices + time.Second)
 	third := post(t, n, kick("cathy"))
 	for _, c := range []struct {
 		after uint64
@@ -155,16 +121,16 @@ func TestNotices_OldOnesGoAndThoseWhoMissedThemAreTold(t *testing.T) {
 func TestNotices_NumbersRiseThoughTheClockGoesBackOrTheStoreForgets(t *testing.T) {
 	n, h, r := open(t)
 	first := post(t, n, kick("alice"))
-	h.pass(-time.Hour)
+	h.Advance(-time.Hour)
 	second := post(t, n, kick("bob"))
 	if second <= first {
 		t.Errorf("%d after %d", second, first)
 	}
-	h.pass(time.Hour + time.Second)
+	h.Advance(time.Hour + time.Second)
 	if err := r.FlushAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	again := New(connect(t, r, h)) // brings the functions back
+	again := New(redisdbtest.Open(t, r, h)) // brings the functions back
 	if third := post(t, again, kick("cathy")); third <= second {
 		t.Errorf("%d after %d", third, second)
 	}
@@ -175,7 +141,7 @@ func TestNotices_NumbersRiseThoughTheClockGoesBackOrTheStoreForgets(t *testing.T
 
 func TestNotices_OfManyNodesAtOnceAreAllKept(t *testing.T) {
 	n, h, r := open(t)
-	other := New(connect(t, r, h))
+	other := New(redisdbtest.Open(t, r, h))
 	var posting sync.WaitGroup
 	const each = 20
 	for i := range each {

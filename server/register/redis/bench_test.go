@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"carillon/server/push"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 	"carillon/server/register"
 )
@@ -17,7 +18,7 @@ import (
 // filled is a register in which so many users have a session, each of one device.
 func filled(b *testing.B, n int) (*Register, *redistest.Redis, []push.UserID) {
 	of := pool.Standalone(b)
-	r := open(b, connect(b, of, nil), nil)
+	r := open(b, redisdbtest.Open(b, of, nil), nil)
 	if err := r.Join(b.Context(), register.Room{ID: "north", Boot: 7}); err != nil {
 		b.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"carillon/server/push"
 	"carillon/server/redisdb"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 	"carillon/server/register"
 )
@@ -164,7 +165,7 @@ func second[V any](_ V, err error) error { return err }
 // some renewals, and the session that was replaced is told to go.
 func TestRegister_LostReplyLeavesNothingUncounted(t *testing.T) {
 	of := redistest.Standalone(t, redistest.Proxied())
-	c := newHandClock()
+	c := redisdbtest.NewClock()
 	direct := func() *redisdb.DB {
 		db, err := redisdb.Open(t.Context(), redisdb.Config{Addrs: []string{of.Servers()[0].Addr()}, Clock: c})
 		if err != nil {
@@ -173,7 +174,7 @@ func TestRegister_LostReplyLeavesNothingUncounted(t *testing.T) {
 		t.Cleanup(func() { db.Close() })
 		return db
 	}()
-	p := &pair{t: t, of: of, clock: c, north: open(t, connect(t, of, c), c), south: open(t, direct, c)}
+	p := &pair{t: t, of: of, clock: c, north: open(t, redisdbtest.Open(t, of, c), c), south: open(t, direct, c)}
 	join(t, p.north, "north", 7)
 	join(t, p.south, "south", 8)
 	first := insert(t, p.north, at("alice", "phone", "north", 7)).Session

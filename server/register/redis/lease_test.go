@@ -6,6 +6,7 @@ import (
 
 	"carillon/server/clock"
 	"carillon/server/push"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 	"carillon/server/register"
 )
@@ -13,7 +14,7 @@ import (
 // A room that cannot reach Redis has to find the others by it.
 func TestLastRooms_AreKnownWithoutRedis(t *testing.T) {
 	of := pool.Take(t, redistest.FormStandalone)
-	db := connect(t, of, clock.System)
+	db := redisdbtest.Open(t, of, clock.System)
 	r := open(t, db, clock.System)
 	if got := r.LastRooms(); len(got) != 0 {
 		t.Errorf("before the table was read: got %v", got)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"carillon/server/push"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 	"carillon/server/register"
 	"carillon/server/register/registertest"
@@ -19,13 +20,13 @@ import (
 type pair struct {
 	t            *testing.T
 	of           *redistest.Redis
-	clock        *handClock
+	clock        *redisdbtest.Clock
 	north, south *Register
 }
 
 func newPair(t *testing.T, of *redistest.Redis) *pair {
-	c := newHandClock()
-	p := &pair{t: t, of: of, clock: c, north: open(t, connect(t, of, c), c), south: open(t, connect(t, of, c), c)}
+	c := redisdbtest.NewClock()
+	p := &pair{t: t, of: of, clock: c, north: open(t, redisdbtest.Open(t, of, c), c), south: open(t, redisdbtest.Open(t, of, c), c)}
 	join(t, p.north, "north", 7)
 	join(t, p.south, "south", 8)
 	return p
@@ -182,9 +183,9 @@ func TestNodes_LeaseThatRanOutIsLostAndSessionsComeBackByEpoch(t *testing.T) {
 	p := newPair(t, pool.Standalone(t))
 	alice := insert(t, p.north, at("alice", "phone", "north", 7)).Session
 	bob := insert(t, p.north, at("bob", "phone", "north", 7)).Session
-	p.clock.move(register.LeaseTTL / 2)
+	p.clock.Advance(register.LeaseTTL / 2)
 	renew(t, p.south, "south", 8)
-	p.clock.move(register.LeaseTTL/2 + time.Millisecond)
+	p.clock.Advance(register.LeaseTTL/2 + time.Millisecond)
 	wantSessions(t, p.south, "alice")
 	moved := insert(t, p.south, at("bob", "phone", "south", 8)).Session
 	wantLeaseLost(t, p.north, "north", 7)
@@ -216,13 +217,13 @@ func TestNodes_WhatADeadRoomLeftIsClearedAway(t *testing.T) {
 		}
 		insert(t, p.south, at(u, "phone", "south", 8))
 	}
-	p.clock.move(register.LeaseTTL / 2)
+	p.clock.Advance(register.LeaseTTL / 2)
 	renew(t, p.south, "south", 8)
-	p.clock.move(register.LeaseTTL/2 + time.Second)
+	p.clock.Advance(register.LeaseTTL/2 + time.Second)
 	wantCount(t, p.south, testShards)
 	for range 60 {
 		renew(t, p.south, "south", 8)
-		p.clock.move(register.RenewEvery)
+		p.clock.Advance(register.RenewEvery)
 	}
 	kept, orders := 0, 0
 	eachKey(t, p.of, func(c *client, key string) {

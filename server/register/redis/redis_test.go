@@ -4,13 +4,12 @@ import (
 	"context"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"carillon/server/clock"
 	"carillon/server/push"
 	"carillon/server/redisdb"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 	"carillon/server/register"
 	"carillon/server/register/registertest"
@@ -23,47 +22,10 @@ var pool redistest.Pool
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pool.Closing(m)) }
 
-// handClock tells the time that a test sets.
-type handClock struct {
-	clock.Clock
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newHandClock() *handClock {
-	return &handClock{Clock: clock.System, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-}
-
-func (c *handClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *handClock) move(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // testShards is how many shards every product has here.
 const testShards = 64
 
 func fixedShards(context.Context, push.ProductID) (int, error) { return testShards, nil }
-
-// connect opens the database of a deployment.
-func connect(t testing.TB, of *redistest.Redis, c clock.Clock) *redisdb.DB {
-	t.Helper()
-	a := of.Access()
-	db, err := redisdb.Open(context.Background(), redisdb.Config{
-		Mode: redisdb.Mode(a.Mode), Addrs: a.Addrs, Master: a.MasterName, Username: a.Username, Password: a.Password, TLS: a.TLS, Clock: c,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return db
-}
 
 // open returns a register over a database.
 func open(t testing.TB, db *redisdb.DB, c clock.Clock) *Register {
@@ -78,14 +40,14 @@ func open(t testing.TB, db *redisdb.DB, c clock.Clock) *Register {
 
 func newFixture(form redistest.Form) registertest.Maker {
 	return func(t *testing.T) *registertest.Fixture {
-		c := newHandClock()
+		c := redisdbtest.NewClock()
 		of := pool.Take(t, form)
-		db := connect(t, of, c)
+		db := redisdbtest.Open(t, of, c)
 		t.Cleanup(func() { recount(t, of) })
 		return &registertest.Fixture{
 			Register: open(t, db, c),
-			Elapse:   c.move,
-			Restart:  func() register.Register { return open(t, connect(t, of, c), c) },
+			Elapse:   c.Advance,
+			Restart:  func() register.Register { return open(t, redisdbtest.Open(t, of, c), c) },
 		}
 	}
 }
