@@ -28,7 +28,7 @@ import (
 // benchNode is a node on the real disk, with a product, ready for load.
 func benchNode(b *testing.B) (n *Gateway, apiKey string, sign auth.SigningKey) {
 	b.Helper()
-	g, err := New(Config{Data: b.TempDir(), Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
+	g, err := New(b.Context(), Config{Data: b.TempDir(), Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	authredis "carillon/server/auth/redis"
 	"carillon/server/catalog"
@@ -60,21 +59,25 @@ func (c *Config) checkCluster() error {
 	return nil
 }
 
-// openRedisTimeout is how long a node tries to reach Redis when it starts.
-const openRedisTimeout = 15 * time.Second
-
 // openRedis opens the stores that a cluster shares.
-func (g *Gateway) openRedis() (s stores, err error) {
+func (g *Gateway) openRedis(ctx context.Context) (s stores, err error) {
 	cfg := &g.cfg
-	ctx, cancel := context.WithTimeout(context.Background(), openRedisTimeout)
-	defer cancel()
 	rc := cfg.Cluster.Redis
 	rc.Log, rc.Metrics = cfg.Log, redisdb.NewMetrics(g.metrics)
-	db, err := redisdb.Open(ctx, rc)
+	var db *redisdb.DB
+	waited, err := g.awaitRedis(ctx, g.closeOutside, func(ctx context.Context) (err error) {
+		db, err = redisdb.Open(ctx, rc)
+		return err
+	})
 	if err != nil {
 		return s, err
 	}
 	g.onClose(db.Close)
+	if waited {
+		if err := g.listenOutside(); err != nil {
+			return s, err
+		}
+	}
 	if s.catalog, err = catalogredis.New(catalogredis.Config{DB: db}); err != nil {
 		return s, err
 	}
@@ -122,7 +125,7 @@ func (g *Gateway) shardsKnown(p push.ProductID) int {
 }
 
 // openNode makes what speaks with the other nodes.
-func (g *Gateway) openNode() error {
+func (g *Gateway) openNode(ctx context.Context) error {
 	cfg := &g.cfg
 	tls, err := node.FromSecret([]byte(cfg.Cluster.Secret))
 	if err != nil {
@@ -139,9 +142,8 @@ func (g *Gateway) openNode() error {
 		return err
 	}
 	g.onClose(g.node.Close)
-	ctx, cancel := context.WithTimeout(context.Background(), openRedisTimeout)
-	defer cancel()
-	return g.node.Begin(ctx)
+	_, err = g.awaitRedis(ctx, func() error { return nil }, g.node.Begin) // it was there just now
+	return err
 }
 
 // localRoom is this node's room as the other nodes see it.

@@ -301,7 +301,7 @@ func (c *crowd) ping(late time.Duration) {
 // crowdNode is a node on the real disk that runs until the test ends, with a crowd that has nobody in it yet.
 func crowdNode(t testing.TB, n int) *crowd {
 	t.Helper()
-	g, err := New(Config{Data: t.TempDir(), Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ShutdownTimeout: time.Minute})
+	g, err := New(t.Context(), Config{Data: t.TempDir(), Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", ShutdownTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func virtualNode(t *testing.T, change func(*Config)) (network *pipes, g *Gateway
 		Engine: ws.EngineGoroutine,
 	}
 	change(&cfg)
-	g, err := New(cfg)
+	g, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,11 @@
 //	TCP listener      transport/tcp   -> room
 //	admin listener    /admin/v1 -> center, /livez, /readyz, /metrics, /debug/pprof, /debug/free
 //
+// # Start
+//
+// New opens the stores. A node of a cluster whose Redis is away waits for it there, until it comes or New's context ends. All that answers then is
+// the admin listener: that the node lives, is not ready, and why. A configuration that does not do ends New at once.
+//
 // # Shutdown
 //
 // When Run's context ends: /readyz fails, and for the Notice that is all, but that connections of product servers end with their
@@ -178,17 +183,20 @@ type Gateway struct {
 	raw                   net.Listener // of raw TCP; nil: there is none
 	nodes                 net.Listener // of other nodes; nil: there are none
 	publicHTTP, adminHTTP *http.Server
+	adminRoute            route       // of adminHTTP
+	adminEnded            chan error  // what adminHTTP.Serve returned, once
 	leaving               atomic.Bool // draining or stopping
 }
 
-// New opens the stores and the listeners of a node. Nothing is served before Run.
-func New(cfg Config) (*Gateway, error) {
+// New opens the stores and the listeners of a node. Nothing is served before Run, but what is said on the admin listener while the node waits
+// for Redis. The context ends the waiting, and is of no concern to the node afterwards.
+func New(ctx context.Context, cfg Config) (*Gateway, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	g := &Gateway{cfg: cfg, log: cfg.Log, metrics: prometheus.NewRegistry()}
-	if err := g.open(); err != nil {
+	if err := g.open(ctx); err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
 	return g, nil
@@ -197,7 +205,7 @@ func New(cfg Config) (*Gateway, error) {
 func (g *Gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
 
 // open brings the parts up, in the order in which they need each other.
-func (g *Gateway) open() error {
+func (g *Gateway) open(ctx context.Context) error {
 	cfg := &g.cfg
 	g.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var err error
@@ -211,7 +219,7 @@ func (g *Gateway) open() error {
 	if err := g.listen(); err != nil {
 		return err
 	}
-	if g.stores, err = g.openStores(); err != nil {
+	if g.stores, err = g.openStores(ctx); err != nil {
 		return err
 	}
 	g.cache = catalog.NewCache(g.stores.catalog, catalog.CacheConfig{Clock: cfg.Clock})
@@ -228,21 +236,34 @@ func (g *Gateway) open() error {
 		}
 	}
 	if cfg.Cluster != nil {
-		if err := g.openNode(); err != nil {
+		if err := g.openNode(ctx); err != nil {
 			return err
 		}
 	}
 	return g.openCenter()
 }
 
-func (g *Gateway) openStores() (stores, error) {
+func (g *Gateway) openStores(ctx context.Context) (stores, error) {
 	if g.cfg.Cluster != nil {
-		return g.openRedis()
+		return g.openRedis(ctx)
 	}
 	return g.openEmbedded()
 }
 
 func (g *Gateway) listen() error {
+	if err := g.listenOutside(); err != nil {
+		return err
+	}
+	var err error
+	if g.admin, err = g.cfg.Listen("tcp", g.cfg.AdminListen); err != nil {
+		return config.ListenError("admin.listen", g.cfg.AdminListen, err)
+	}
+	g.onClose(ignoreClosed(g.admin.Close))
+	return nil
+}
+
+// listenOutside opens the listeners of those who want something of the node: clients, product servers, other nodes.
+func (g *Gateway) listenOutside() error {
 	public, err := g.cfg.Listen("tcp", g.cfg.PublicListen)
 	if err != nil {
 		return config.ListenError("public.listen", g.cfg.PublicListen, err)
@@ -252,10 +273,6 @@ func (g *Gateway) listen() error {
 		Idle: idleTimeout, Again: g.edge.door.Back,
 	})
 	g.onClose(ignoreClosed(g.public.Close))
-	if g.admin, err = g.cfg.Listen("tcp", g.cfg.AdminListen); err != nil {
-		return config.ListenError("admin.listen", g.cfg.AdminListen, err)
-	}
-	g.onClose(ignoreClosed(g.admin.Close))
 	if g.cfg.Cluster != nil {
 		if err := g.listenNodes(); err != nil {
 			return err
@@ -452,7 +469,7 @@ func (g *Gateway) Dev() dev.File { return g.dev }
 func (g *Gateway) Run(ctx context.Context) error {
 	g.publicHTTP = g.server(g.edge.guardPublic(g.publicRoutes()))
 	g.publicHTTP.ConnContext = g.public.ConnContext
-	g.adminHTTP = g.server(g.edge.guardAdmin(g.adminRoutes()))
+	g.serveAdmin(g.adminRoutes())
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
@@ -467,23 +484,23 @@ func (g *Gateway) Run(ctx context.Context) error {
 			}
 		})
 	}
+	part("admin listener", func() error { return <-g.adminEnded })
 	if g.node != nil { // before the register says where this node is
 		part("node listener", func() error { return g.node.Serve(serve, g.nodes) })
 	}
-	joined := closedChannel
 	if g.room != nil {
 		part("room", func() error { return g.room.Run(serve) })
-		joined = g.room.Joined()
 	}
 	part("store", func() error { return g.stores.run(serve) })
 	part("admission", func() error { return g.edge.gate.Run(serve) })
 	part("certificates", func() error { return g.edge.run(serve) })
-	select { // nobody is let in before the room can take them
-	case <-joined:
-	case <-ctx.Done():
+	if g.room != nil {
+		select { // nobody is let in before the room can take them
+		case <-g.room.Joined():
+		case <-ctx.Done():
+		}
 	}
 	part("public listener", func() error { return g.publicHTTP.Serve(g.public) })
-	part("admin listener", func() error { return g.adminHTTP.Serve(g.admin) })
 	if g.tcp != nil {
 		part("TCP listener", func() error { return g.tcp.Serve(g.raw) })
 	}
@@ -499,13 +516,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	return errors.Join(err, g.stop(ctx, halt, &parts))
 }
-
-// closedChannel is what a node waits for that has no room.
-var closedChannel = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
 
 // clients returns how many clients are here.
 func (g *Gateway) clients() int {
@@ -589,7 +599,7 @@ func (g *Gateway) Close() error {
 			errs = append(errs, g.closers[i]())
 		}
 		if g.publicHTTP == nil { // Run, which closes them, was never called
-			errs = append(errs, g.closeTransports(context.Background()))
+			errs = append(errs, g.closeTransports(context.Background()), g.hushAdmin())
 		}
 		g.closed = errors.Join(errs...)
 	})

@@ -85,10 +85,16 @@ func startWith(t *testing.T, fs vfs.FS, change func(*Config)) *testNode {
 		Engine: ws.Engine(*engine),
 	}
 	change(&cfg)
-	g, err := New(cfg)
+	g, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return runNode(t, g, logs)
+}
+
+// runNode runs a node that was opened.
+func runNode(t *testing.T, g *Gateway, logs *safeBuffer) *testNode {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
@@ -589,7 +595,7 @@ func TestGateway_StartsOnlyWithWhatItNeeds(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			c.cfg.PublicListen, c.cfg.AdminListen = "127.0.0.1:0", "127.0.0.1:0"
-			g, err := New(c.cfg)
+			g, err := New(t.Context(), c.cfg)
 			if err == nil {
 				g.Close()
 				t.Fatal("it started")
@@ -610,7 +616,7 @@ func TestGateway_PortInUseNamesTheFlag(t *testing.T) {
 		"--tcp-listen":    {PublicListen: free, AdminListen: free, TCPListen: taken},
 	} {
 		cfg.Data, cfg.FS, cfg.Secret = "data", vfs.NewMem(), secret
-		_, err := New(cfg)
+		_, err := New(t.Context(), cfg)
 		if err == nil || !strings.Contains(err.Error(), flag) {
 			t.Errorf("the error is %v, want one that names %s", err, flag)
 		}
@@ -620,7 +626,7 @@ func TestGateway_PortInUseNamesTheFlag(t *testing.T) {
 func TestGateway_DevelopmentWritesItsFileOnceAndShowsWhatToDo(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *Gateway {
-		g, err := New(Config{Data: dir, Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
+		g, err := New(t.Context(), Config{Data: dir, Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -71,9 +71,7 @@ func (g *Gateway) lastOfConnection(next http.Handler) http.Handler {
 func (g *Gateway) adminRoutes() http.Handler {
 	r := chi.NewRouter()
 	r.Mount("/admin/v1", g.center.Admin())
-	r.Get("/livez", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
-	})
+	r.Get("/livez", serveLive)
 	r.Get("/readyz", g.serveReady)
 	r.Handle("/metrics", promhttp.HandlerFor(g.metrics, promhttp.HandlerOpts{ErrorLog: quietLog(g.log)}))
 	r.Group(func(r chi.Router) {
@@ -101,6 +99,10 @@ func (g *Gateway) onlyOperators(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+func serveLive(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 // ready is the answer of /readyz.
@@ -138,14 +140,27 @@ func (g *Gateway) serveReady(w http.ResponseWriter, r *http.Request) {
 	if err := g.stores.saver.Health(r.Context()); err != nil {
 		fail("store", err)
 	}
-	if g.leaving.Load() {
-		part := "room"
-		if g.room == nil {
-			part = "center"
-		}
+	part := "room"
+	if g.room == nil {
+		part = "center"
+	}
+	switch {
+	case g.leaving.Load():
 		fail(part, errors.New("draining"))
+	case g.room != nil && !g.joined():
+		fail(part, errors.New("it has not joined the others yet"))
 	}
 	writeJSON(w, status, a)
+}
+
+// joined reports whether the room takes clients, or did before it left.
+func (g *Gateway) joined() bool {
+	select {
+	case <-g.room.Joined():
+		return true
+	default:
+		return false
+	}
 }
 
 // otherRole answers what another node would do: a load balancer sent it to the wrong one.

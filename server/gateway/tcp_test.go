@@ -224,7 +224,7 @@ func TestTCP_IsCountedAndReported(t *testing.T) {
 }
 
 func TestTCP_ANodeWithoutItsListenerHasNone(t *testing.T) {
-	g, err := New(Config{Data: "data", FS: vfs.NewMem(), Secret: secret, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
+	g, err := New(t.Context(), Config{Data: "data", FS: vfs.NewMem(), Secret: secret, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

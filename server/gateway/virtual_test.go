@@ -92,7 +92,7 @@ func (l *pipeListener) Addr() net.Addr { return l.name }
 func TestGateway_AWholeNodeLivesADayOnVirtualTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := &pipes{listeners: make(map[string]*pipeListener)}
-		g, err := New(Config{
+		g, err := New(t.Context(), Config{
 			Data: "data", FS: vfs.NewMem(), Secret: secret, PublicListen: "public:80", AdminListen: "admin:80", Listen: network.listen,
 			Engine: ws.EngineGoroutine, // an epoll waits for the real world
 		})

@@ -150,7 +150,7 @@ func (w *world) start(ctx context.Context, n *fleet.Node) error {
 		if err == nil || !sleep(ctx, time.Second) {
 			return err
 		}
-		w.say("%v", err) // the store may be down at that moment; then a node does not start
+		w.say("%v", err) // the store may refuse it at that moment, though not for being away: then a node waits
 	}
 }
 

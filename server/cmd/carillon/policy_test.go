@@ -45,7 +45,7 @@ func TestProductPolicy_PrintsWhatTheNamesStandFor(t *testing.T) {
 func devGateway(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	g, err := gateway.New(gateway.Config{Data: dir, Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
+	g, err := gateway.New(t.Context(), gateway.Config{Data: dir, Dev: true, PublicListen: "127.0.0.1:0", AdminListen: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -56,7 +57,11 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 	cfg.Log.Info("memory", "limit_bytes", mem.LimitBytes, "limit_from", mem.LimitFrom,
 		"gc_percent", mem.GCPercent, "gc_percent_from", mem.PercentFrom)
 	cfg.Admission.HeapBytes = mem.LimitBytes / 100 * int64(l.Limits.SessionsHeapPercent)
-	g, err := gateway.New(cfg)
+	g, err := gateway.New(ctx, cfg)
+	if err != nil && errors.Is(err, ctx.Err()) { // it was told to end while it waited for Redis
+		cfg.Log.Info("stopping")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -50,13 +50,19 @@ func certify(t *testing.T) (path string) {
 // hangable starts a development server of its own process, and returns it with the lines that it logs.
 func hangable(t *testing.T, args ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
+	return process(t, nil, append([]string{"--dev", "--data", t.TempDir()}, args...)...)
+}
+
+// process starts a server of its own process, with more in its environment, and returns it with the lines that it logs.
+func process(t *testing.T, env []string, args ...string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	args = append([]string{"serve", "--dev", "--data", t.TempDir(), "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--tcp-listen", "127.0.0.1:0"}, args...)
+	args = append([]string{"serve", "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--tcp-listen", "127.0.0.1:0"}, args...)
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(os.Environ(), beCarillon+"=1")
+	cmd.Env = append(append(os.Environ(), beCarillon+"=1"), env...)
 	out, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -93,6 +99,26 @@ func TestServe_HangupReadsTheCertificatesAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for log.Scan() {
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+}
+
+// Nothing listens on port 1.
+func TestServe_TermEndsAServerThatWaitsForRedis(t *testing.T) {
+	cmd, log := process(t, []string{
+		"CARILLON_SECRET=kB3xT0q9vWm2ZrY7uN5sLcP8dHfJgA1e", "CARILLON_NODE_SECRET=Zq7LwT2xK9vRb4NcYp1sHd6GfJ3mUeA8",
+		"CARILLON_STORE_KIND=redis", "CARILLON_REDIS_ADDRESSES=127.0.0.1:1", "CARILLON_NODE_LISTEN=127.0.0.1:0",
+	})
+	until(t, log, "waiting for Redis")
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for log.Scan() {
+		if line := log.Text(); !strings.Contains(line, "waiting for Redis") && !strings.Contains(line, "msg=stopping") {
+			t.Errorf("it logs %q", line)
+		}
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the server ended with %v", err)
