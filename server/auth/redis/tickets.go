@@ -116,7 +116,8 @@ func (t *Tickets) Issue(ctx context.Context, id auth.Identity, token string) (st
 		if t.conf.DB.Read(ctx, r); r.Err != nil {
 			return "", fmt.Errorf("auth: issue ticket: %w", r.Err)
 		}
-		w := &redisdb.Write{Tag: tag, If: []redisdb.Condition{redisdb.IfValue(latest, r.Replies[0])}, Lax: true}
+		// With full memory too: who connects drains what fills it, and a ticket is small and gone within a minute.
+		w := &redisdb.Write{Tag: tag, If: []redisdb.Condition{redisdb.IfValue(latest, r.Replies[0])}, Lax: true, Frees: true}
 		known, _ := r.Replies[0].(string)
 		for ; len(known) >= t.conf.PerDevice*sha256.Size; known = known[sha256.Size:] {
 			w.Do = append(w.Do, redisdb.Command{Name: "DEL", Key: tag.Key("t", known[:sha256.Size])})
