@@ -189,12 +189,14 @@ func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(
 	clock.Advance(time.Minute)
 	mustRevoke(t, c, "shop", "alice")
 	server := of.Servers()[0].Client()
-	pipe := server.Pipeline() // as if there were others
-	for i := range catalog.MaxRevocations - 1 {
-		pipe.HSet(t.Context(), revocationsKey("shop"), fmt.Sprint("other-", i), "{}")
-	}
-	if _, err := pipe.Exec(t.Context()); err != nil {
-		t.Fatal(err)
+	for i := 1; i < catalog.MaxRevocations; { // as if there were others
+		var some []any
+		for ; i < catalog.MaxRevocations && len(some) < 2000; i++ {
+			some = append(some, fmt.Sprint("other-", i), "{}")
+		}
+		if err := server.HSet(t.Context(), revocationsKey("shop"), some...).Err(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_, err := c.Revoke(t.Context(), catalog.Revocation{Product: "shop", RevocationTarget: target("bob")})
 	if push.KindOf(err) != push.KindLimited {
