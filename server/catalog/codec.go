@@ -7,6 +7,7 @@ import (
 	"maps"
 	"time"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 )
 
@@ -57,7 +58,7 @@ func EncodeProduct(p Product, old []byte) ([]byte, error) {
 		JWKS:    p.JWKS,
 		Created: p.Created, Updated: p.Updated, Revision: p.Revision,
 	})
-	if err != nil || old == nil {
+	if b = nextversion.Object(b); err != nil || old == nil {
 		return b, err
 	}
 	var all, now map[string]json.RawMessage
@@ -108,7 +109,7 @@ type deviceKeyRecord struct {
 
 // EncodeDeviceKey returns a key as it is stored, its material in clear.
 func EncodeDeviceKey(k DeviceKey) ([]byte, error) {
-	return json.Marshal(deviceKeyRecord{form, k.Product, k.ID, k.Alg, k.Material, k.Name, k.Created, k.Revoked})
+	return encode(deviceKeyRecord{form, k.Product, k.ID, k.Alg, k.Material, k.Name, k.Created, k.Revoked})
 }
 
 // DecodeDeviceKey reads what EncodeDeviceKey wrote.
@@ -134,7 +135,7 @@ type apiKeyRecord struct {
 
 // EncodeAPIKey returns a key as it is stored.
 func EncodeAPIKey(k APIKey) ([]byte, error) {
-	return json.Marshal(apiKeyRecord{
+	return encode(apiKeyRecord{
 		form, k.ID, k.Product, k.Name, k.Scopes, k.Hash[:], k.Created, k.Expires, k.Revoked,
 	})
 }
@@ -167,7 +168,7 @@ type revocationRecord struct {
 
 // EncodeRevocation returns a revocation as it is stored.
 func EncodeRevocation(r Revocation) ([]byte, error) {
-	return json.Marshal(revocationRecord{
+	return encode(revocationRecord{
 		form, r.Product, r.User, r.Device, r.TokenID, r.Reason, r.At, r.Until, r.Lifted, r.Change,
 	})
 }
@@ -181,6 +182,11 @@ func DecodeRevocation(b []byte) (Revocation, error) {
 	return Revocation{
 		r.Product, RevocationTarget{r.User, r.Device, r.TokenID}, r.Reason, r.At, r.Until, r.Lifted, r.Change,
 	}, nil
+}
+
+func encode(record any) ([]byte, error) {
+	b, err := json.Marshal(record)
+	return nextversion.Object(b), err
 }
 
 // errUnreadable stands for errors of encoding/json, which might quote a secret.

@@ -38,7 +38,7 @@ var (
 )
 
 func buildBinary(args ...string) (string, error) {
-	out := filepath.Join(binaries, fmt.Sprintf("carillon%d", len(args)))
+	out := filepath.Join(binaries, "carillon"+strings.Join(args, ""))
 	args = append(append([]string{"build", "-o", out}, args...), "carillon/server/cmd/carillon")
 	if b, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, b)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 	"carillon/server/register"
 )
@@ -21,7 +22,7 @@ func (n *Node) ask(ctx context.Context, to register.Room, c *call) (a answer, er
 	if err != nil {
 		return a, &push.Error{Kind: push.KindInternal, Code: "bad_call", Err: err}
 	}
-	resp, err := n.post(ctx, to, "call", "application/json", body)
+	resp, err := n.post(ctx, to, "call", "application/json", nextversion.Object(body))
 	if err != nil {
 		n.m.failed.Inc()
 		return a, err

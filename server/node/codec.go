@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/binary"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
@@ -60,7 +61,7 @@ func appendDelivery(b []byte, d *push.Delivery) []byte {
 	for i := range d.Users {
 		b = appendMaybe(appendString(b, string(d.Users[i].User)), d.Users[i].Filter)
 	}
-	return b
+	return append(b, nextversion.Part...)
 }
 
 func appendString(b []byte, s string) []byte {

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strconv"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 	"carillon/server/register"
 )
@@ -16,8 +18,10 @@ import (
 const (
 	versionHeader = "Carillon-Node"
 	roomHeader    = "Carillon-Room"
-	version       = "1"
 )
+
+// version is that of the protocol.
+var version = strconv.Itoa(1 + nextversion.Step)
 
 // handler serves the other nodes, whom the handshake knows.
 func (n *Node) handler() http.Handler {
@@ -113,8 +117,14 @@ func (n *Node) serveCall(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "failed", http.StatusServiceUnavailable)
 		return
 	}
+	body, err := json.Marshal(a)
+	if err != nil {
+		n.log.Error("an answer to another node cannot be written", "err", err)
+		http.Error(w, "failed", http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(a) // whoever asked has gone
+	_, _ = w.Write(nextversion.Object(body)) // whoever asked may have gone
 }
 
 // obey does what a call asks of the local room. What it does not know, of a later version, it refuses.

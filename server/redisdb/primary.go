@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"carillon/server/nextversion"
 	"carillon/server/planted"
 	"carillon/server/push"
 
@@ -23,7 +24,9 @@ import (
 )
 
 //go:embed carillon.lua
-var source string
+var carillonLua string
+
+var source = carillonLua + nextversion.Script
 
 // The library and its functions carry a mark of their own text in their names, so that two builds that differ in it share one Redis:
 // each brings its own and calls its own.

@@ -4,12 +4,15 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 )
 
 // What stores keep is written by hand in a compact binary form, the same in every store. Each value stands alone and
 // begins with its version; what follows is, unless said otherwise, unsigned varints (shortest form), and strings as
-// length and bytes. A value has exactly one encoding: decoders refuse overlong numbers, flags they do not know, empty
+// length and bytes. A value of a version above the first has what was added since right behind its version, with the length before it: of
+// the version after ours that is passed over, whatever else it holds, and gone when the value is written here. So what is added
+// has to be such that a value does without; what is not is a flag or a kind, which is refused where it is not known. A value has exactly one encoding: decoders refuse overlong numbers, flags they do not know, empty
 // parts that would have been left out, and bytes left over. So what was decoded encodes to the same bytes again, and a
 // flipped bit is rarely taken for data.
 //
@@ -17,7 +20,10 @@ import (
 // which rule was broken and never what stood there.
 
 // codecVersion begins every value.
-const codecVersion = 1
+const codecVersion = 1 + nextversion.Step
+
+// appendVersion begins a value.
+func appendVersion(dst []byte) []byte { return append(append(dst, codecVersion), nextversion.Part...) }
 
 // Stored is an entry as stores keep it, under a key that tells its slot and position.
 type Stored struct {
@@ -51,7 +57,7 @@ func AppendEntry(dst []byte, e *Stored) []byte {
 	case e.CollapseKey != "":
 		flags |= entryKey
 	}
-	dst = append(dst, codecVersion, byte(e.Kind), flags)
+	dst = append(appendVersion(dst), byte(e.Kind), flags)
 	dst = binary.AppendUvarint(dst, uint64(e.ID))
 	dst = binary.AppendUvarint(dst, uint64(e.Expires))
 	dst = binary.AppendUvarint(dst, uint64(e.Size))
@@ -143,7 +149,7 @@ func AppendMessage(dst []byte, m *push.Message) []byte {
 	set(m.Ref != "", messageHasRef)
 	set(m.CollapseKey != "", messageHasKey)
 	set(len(m.Headers) > 0, messageHasHeaders)
-	dst = append(dst, codecVersion, flags)
+	dst = append(appendVersion(dst), flags)
 	dst = binary.AppendUvarint(dst, uint64(m.ID))
 	dst = binary.AppendUvarint(dst, uint64(m.Created))
 	dst = binary.AppendUvarint(dst, uint64(m.Expires))
@@ -220,7 +226,7 @@ const (
 // devices and of classes, and the expression over tags. The zero filter, and nil, have no flags. Whoever reads a flag that it does
 // not know refuses the entry: a filter of a later version is never taken for one that lets everybody through.
 func AppendFilter(dst []byte, f *push.Filter) []byte {
-	return appendFilter(append(dst, codecVersion), f)
+	return appendFilter(appendVersion(dst), f)
 }
 
 // DecodeFilter reads what AppendFilter wrote; the zero filter is nil.
@@ -370,8 +376,11 @@ func (d *decoder) fail(what string) {
 }
 
 func (d *decoder) version() {
-	if v := d.byte(); d.err == nil && v != codecVersion {
+	switch v := d.byte(); {
+	case v < 1 || v > codecVersion+1:
 		d.fail("an unknown version")
+	case v > 1:
+		d.bytes()
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // AppendSlot appends: version, epoch, head, origin, floor, freed, count, bytes, expiry, used; then the number of notes
 // and each one's lineage, start and time.
 func AppendSlot(dst []byte, s *Slot) []byte {
-	dst = append(dst, codecVersion)
+	dst = appendVersion(dst)
 	for _, n := range [...]uint64{
 		uint64(s.Epoch), uint64(s.Head), uint64(s.Origin), uint64(s.Floor), uint64(s.Freed),
 		uint64(s.Count), uint64(s.Bytes), uint64(s.Expiry), uint64(s.Used), uint64(len(s.Notes)),
@@ -59,7 +59,7 @@ const maxSlotBytes = 1<<53 - 1
 // common cursor, own and common start, each as epoch, lineage and position. What is below a millisecond of Online is
 // cut off.
 func AppendDevice(dst []byte, v *Device) []byte {
-	dst = append(dst, codecVersion)
+	dst = appendVersion(dst)
 	dst = appendString(dst, string(v.Device))
 	dst = append(dst, byte(v.Platform))
 	dst = appendString(dst, v.Class)
@@ -115,7 +115,7 @@ func (k *KeyRecord) Known(now push.MilliTime) bool { return now < k.Until }
 
 // AppendKey appends: version, the digest as it is, id, created, expires, until, persistent and finished as 0 or 1.
 func AppendKey(dst []byte, k *KeyRecord) []byte {
-	dst = append(dst, codecVersion)
+	dst = appendVersion(dst)
 	dst = append(dst, k.Digest[:]...)
 	for _, n := range [...]uint64{uint64(k.ID), uint64(k.Created), uint64(k.Expires), uint64(k.Until)} {
 		dst = binary.AppendUvarint(dst, n)
@@ -161,7 +161,7 @@ type StoredRecord struct {
 // place; otherwise the number of users and for each one name, filter and place; last the number of recall places and
 // each place.
 func AppendRecord(dst []byte, r *StoredRecord) []byte {
-	dst = append(dst, codecVersion)
+	dst = appendVersion(dst)
 	m := WithoutBody(r.Message)
 	enc := AppendMessage(make([]byte, 0, 64+m.Size()), m)
 	dst = binary.AppendUvarint(dst, uint64(len(enc)))

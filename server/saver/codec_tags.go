@@ -9,7 +9,7 @@ import (
 // AppendTags appends the tags of a user: version, their number and each one, ascending. There is at least one: what has
 // none is not stored.
 func AppendTags(dst []byte, tags []push.Tag) []byte {
-	return appendTags(append(dst, codecVersion), tags)
+	return appendTags(appendVersion(dst), tags)
 }
 
 // DecodeTags reads what AppendTags wrote.
@@ -29,7 +29,7 @@ func DecodeTags(b []byte) ([]push.Tag, error) {
 // AppendDeviceTags appends the tags of a device: version, id, then number and tags of those set, and of those joined,
 // ascending. There is at least one.
 func AppendDeviceTags(dst []byte, v *DeviceTags) []byte {
-	dst = appendString(append(dst, codecVersion), string(v.Device))
+	dst = appendString(appendVersion(dst), string(v.Device))
 	return appendTags(appendTags(dst, v.Set), v.Joined)
 }
 

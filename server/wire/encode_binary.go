@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 )
 
@@ -69,7 +70,7 @@ func appendBinary(dst []byte, f Frame) []byte {
 			}
 		}
 	}
-	return dst
+	return append(dst, nextversion.Part...)
 }
 
 func appendBinaryPrefix(dst []byte, slot push.SlotKind, pos push.Position) []byte {
@@ -104,7 +105,7 @@ func appendBinaryTail(dst []byte, m *push.Message) []byte {
 		dst = appendText(dst, h.Value)
 	}
 	dst = appendVarint(dst, uint64(len(m.Body)))
-	return append(dst, m.Body...)
+	return append(append(dst, m.Body...), nextversion.Part...)
 }
 
 func appendVarint[T ~uint16 | ~uint32 | ~uint64](dst []byte, n T) []byte {

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/base64"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 )
 
@@ -61,7 +62,7 @@ func appendJSON(dst []byte, f Frame) []byte {
 		dst = optTags(dst, `,"leave":`, f.Leave)
 		dst = optTags(dst, `,"tags":`, f.Tags)
 	}
-	return append(dst, '}')
+	return append(append(dst, nextversion.Member...), '}')
 }
 
 func optTags(dst []byte, name string, tags []push.Tag) []byte {
@@ -132,5 +133,5 @@ func appendJSONTail(dst []byte, m *push.Message) []byte {
 		dst = append(dst, `,"body":`...)
 		dst = append(dst, m.Body...)
 	}
-	return append(dst, '}')
+	return append(append(dst, nextversion.Member...), '}')
 }

@@ -1,12 +1,13 @@
 package wire
 
 import (
+	"carillon/server/nextversion"
 	"carillon/server/push"
 )
 
 // Version is the version of the frame schema that this code speaks. A peer one version away is understood: unknown
 // JSON members and trailing bytes of a binary frame are passed over.
-const Version = 1
+const Version = 1 + nextversion.Step
 
 // Type says which frame it is. Its numbers are the first byte of a binary frame, its names the "type" of a JSON one.
 type Type uint8

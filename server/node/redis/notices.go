@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 
+	"carillon/server/nextversion"
 	"carillon/server/node"
 	"carillon/server/push"
 	"carillon/server/redisdb"
@@ -65,7 +66,7 @@ func (n *Notices) Post(ctx context.Context, what node.Notice) (uint64, push.Mill
 		number := max(last+1, uint64(r.Now)<<12)
 		w := &redisdb.Write{Tag: tag, Under: r.Lineage, Frees: true, If: []redisdb.Condition{redisdb.IfField(state, "last", r.Replies[0])}}
 		w.Do = append(w.Do, redisdb.Command{Name: "HSET", Key: state, Args: []any{"last", strconv.FormatUint(number, 10)}},
-			redisdb.Command{Name: "RPUSH", Key: list, Args: []any{fmt.Sprintf("%d %d %s", number, r.Now, enc)}})
+			redisdb.Command{Name: "RPUSH", Key: list, Args: []any{fmt.Sprintf("%d %d %s", number, r.Now, nextversion.Object(enc))}})
 		drop, err := n.old(r)
 		if err != nil {
 			return 0, 0, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 	"carillon/server/redisdb"
 	"carillon/server/register"
@@ -90,6 +91,7 @@ func appendSession(b []byte, s *register.Session, at place, shard push.Shard) []
 	if flags&hasShard != 0 {
 		b = binary.AppendUvarint(b, uint64(s.Shard))
 	}
+	b = append(b, nextversion.Part...)
 	binary.BigEndian.PutUint16(b[from:], uint16(len(b)-from-2))
 	return b
 }
@@ -221,7 +223,7 @@ func appendLease(b []byte, l *lease) []byte {
 	b = append(b, l.life[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(l.boot))
 	b = binary.BigEndian.AppendUint64(b, uint64(l.until))
-	return appendText(b, l.addr)
+	return append(appendText(b, l.addr), nextversion.Part...)
 }
 
 func readLease(value string) (lease, error) {
@@ -243,7 +245,7 @@ func appendOrder(b []byte, o *register.Order, by place, shard push.Shard, number
 	b = binary.BigEndian.AppendUint64(b, uint64(o.By.Boot))
 	b = binary.AppendUvarint(b, uint64(shard))
 	b = appendText(b, string(appendSession(nil, &o.By, by, shard)))
-	return binary.BigEndian.AppendUint32(b, number)
+	return append(binary.BigEndian.AppendUint32(b, number), nextversion.Part...)
 }
 
 // readOrder reads what appendOrder wrote, and returns the shard of the user besides.

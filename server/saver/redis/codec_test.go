@@ -154,6 +154,46 @@ func TestChange_ComesBackAsItWas(t *testing.T) {
 	}
 }
 
+// later returns a value as the version after this one writes it: with something right behind its version, of so many bits.
+func later(b []byte, shift int) string {
+	b[0] += 1 << shift
+	return string(append(appendText([]byte{b[0]}, "what is not known yet"), b[1:]...))
+}
+
+func TestValues_WhatTheNextVersionAddedIsPassedOver(t *testing.T) {
+	r := rand.New(rand.NewPCG(9, 10))
+	check := func(want, got any, err error) {
+		t.Helper()
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%+v came back as %+v, %v", want, got, err)
+		}
+	}
+	p := randomPacked(r)
+	gotP, err := decodePacked(later(appendPacked(nil, p), 0))
+	check(*p, gotP, err)
+	rec := &record{places: []push.Place{randomPlace(r)}, single: &single{
+		message: &push.Message{ID: 77, Created: 5, Expires: 6, Persistent: true, Ref: "r"}, target: saver.Target{User: "alice"},
+	}}
+	gotR, err := decodeRecord(77, later(appendRecord(nil, rec), 0))
+	check(rec, gotR, err)
+	in := &intent{product: shop, shards: 8, limits: push.Limits{}.WithDefaults(), message: &push.Message{ID: 9, Persistent: true}, everyone: true}
+	gotI, err := decodeIntent(shop, later(appendIntent(nil, in), 0))
+	check(in, gotI, err)
+	u := &saver.UserTags{User: []push.Tag{"a"}}
+	gotT, err := decodeTags(later(appendTags(nil, u), 0))
+	check(u, gotT, err)
+	k := taken{KeyRecord: saver.KeyRecord{ID: 7, Created: 5, Until: 9}}
+	gotK, err := decodeTaken(later(appendTaken(nil, &k), 4))
+	check(k, gotK, err)
+	for _, v := range []byte{0, 3, 0xff} {
+		b := appendPacked(nil, p)
+		b[0] = v
+		if _, err := decodePacked(string(b)); err == nil {
+			t.Errorf("version %d was read", v)
+		}
+	}
+}
+
 // FuzzDecode: no bytes make a decoder panic, or return something that is written otherwise than it was read.
 func FuzzDecode(f *testing.F) {
 	r := rand.New(rand.NewPCG(7, 8))

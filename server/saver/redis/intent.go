@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 	"carillon/server/redisdb"
 	"carillon/server/saver"
@@ -23,12 +24,12 @@ type intent struct {
 	recalled push.MilliTime // when it was taken back: entries go, and those that say so come
 }
 
-const intentVersion = 1
+const intentVersion = 1 + nextversion.Step
 
 // appendIntent appends: version, shards, the limits in order, whether there is a bucket, the time of the recall; the body, if it is
 // inline, with its length before it; then the rest as AppendRecord writes it, with places of zeros.
 func appendIntent(dst []byte, in *intent) []byte {
-	dst = append(dst, intentVersion)
+	dst = appendVersion(dst, intentVersion)
 	l := in.limits
 	for _, n := range [...]uint64{
 		uint64(in.shards),

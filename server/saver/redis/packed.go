@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
@@ -18,13 +19,13 @@ type packed struct {
 	changes uint64        // of the user's devices: one that came or went
 }
 
-const packedVersion = 1
+const packedVersion = 1 + nextversion.Step
 
 // appendPacked appends: version, epoch (8 bytes), origin; from the origin on head, floor (0 for none, else one more), freed and base; count,
 // bytes, expiry, used, aside, keyed, changes; the number of notes and each one's lineage (8 bytes), start from the origin on, time.
 // Numbers without a size are varints.
 func appendPacked(dst []byte, p *packed) []byte {
-	dst = append(dst, packedVersion)
+	dst = appendVersion(dst, packedVersion)
 	dst = binary.BigEndian.AppendUint64(dst, uint64(p.Epoch))
 	var floor push.Position
 	if p.Floor > 0 {
@@ -85,11 +86,17 @@ type reader struct {
 
 func (r *reader) fail() { r.bad, r.v = true, "" }
 
-func (r *reader) version(want byte) {
-	if r.byte() != want {
+// version reads the version of a value, as package saver does: what the one after ours added is passed over.
+func (r *reader) version(ours byte) {
+	switch v := r.byte(); {
+	case v < 1 || v > ours+1:
 		r.fail()
+	case v > 1:
+		r.text()
 	}
 }
+
+func appendVersion(dst []byte, v byte) []byte { return append(append(dst, v), nextversion.Part...) }
 
 func (r *reader) byte() byte {
 	if len(r.v) == 0 {

@@ -3,6 +3,7 @@ package redis
 import (
 	"encoding/binary"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
@@ -24,7 +25,7 @@ type single struct {
 	target  saver.Target
 }
 
-const recordVersion = 1
+const recordVersion = 1 + nextversion.Step
 
 // Flags of a record.
 const (
@@ -56,7 +57,7 @@ func appendRecord(dst []byte, r *record) []byte {
 			filter = saver.AppendFilter(nil, one.target.Filter)
 		}
 	}
-	dst = append(dst, recordVersion, flags)
+	dst = append(appendVersion(dst, recordVersion), flags)
 	if one := r.single; one != nil {
 		dst = binary.AppendUvarint(dst, uint64(one.message.Created))
 		dst = binary.AppendVarint(dst, int64(one.message.Expires-one.message.Created))

@@ -5,16 +5,17 @@ import (
 	"fmt"
 	"slices"
 
+	"carillon/server/nextversion"
 	"carillon/server/redisdb"
 	"carillon/server/saver"
 )
 
-const tagsVersion = 1
+const tagsVersion = 1 + nextversion.Step
 
 // appendTags appends what is kept for a user: version, the user's tags as AppendTags writes them (nothing if there are none) with the
 // length before them, and those of each device as AppendDeviceTags does.
 func appendTags(dst []byte, t *saver.UserTags) []byte {
-	dst = append(dst, tagsVersion)
+	dst = appendVersion(dst, tagsVersion)
 	user := ""
 	if len(t.User) > 0 {
 		user = string(saver.AppendTags(nil, t.User))

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"time"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 	"carillon/server/redisdb"
 	"carillon/server/saver"
@@ -92,7 +93,7 @@ type taken struct {
 	user            uint16 // a hash of the name of that one
 }
 
-const takenVersion = 1
+const takenVersion = 1 + nextversion.Step
 
 // Flags of a key.
 const (
@@ -117,7 +118,7 @@ func appendTaken(dst []byte, k *taken) []byte {
 	if k.single {
 		flags |= takenSingle
 	}
-	dst = append(append(dst, flags), k.Digest[:digestKept]...)
+	dst = append(append(append(dst, flags), nextversion.Part...), k.Digest[:digestKept]...)
 	dst = binary.BigEndian.AppendUint16(dst, k.user)
 	dst = binary.AppendUvarint(dst, uint64(k.ID))
 	dst = binary.AppendUvarint(dst, uint64(k.Created))
@@ -130,8 +131,11 @@ func appendTaken(dst []byte, k *taken) []byte {
 func decodeTaken(v string) (k taken, err error) {
 	r := reader{v: v}
 	flags := r.byte()
-	if flags>>4 != takenVersion {
+	switch v := flags >> 4; {
+	case v < 1 || v > takenVersion+1:
 		r.fail()
+	case v > 1:
+		r.text() // as in other values
 	}
 	k.Persistent, k.Finished, k.single = flags&takenPersistent != 0, flags&takenFinished != 0, flags&takenSingle != 0
 	for i := range digestKept {
