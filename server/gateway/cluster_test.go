@@ -330,6 +330,47 @@ func TestCluster_TagsReachSessionsOnOtherRoomsWithTheAnswer(t *testing.T) {
 	}
 }
 
+// A message to tags is for whoever has them, at whichever room, from wherever: from the token, from the product's server, or joined.
+func TestCluster_AMessageToTagsReachesThoseWhoHaveThem(t *testing.T) {
+	c := startCluster(t, pool.Standalone(t), 2, 2, nil)
+	to := func(tags map[string]any) map[string]any { return map[string]any{"tags": tags} }
+	store := &client.Memory{}
+	away := c.rooms[0].watch("bob", "phone", store) // known to the store, and then away
+	away.awaitCaught(t)
+	away.leave(t)
+	var ws []*watcher
+	for i, n := range c.rooms {
+		w := n.watchOver(overs[2*i], n.taggedToken(fmt.Sprint("phone", i)), &client.Memory{})
+		w.awaitCaught(t)
+		ws = append(ws, w)
+	}
+	c.centers[0].mark("PUT", "/v1/users/alice/devices/phone1/tags", map[string]any{"tags": []string{"vip"}})
+	for i, n := range c.centers {
+		for _, persistent := range []bool{true, false} {
+			m := map[string]any{"body": fmt.Sprint(i, persistent), "persistent": persistent}
+			both := n.tell(to(map[string]any{"all": []string{"from-token"}}), m)
+			one := n.tell(to(map[string]any{"all": []string{"from-token", "vip"}}), m)
+			n.tell(to(map[string]any{"all": []string{"vip"}, "not": []string{"from-token"}}), m)
+			other := n.tell(to(map[string]any{"any": []string{"x", "from-token"}, "not": []string{"vip"}}), m)
+			ws[0].want(t, both)
+			ws[0].want(t, other)
+			ws[1].want(t, both)
+			ws[1].want(t, one)
+		}
+	}
+	later := c.centers[0].tell(to(map[string]any{"all": []string{"later"}}), map[string]any{"body": "later"})
+	c.centers[1].mark("PUT", "/v1/users/bob/tags", map[string]any{"tags": []string{"later"}})
+	back := c.rooms[1].watch("bob", "phone", store)
+	back.want(t, later)
+	back.leave(t)
+	for i, w := range ws {
+		w.leave(t)
+		if len(w.got) > 0 {
+			t.Errorf("phone%d got %d messages that were not for it", i, len(w.got))
+		}
+	}
+}
+
 func TestCluster_RecallAndLookUpsSpanRooms(t *testing.T) {
 	c := startCluster(t, pool.Standalone(t), 2, 2, nil)
 	var ws []*watcher

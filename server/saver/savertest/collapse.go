@@ -63,6 +63,10 @@ func collapseOnlySameFilter(e *env) {
 		{Platforms: push.PlatformSet(0).Add(push.PlatformWeb)},
 		{Classes: []string{"phone"}},
 		{Devices: []push.DeviceID{phone}, Classes: []string{"phone"}},
+		{Tags: having("phone")},
+		{Tags: having("phone", "web")},
+		{Tags: &push.TagExpr{Not: having("phone").All}},
+		{Classes: []string{"phone"}, Tags: having("phone")},
 	}
 	e.both(func(k push.SlotKind, pub func(string, func(*saver.Publication)) push.Place) {
 		var first, second []string

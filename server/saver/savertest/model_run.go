@@ -133,7 +133,7 @@ func (d *driver) advance() {
 	d.sync()
 }
 
-var modelFilters = []*push.Filter{nil, nil, {Devices: []push.DeviceID{phone}}, {Classes: []string{"web"}}}
+var modelFilters = []*push.Filter{nil, nil, {Devices: []push.DeviceID{phone}}, {Classes: []string{"web"}}, {Tags: having("vip")}}
 
 // fill makes a publication random.
 func (d *driver) fill(p *saver.Publication) {

@@ -331,16 +331,28 @@ func nonPersistent(e *env) {
 	e.wantKind("Recall of a message that is not persistent", err, push.KindNotFound)
 }
 
+// having is the expression for devices that have all these tags.
+func having(tags ...push.Tag) *push.TagExpr {
+	e := &push.TagExpr{}
+	for _, t := range tags {
+		e.All = append(e.All, push.TagTerm{Tag: t})
+	}
+	return e.Canonical()
+}
+
 func filtersComeBack(e *env) {
 	one := &push.Filter{
 		Devices: []push.DeviceID{phone, tablet}, Platforms: push.PlatformSet(0).Add(push.PlatformIOS),
-		Classes: []string{"a", "b"},
+		Classes: []string{"a", "b"}, Tags: having("t"),
 	}
 	p := e.to("m", alice, bob, cathy)
 	p.Own[0].Filter, p.Own[2].Filter = one, &push.Filter{Classes: []string{"c"}}
 	e.publish(p)
 	q := e.everyone("all")
-	q.Filter = &push.Filter{Platforms: push.PlatformSet(0).Add(push.PlatformWeb)}
+	q.Filter = &push.Filter{Platforms: push.PlatformSet(0).Add(push.PlatformWeb), Tags: (&push.TagExpr{
+		All: []push.TagTerm{{Tag: "a"}, {Expr: &push.TagExpr{Any: []push.TagTerm{{Tag: "b"}, {Expr: having("c", "d")}}}}},
+		Not: []push.TagTerm{{Tag: "e"}},
+	}).Canonical()}
 	e.publish(q)
 	cases := []struct {
 		user push.UserID
@@ -404,7 +416,11 @@ func invalid(e *env) {
 	noTTL.TTL = 0
 	negative := e.to("negative", alice)
 	negative.TTL = -time.Second
-	for _, p := range []*saver.Publication{both, noTTL, negative} {
+	sorted := e.everyone("an expression that would be read as another")
+	sorted.Filter = &push.Filter{Tags: &push.TagExpr{All: []push.TagTerm{{Tag: "b"}, {Tag: "a"}}}}
+	empty := e.to("an expression that says nothing", bob, alice)
+	empty.Own[1].Filter = &push.Filter{Tags: &push.TagExpr{}}
+	for _, p := range []*saver.Publication{both, noTTL, negative, sorted, empty} {
 		e.wantKind(e.labels[p.Message.ID], e.try(p).Err, push.KindInvalid)
 	}
 	e.wantAll(alice, push.Own, "")

@@ -170,7 +170,7 @@ func recallMany(e *env) {
 
 func recallEveryone(e *env) {
 	p := e.everyone("m")
-	p.Filter = &push.Filter{Platforms: push.PlatformSet(0).Add(push.PlatformTV)}
+	p.Filter = &push.Filter{Platforms: push.PlatformSet(0).Add(push.PlatformTV), Tags: having("vip")}
 	orig := e.publish(p)
 	r := e.recall(p.Message.ID)
 	if len(r.Common) != Shards || r.Own != nil || !r.First {
