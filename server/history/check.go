@@ -65,6 +65,8 @@ type checker struct {
 	byDev  map[Device][]Record // what a device did and saw, in its order
 	losses []Record
 	stalls []Record
+	asked  map[tagSet][]*tagged // tags, in the order in which they were asked for
+	end    time.Duration        // of the last record
 	out    []Violation
 }
 
@@ -74,6 +76,7 @@ func Check(run Run, records []Record) []Violation {
 	records = slices.Clone(records)
 	slices.SortStableFunc(records, func(a, b Record) int { return cmp.Compare(a.At, b.At) })
 	c.index(records)
+	c.indexTags(records)
 	c.keys()
 	c.noteCollapsed()
 	for dev, rs := range c.byDev {
@@ -82,7 +85,7 @@ func Check(run Run, records []Record) []Violation {
 	c.lost()
 	c.agree()
 	c.positions()
-	c.tags(records)
+	c.tagsAtRest(records)
 	slices.SortFunc(c.out, func(a, b Violation) int { return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Detail, b.Detail)) })
 	return c.out
 }
@@ -205,16 +208,16 @@ func (c *checker) keys() {
 }
 
 // noteCollapsed finds the messages whose place a newer one took, or may have taken: of two that were under way at the same
-// time nobody knows which came to lie behind the other.
+// time nobody knows which came to lie behind the other. Only one that is for the same takes another's place.
 func (c *checker) noteCollapsed() {
-	type key struct{ product, collapse string }
+	type key struct{ product, collapse, audience string }
 	latest := make(map[key][2]*sent) // the two whose outcome was known last
 	for _, s := range c.order {
 		if s.Collapse == "" || !s.Persistent {
 			continue
 		}
 		s.done = max(s.done, s.last)
-		k := key{s.Product, s.Collapse}
+		k := key{s.Product, s.Collapse, s.audience()}
 		l := latest[k]
 		switch {
 		case l[0] == nil || s.done > l[0].done:
@@ -225,7 +228,7 @@ func (c *checker) noteCollapsed() {
 		latest[k] = l
 	}
 	for _, s := range c.order {
-		l := latest[key{s.Product, s.Collapse}]
+		l := latest[key{s.Product, s.Collapse, s.audience()}]
 		other := l[0]
 		if other == s {
 			other = l[1]
@@ -264,6 +267,20 @@ func (c *checker) calm(d Device, from, to time.Duration) bool {
 func (s *sent) isFor(d Device) bool {
 	return s.Product == d.Product &&
 		(s.Everyone || slices.Contains(s.To, d.User) || slices.Contains(s.Devices, d))
+}
+
+// audience tells messages apart of which none takes another's place. Those to users, and those to single devices, may be for some
+// of the same.
+func (s *sent) audience() string {
+	switch {
+	case s.Having != nil:
+		return fmt.Sprintf("tags %q %q %q", s.Having.All, s.Having.Any, s.Having.Not)
+	case s.Everyone:
+		return "everyone"
+	case len(s.Devices) > 0:
+		return "devices"
+	}
+	return "users"
 }
 
 // isOrdered reports whether something is promised about the message's place among others.

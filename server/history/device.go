@@ -96,6 +96,9 @@ func (w *watch) known(r *Record) *sent {
 	if !s.isFor(w.dev) || s.Body != r.Body {
 		w.c.violate("phantom", "%v saw %s of %s/%d, which is not for it or has another body", w.dev, r.ID, s.Sender, s.Seq)
 	}
+	if w.c.had(w.dev, s.Having, s.At, r.At) == no {
+		w.c.violate("phantom", "%v saw %s of %s/%d at %v, though it never had the tags", w.dev, r.ID, s.Sender, s.Seq, r.At)
+	}
 	return s
 }
 

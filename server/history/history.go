@@ -28,6 +28,9 @@
 //	session      a device had two live sessions
 //	tags         a set of tags is at rest another than the one that was answered last
 //
+// A message to tags is for a device by the tags that it has when it comes to the message. When that was nobody knows: so what has to reach a
+// device is what it had the tags for all the time, and what may not reach it is what it never had them for.
+//
 // What a store lost of which it says so (a failover to a replica that lagged: [Lost]) excuses what was in it, and nothing else.
 //
 // It works in one pass over sorted records and handles millions of them; nothing here knows how the system works inside.
@@ -95,6 +98,7 @@ type Record struct {
 	To         []string      `json:"to,omitempty"`      // users
 	Devices    []Device      `json:"devices,omitempty"` // some devices of users
 	Everyone   bool          `json:"everyone,omitempty"`
+	Having     *Having       `json:"having,omitempty"` // with Everyone: only devices with such tags
 	Persistent bool          `json:"persistent,omitempty"`
 	Body       string        `json:"body,omitempty"` // or a hash of it
 	Collapse   string        `json:"collapse,omitempty"`
@@ -111,6 +115,16 @@ type Record struct {
 	Set        string        `json:"set,omitempty"` // which of a device's sets of tags
 	Tags       []string      `json:"tags,omitempty"`
 }
+
+// Having says which devices an audience by tags is for: those that have all of All, one of Any (if it names any) and none of Not.
+type Having struct {
+	All []string `json:"all,omitempty"`
+	Any []string `json:"any,omitempty"`
+	Not []string `json:"not,omitempty"`
+}
+
+// TokenSet names the tags of a device's token, asked for and answered as those of other sets are.
+const TokenSet = "token"
 
 // Log collects records. It is safe for concurrent use.
 type Log struct {

@@ -24,7 +24,7 @@ func (c *checker) lost() {
 			k := s.slot()
 			// A gap says which slot it is in, and not which messages were there.
 			if !s.Persistent || s.recalled || s.collapsed || !s.isFor(dev) || s.At <= due[k] || s.At < told[k] ||
-				s.TTL > 0 {
+				s.TTL > 0 || c.had(dev, s.Having, s.At, c.end) != yes {
 				continue
 			}
 			for _, a := range s.accepted {

@@ -18,27 +18,33 @@ type tagged struct {
 	done time.Duration // when it was answered last
 }
 
-// tags judges that each set is at rest what was answered last, or one that was asked for and never answered: that may have come
-// about at any time.
-func (c *checker) tags(records []Record) {
-	asked := make(map[tagSet][]*tagged)
+// indexTags notes what was asked for of each set of tags.
+func (c *checker) indexTags(records []Record) {
+	c.asked = make(map[tagSet][]*tagged)
 	for i := range records {
 		r := &records[i]
+		c.end = r.At
 		k := tagSet{r.Device, r.Set}
 		switch r.Kind {
 		case TagAsk:
-			asked[k] = append(asked[k], &tagged{Record: *r})
+			c.asked[k] = append(c.asked[k], &tagged{Record: *r})
 		case TagAnswer:
-			i := slices.IndexFunc(asked[k], func(t *tagged) bool { return t.Seq == r.Seq })
+			i := slices.IndexFunc(c.asked[k], func(t *tagged) bool { return t.Seq == r.Seq })
 			if i < 0 {
 				c.violate("tags", "an answer of %v at %v to what was never asked for", r.Device, r.At)
 				continue
 			}
-			asked[k][i].ok, asked[k][i].done = true, r.At
-		case TagRest:
-			if !c.mayBe(asked[k], r.Tags) {
-				c.violate("tags", "the tags of %v (%s) are %v at rest, which is not what was asked for last", r.Device, r.Set, r.Tags)
-			}
+			c.asked[k][i].ok, c.asked[k][i].done = true, r.At
+		}
+	}
+}
+
+// tagsAtRest judges that each set is at rest what was answered last, or one that was asked for and never answered: that may have
+// come about at any time.
+func (c *checker) tagsAtRest(records []Record) {
+	for i := range records {
+		if r := &records[i]; r.Kind == TagRest && !c.mayBe(c.asked[tagSet{r.Device, r.Set}], r.Tags) {
+			c.violate("tags", "the tags of %v (%s) are %v at rest, which is not what was asked for last", r.Device, r.Set, r.Tags)
 		}
 	}
 }
@@ -62,4 +68,86 @@ func (c *checker) mayBe(asked []*tagged, tags []string) bool {
 	return slices.ContainsFunc(asked, func(t *tagged) bool {
 		return (t == last || !t.ok || fell) && slices.Equal(t.Tags, tags)
 	})
+}
+
+// sureness is what is known of something: it was so all the time, at no time, or perhaps at some.
+type sureness uint8
+
+const (
+	no sureness = iota
+	perhaps
+	yes
+)
+
+// has tells whether a device had the tags of an audience between two moments.
+func (h *Having) has(tag func(string) sureness) sureness {
+	all := yes
+	for _, t := range h.All {
+		all = min(all, tag(t))
+	}
+	for _, t := range h.Not {
+		all = min(all, yes-tag(t))
+	}
+	some := no
+	for _, t := range h.Any {
+		some = max(some, tag(t))
+	}
+	if len(h.Any) == 0 {
+		some = yes
+	}
+	return min(all, some)
+}
+
+// had tells whether a device belonged to an audience by tags between two moments; yes if it is none by tags.
+func (c *checker) had(d Device, h *Having, from, to time.Duration) sureness {
+	if h == nil {
+		return yes
+	}
+	var sets [][][]string // for each set of tags, what it may have been
+	user := d
+	user.Device = ""
+	for k, asked := range c.asked {
+		if k.of == d || k.of == user {
+			sets = append(sets, c.between(asked, from, to))
+		}
+	}
+	return h.has(func(tag string) sureness {
+		known := no
+		for _, set := range sets {
+			with := 0
+			for _, tags := range set {
+				if slices.Contains(tags, tag) {
+					with++
+				}
+			}
+			switch {
+			case with == len(set):
+				return yes
+			case with > 0:
+				known = perhaps
+			}
+		}
+		return known
+	})
+}
+
+// between returns everything that a set may have been between two moments: what was answered last before, what was under way at the same
+// time as that or later, and what was asked for and never answered. If the store fell back, anything that was asked for before.
+func (c *checker) between(asked []*tagged, from, to time.Duration) (may [][]string) {
+	var last *tagged
+	for _, t := range asked {
+		if t.ok && t.done <= from && (last == nil || t.done >= last.done) {
+			last = t
+		}
+	}
+	fell := slices.ContainsFunc(c.losses, func(l Record) bool { return l.Product == "" && l.At <= to })
+	if last == nil || fell {
+		may = append(may, nil)
+	}
+	for _, t := range asked {
+		if t.At <= to && (t == last || !t.ok || fell || last == nil || t.done >= last.At) {
+			may = append(may, t.Tags)
+		}
+	}
+	return may
 }

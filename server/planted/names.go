@@ -61,6 +61,10 @@ const (
 	TagsUnheard Bug = "tags-unheard"
 	// JoinedForSet: what a client joins is kept with what the product's server set.
 	JoinedForSet Bug = "joined-for-set"
+	// TagsNotRead: what is read from a slot is judged by device, platform and class alone, not by tags.
+	TagsNotRead Bug = "tags-not-read"
+	// CollapseOverFilters: a message takes the place of an older one of its key that was for others.
+	CollapseOverFilters Bug = "collapse-over-filters"
 
 	// Those below are of Redis alone; see OnRedis.
 
@@ -93,6 +97,7 @@ func All() []Bug {
 		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, PlacesByRoom,
 		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, AnswerAcknowledges, KickUnheard, MoveFromHead, TailOverGap, LeaseForgotten,
 		OpenBeforeFlush, DeviceForgotten, TokenIDIgnored, TokenIDUnheard, TagsUnheard, JoinedForSet,
+		TagsNotRead, CollapseOverFilters,
 		NoWait, WaitElsewhere, ReplicaRead, ClientRetries,
 	}
 }

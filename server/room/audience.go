@@ -3,6 +3,7 @@ package room
 import (
 	"slices"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 	"carillon/server/wire"
@@ -40,6 +41,9 @@ func (t *sessionTags) has(tag push.Tag) bool {
 
 // admitsEntryLocked reports whether an entry that was read is for the session.
 func (s *session) admitsEntryLocked(e *tailEntry) bool {
+	if planted.Is(planted.TagsNotRead) {
+		return e.Filter.AdmitsBesideTags(s.facts())
+	}
 	return s.admitsLocked(e.Filter) || e.Kind == saver.EntryRecall && s.admitsRecallLocked(e.Filter)
 }
 

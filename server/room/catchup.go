@@ -271,7 +271,8 @@ func (t *tail) appendLocked(e tailEntry) {
 
 func collapses(e, old *tailEntry) bool {
 	return e.Message != nil && old.Message != nil && e.Message.CollapseKey != "" &&
-		e.Message.CollapseKey == old.Message.CollapseKey && e.Filter.Equal(old.Filter)
+		e.Message.CollapseKey == old.Message.CollapseKey &&
+		(e.Filter.Equal(old.Filter) || planted.Is(planted.CollapseOverFilters))
 }
 
 func (t *tail) trimLocked(most int) {

@@ -212,6 +212,9 @@ func CollapseOf(key string, f *push.Filter) (id CollapseID, ok bool) {
 	if key == "" {
 		return id, false
 	}
+	if planted.Is(planted.CollapseOverFilters) {
+		f = nil
+	}
 	var buf [256]byte
 	return sha256.Sum256(AppendFilter(appendString(buf[:0], key), f)), true
 }

@@ -84,6 +84,7 @@ func (w *world) addDevice(p *product, user, name string, liar bool) *device {
 	if w.opt.tags {
 		d.tags = some(w.sched.lane("token/"+id.Product+"/"+user+"/"+name), tokenTags)
 		claims.Tags, claims.TagPatterns = d.tags, []string{"own/*"}
+		w.noteToken(d)
 	}
 	token, err := auth.Mint(p.signing, claims)
 	if err != nil {

@@ -44,6 +44,8 @@ var found = map[planted.Bug]struct {
 	planted.TokenIDUnheard:             {rules: []string{"kick"}},
 	planted.TagsUnheard:                {rules: []string{"world"}},
 	planted.JoinedForSet:               {rules: []string{"tags"}},
+	planted.TagsNotRead:                {rules: []string{"phantom"}},
+	planted.CollapseOverFilters:        {rules: []string{"lost"}},
 	planted.DeviceForgotten:            {memory: true, rules: []string{"world"}},
 }
 

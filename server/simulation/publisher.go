@@ -16,6 +16,7 @@ type sender struct {
 	p    *product
 	name string
 	lane *lane
+	tags *lane        // which audiences are by tags
 	busy atomic.Int32 // goroutines that work for it
 
 	// The driver's, or the goroutine's that works for it.
@@ -45,6 +46,10 @@ func (s *sender) compose() *outgoing {
 	switch n := l.IntN(10); {
 	case n < 3:
 		o.rec.Everyone = true
+		if o.rec.Having = s.having(); o.rec.Having != nil {
+			to["tags"] = o.rec.Having
+			break
+		}
 		to["everyone"] = true
 	case n < 5 && len(w.devices) > 0:
 		var ds []map[string]string
@@ -86,6 +91,27 @@ func (s *sender) compose() *outgoing {
 	}
 	o.req = map[string]any{"to": to, "message": msg}
 	return o
+}
+
+// having returns the tags of an audience, nil for everyone. It draws apart, so that worlds without tags are what they are.
+func (s *sender) having() *history.Having {
+	if !s.w.opt.tags || s.tags.IntN(3) == 0 {
+		return nil
+	}
+	h := &history.Having{}
+	for h.All == nil && h.Any == nil && h.Not == nil {
+		for _, t := range allTags() {
+			switch s.tags.IntN(16) {
+			case 0:
+				h.All = append(h.All, t)
+			case 1, 2:
+				h.Any = append(h.Any, t)
+			case 3:
+				h.Not = append(h.Not, t)
+			}
+		}
+	}
+	return h
 }
 
 // attempt sends it once and reports whether the outcome is known.
@@ -160,7 +186,7 @@ func (s *sender) flood() {
 		o := s.compose()
 		o.rec.Persistent, o.rec.Key, o.rec.Collapse, o.rec.TTL = false, "", "", 0
 		if s.lane.IntN(3) > 0 {
-			o.rec.Everyone, o.rec.To, o.rec.Devices = true, nil, nil
+			o.rec.Everyone, o.rec.Having, o.rec.To, o.rec.Devices = true, nil, nil, nil
 			o.req["to"] = map[string]any{"everyone": true}
 		}
 		o.req["message"] = map[string]any{"body": json.RawMessage(o.rec.Body), "persistent": false}
@@ -184,6 +210,7 @@ func (w *world) markers() {
 			var os []*outgoing
 			for u := i; u < w.opt.users; u += len(p.senders) {
 				o := s.compose()
+				o.rec.Having = nil
 				o.rec.Persistent, o.rec.Everyone, o.rec.Devices, o.rec.Collapse, o.rec.TTL = true, false, nil, "", 0
 				o.rec.To = []string{userNames[u]}
 				o.req = map[string]any{

@@ -31,6 +31,13 @@ var (
 	clientTags = []string{"own/a", "own/b", "own/c"}
 )
 
+// allTags returns every tag that somebody may have.
+func allTags() []string {
+	all := slices.Concat(tokenTags, serverTags, clientTags)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // some returns a part of them, perhaps nothing, sorted as they are.
 func some(l *lane, tags []string) []string {
 	var part []string
@@ -65,6 +72,11 @@ func (w *world) askTags(of history.Device, set string, tags []string) history.Re
 	w.note(r)
 	r.Kind = history.TagAnswer
 	return r
+}
+
+// noteToken notes the tags of a device's token, which it has from the beginning.
+func (w *world) noteToken(d *device) {
+	w.note(w.askTags(d.id, history.TokenSet, d.tags))
 }
 
 // setTags has the product's server set the tags of a user, or of a device. One of a product does that, so that what was set last

@@ -274,7 +274,7 @@ func (w *world) addProduct(id push.ProductID) error {
 	p.apiKey, p.signing = string(text), auth.SigningKey{ID: "k", Alg: catalog.HS256, Private: secret}
 	for i := range 3 {
 		name := fmt.Sprintf("%s/s%d", id, i)
-		p.senders = append(p.senders, &sender{w: w, p: p, name: name, lane: w.sched.lane("sender/" + name)})
+		p.senders = append(p.senders, &sender{w: w, p: p, name: name, lane: w.sched.lane("sender/" + name), tags: w.sched.lane("having/" + name)})
 	}
 	p.registrar = &sender{w: w, p: p, name: string(id) + "/tags", lane: w.sched.lane("sender/" + string(id) + "/tags")}
 	w.products = append(w.products, p)
