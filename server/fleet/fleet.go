@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"carillon/server/bench/child"
+	"carillon/server/proxytest"
 	"carillon/server/redistest"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	Together   int      // nodes that play both roles on Redis, in place of all those
 	Durability string   // of redis.durability; its default
 	Replicas   int      // of redis.replicas, with durability "replicated"
+	Proxied    bool     // what nodes say to each other goes through a proxy before each; see Node.Lose
 	Env        []string // for every node, NAME=value: more of its configuration
 }
 
@@ -58,16 +60,18 @@ type Node struct {
 	fleet *Fleet
 	name  string
 	role  Role
+	proxy *proxytest.Proxy // before what other nodes dial, if the fleet is proxied
 
 	mu   sync.Mutex
-	proc *child.Process // guarded by mu; nil: it was never started
-	life life           // guarded by mu
-	more []string       // guarded by mu; see Configure
-	uses string         // guarded by mu; see Use
+	proc *child.Process      // guarded by mu; nil: it was never started
+	life life                // guarded by mu
+	more []string            // guarded by mu; see Configure
+	uses string              // guarded by mu; see Use
+	lose proxytest.Direction // guarded by mu; see Lose
 }
 
 // life is where a node listens during one life.
-type life struct{ Public, Admin, TCP string }
+type life struct{ Public, Admin, TCP, Nodes string }
 
 // Start starts all nodes and returns when each is ready.
 func Start(ctx context.Context, cfg Config) (*Fleet, error) {
@@ -91,6 +95,13 @@ func Start(ctx context.Context, cfg Config) (*Fleet, error) {
 	for role, n := range nodes {
 		for i := range n {
 			f.nodes = append(f.nodes, &Node{fleet: f, name: string(role) + strconv.Itoa(i+1), role: role})
+		}
+	}
+	if cfg.Proxied && !cfg.Embedded {
+		for _, n := range f.nodes {
+			if err := n.startProxy(); err != nil {
+				return nil, errors.Join(err, f.Close())
+			}
 		}
 	}
 	slices.SortFunc(f.nodes, func(a, b *Node) int { return strings.Compare(a.name, b.name) })
@@ -131,6 +142,9 @@ func (f *Fleet) Close() error {
 		ending.Go(func() {
 			if n.Running() {
 				errs[i] = n.Stop()
+			}
+			if n.proxy != nil {
+				n.proxy.Close()
 			}
 		})
 	}
@@ -265,6 +279,9 @@ func (n *Node) onRedis() []string {
 		"CARILLON_REDIS_USERNAME=" + c.Redis.Username, "CARILLON_REDIS_PASSWORD=" + c.Redis.Password,
 		"CARILLON_NODE_ID=" + n.name, "CARILLON_NODE_LISTEN=127.0.0.1:0", "CARILLON_NODE_SECRET=" + n.fleet.secret,
 	}
+	if n.proxy != nil {
+		env = append(env, "CARILLON_NODE_ADVERTISE="+n.proxy.Addr())
+	}
 	if c.Durability != "" {
 		env = append(env, "CARILLON_REDIS_DURABILITY="+c.Durability)
 	}
@@ -280,7 +297,9 @@ func (n *Node) await(ctx context.Context, p *child.Process) (l life, err error) 
 	defer tick.Stop()
 	for {
 		if l.Public == "" {
-			l = parseLife(p.Said())
+			if l = parseLife(p.Said()); n.proxy != nil && l.Public != "" {
+				n.proxy.Retarget(l.Nodes)
+			}
 		}
 		if l.Public != "" && n.ready(ctx, l.Admin) {
 			return l, nil
@@ -307,6 +326,10 @@ func parseLife(log string) (l life) {
 				l.Public = value
 			case "admin":
 				l.Admin = value
+			case "nodes_listen":
+				if value != "none" {
+					l.Nodes = value
+				}
 			case "tcp":
 				if value != "off" {
 					l.TCP = strings.TrimPrefix(value, "tcp://")

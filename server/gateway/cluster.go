@@ -179,6 +179,14 @@ func (g *Gateway) NodeAddr() string {
 	return g.nodeAddress()
 }
 
+// NodeListenAddr returns where this node listens for others, which may be behind what NodeAddr says; empty if it is alone.
+func (g *Gateway) NodeListenAddr() string {
+	if g.nodes == nil {
+		return ""
+	}
+	return g.nodes.Addr().String()
+}
+
 // nodeAddress is where other nodes reach this one.
 func (g *Gateway) nodeAddress() string {
 	if a := g.cfg.Cluster.Advertise; a != "" {

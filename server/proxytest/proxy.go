@@ -18,10 +18,9 @@ type Config struct {
 	Clock clock.Clock // for delays; clock.System
 }
 
-// Proxy accepts connections and forwards them to one target. All methods are safe for concurrent use.
+// Proxy accepts connections and forwards them to a target. All methods are safe for concurrent use.
 type Proxy struct {
 	// Static after construction.
-	target  string
 	clock   clock.Clock
 	l       net.Listener
 	running sync.WaitGroup
@@ -30,6 +29,7 @@ type Proxy struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
+	target   string
 	rand     *rand.Rand
 	links    []*Link // in the order of their connections
 	changed  chan struct{}
@@ -68,6 +68,13 @@ func New(target string, cfg Config) (*Proxy, error) {
 
 // Addr returns where the proxy listens.
 func (p *Proxy) Addr() string { return p.l.Addr().String() }
+
+// Retarget has connections that come from now on go to another target, as one that was started again may listen elsewhere. Links stay.
+func (p *Proxy) Retarget(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
 
 // Close resets every connection and waits for the end of all goroutines.
 func (p *Proxy) Close() {
@@ -150,8 +157,11 @@ func (p *Proxy) accept() {
 
 // join makes a link of a connection. Links are made one after the other, so that their order is that of the connections.
 func (p *Proxy) join(client *net.TCPConn) {
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
 	var d net.Dialer
-	nc, err := d.DialContext(p.done, "tcp", p.target)
+	nc, err := d.DialContext(p.done, "tcp", target)
 	if err != nil {
 		reset(client)
 		p.mu.Lock()

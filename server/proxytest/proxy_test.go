@@ -134,6 +134,24 @@ func TestProxy_ForwardsBothWaysAndEachEnd(t *testing.T) {
 	}
 }
 
+func TestProxy_RetargetLeavesLinksAlone(t *testing.T) {
+	n, next := newNetwork(t, Config{}), newNetwork(t, Config{})
+	client, server, _ := n.dial()
+	n.Retarget(next.Addr()) // which is a proxy itself
+	other, err := net.Dial("tcp", n.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	behind := <-next.accepted
+	defer behind.Close()
+	behind.SetDeadline(time.Now().Add(patience))
+	write(t, other, "to the new one")
+	wants(t, behind, "to the new one")
+	write(t, client, "to the old one")
+	wants(t, server, "to the old one")
+}
+
 func TestProxy_PassesOnAReset(t *testing.T) {
 	n := newNetwork(t, Config{})
 	client, server, l := n.dial()

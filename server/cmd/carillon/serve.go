@@ -86,7 +86,7 @@ func (c *serveCmd) Run(ctx context.Context, a *app) (err error) {
 		defer reloadOnHangup(g)()
 	}
 	cfg.Log.Info("serving", "public", g.PublicAddr().String(), "admin", g.AdminAddr().String(), "tcp", cmp.Or(g.TCPURL(), "off"),
-		"nodes", cmp.Or(g.NodeAddr(), "none"), "data", cmp.Or(dataOf(cfg), "redis"), "engine", string(g.Engine()), "version", cfg.Version)
+		"nodes", cmp.Or(g.NodeAddr(), "none"), "nodes_listen", cmp.Or(g.NodeListenAddr(), "none"), "data", cmp.Or(dataOf(cfg), "redis"), "engine", string(g.Engine()), "version", cfg.Version)
 	return g.Run(ctx)
 }
 
