@@ -20,6 +20,8 @@ SEEDS=${SEEDS:-500}
 FIRST_SEED=${FIRST_SEED:-1}
 # Programs that the tests of steps race and failpoints need on Linux, each with the Debian package that it comes in.
 NEEDED=(ip:iproute2 ss:iproute2 iptables:iptables)
+# What Redis is in step torture.
+FORMS=(standalone sentinel cluster)
 ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted torture readme fuzz)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
@@ -106,13 +108,25 @@ step_planted() {
 	$GO test -tags planted -count=1 -timeout 30m -v -run '^TestPlanted' ./server/planted ./server/simulation ./server/saver/redis ./server/gateway
 }
 
-# Real processes on a real store, while both are broken. A minute is for what breaks at once; `make torture` is for the rest, and for
-# other faults than those of one seed.
+# Real processes on a real store in each of its forms, while both are broken. A minute is for what breaks at once; `make torture` is for the
+# rest, and for other faults than those of one seed. The forms go side by side: mostly they wait for each other's timeouts.
 step_torture() {
+	local form failed=0 pids=()
 	need_redis || return 1
 	$GO build -o "$scratch/carillon" ./server/cmd/carillon || return 1
 	$GO build -o "$scratch/torture" ./server/cmd/torture || return 1
-	"$scratch/torture" -binary "$scratch/carillon" -length "${TORTURE:-60s}" -form standalone -seed "${TORTURE_SEED:-1}"
+	for form in "${FORMS[@]}"; do
+		"$scratch/torture" -binary "$scratch/carillon" -length "${TORTURE:-60s}" -form "$form" -seed "${TORTURE_SEED:-1}" \
+			>"$scratch/torture-$form" 2>&1 &
+		pids+=($!)
+	done
+	for form in "${!pids[@]}"; do
+		wait "${pids[form]}" || failed=1
+	done
+	for form in "${FORMS[@]}"; do
+		cat "$scratch/torture-$form"
+	done
+	return $failed
 }
 
 # The commands of the README, as they stand there.
@@ -208,7 +222,7 @@ trap stop INT TERM
 
 # Prints the lines of a step's log that matter when it went well: one for each package, or for each fuzz target, or what was broken.
 brief() {
-	grep -E '^(ok[[:space:]]|---? FAIL|FAIL[[:space:]]|fuzz targets:|missing:|faults:|messages:|lost:)' "$1" | sed 's/^/    /'
+	grep -E '^(ok[[:space:]]|---? FAIL|FAIL[[:space:]]|fuzz targets:|missing:|(standalone|sentinel|cluster), |faults:|messages:|lost:)' "$1" | sed 's/^/    /'
 }
 
 # Prints a failed step's log. Of verbose test output, only packages that failed, without their tests that passed.

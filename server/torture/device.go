@@ -40,6 +40,8 @@ type device struct {
 	gaps    atomic.Int64
 	is      atomic.Bool // it was caught up once
 	last    atomic.Pointer[client.Status]
+	end     atomic.Pointer[context.CancelFunc] // of this life of its client
+	lines   lines
 }
 
 // minLife and maxLife are how long a device keeps a client before it begins anew elsewhere.
@@ -50,8 +52,10 @@ const writeTimeout = 2 * time.Second
 
 // run holds the device online until ctx is done. While restless is not, it goes away now and then and comes back over another transport.
 func (d *device) run(ctx, restless context.Context) {
+	defer d.lines.end()
 	for ctx.Err() == nil {
 		life, end := context.WithCancel(ctx)
+		d.end.Store(&end)
 		t := time.AfterFunc(between(d.rng, minLife, maxLife), func() {
 			if restless.Err() == nil && d.is.Load() {
 				end()
@@ -115,12 +119,20 @@ func (d *device) dial(ctx context.Context, network, _ string) (net.Conn, error) 
 	if n := d.target.Load(); d.direct && n != nil {
 		at = n.Public()
 	}
-	return dialer.DialContext(ctx, network, at)
+	return d.line(dialer.DialContext(ctx, network, at))
+}
+
+// line makes a connection one of the device's.
+func (d *device) line(nc net.Conn, err error) (net.Conn, error) {
+	if err != nil {
+		return nil, err
+	}
+	return d.lines.add(nc), nil
 }
 
 func (d *device) dialTCP(ctx context.Context, network, _ string) (net.Conn, error) {
 	var dialer net.Dialer
-	return dialer.DialContext(ctx, network, d.target.Load().TCP())
+	return d.line(dialer.DialContext(ctx, network, d.target.Load().TCP()))
 }
 
 func (d *device) status(s client.Status) {

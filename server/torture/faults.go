@@ -3,7 +3,6 @@ package torture
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -14,7 +13,6 @@ import (
 
 	"carillon/server/fleet"
 	"carillon/server/history"
-	"carillon/server/redistest"
 )
 
 // fault is a kind of fault. Its do breaks something and heals it again; it returns early when ctx is done, and heals all the same.
@@ -25,7 +23,7 @@ type fault struct {
 }
 
 // patience is how long a healing may take. Then the run cannot go on.
-const patience = 2 * time.Minute
+const patience = 4 * time.Minute
 
 // healing returns a context for healing, which goes on when the run is over.
 func healing(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -53,22 +51,43 @@ func (w *world) nodeFaults() []fault {
 		{"kill -9 of a room", 4, kill(fleet.Room)}, {"kill -9 of a center", 3, kill(fleet.Center)},
 		{"SIGSTOP of a room", 4, freeze(fleet.Room)}, {"SIGSTOP of a center", 2, freeze(fleet.Center)},
 		{"restart of a room", 2, restart(fleet.Room)}, {"restart of a center", 1, restart(fleet.Center)},
-		{"all notifications dropped", 1, (*world).deafen},
 	}
 }
 
 // storeFaults are what befalls the store, one at a time, at the same time as the others.
 func (w *world) storeFaults() []fault {
-	switch w.cfg.Form {
-	case Standalone:
-		return []fault{{"kill -9 of Redis", 3, (*world).killRedis}, {"SIGSTOP of Redis", 1, (*world).freezeRedis}}
-	case Sentinel, Cluster:
-		return []fault{
-			{"kill -9 of a primary, failover", 3, (*world).crashRedis}, {"SIGSTOP of a primary, failover", 2, (*world).freezePrimary},
-			{"failover in peace", 1, (*world).failover},
-		}
+	all := []fault{
+		{"slow Redis", 2, (*world).slowRedis}, {"replies of Redis lost", 3, (*world).loseReplies}, {"Redis full", 2, (*world).fillRedis},
+		{wipes, 1, (*world).wipeRegister},
 	}
-	return nil
+	switch w.cfg.Form {
+	case Embedded:
+		return nil
+	case Standalone:
+		return append(all, fault{"kill -9 of Redis", 4, (*world).killRedis}, fault{"SIGSTOP of Redis", 2, (*world).freezeRedis},
+			fault{"Redis read-only", 2, (*world).demoteRedis})
+	case Cluster:
+		all = append(all, fault{"slot moved under load", 2, (*world).moveSlot})
+	}
+	return append(all, fault{"kill -9 of a primary, failover", 4, (*world).crashRedis}, fault{"SIGSTOP of a primary, failover", 3, (*world).freezePrimary},
+		fault{"failover in peace", 2, (*world).failover}, fault{"SIGSTOP of a primary, and back", 2, (*world).stunPrimary})
+}
+
+// wipes is the name of a fault.
+const wipes = "register wiped"
+
+// networkFaults are what befalls the network, one at a time, at the same time as the others.
+func (w *world) networkFaults() []fault {
+	all := []fault{{"connection half open", 3, (*world).halfOpen}, {"address of a client changed", 3, (*world).changeAddress}}
+	if w.cfg.Form == Embedded {
+		return all
+	}
+	all = append(all, fault{"all notifications dropped", 2, (*world).deafen}, fault{"notifications to a room lost", 2, (*world).loseNotifications},
+		fault{"answers of a room to other nodes lost", 2, (*world).loseAnswers})
+	if mayCut {
+		all = append(all, fault{"room cut off from Redis", 3, (*world).cutRoom}, fault{"center cut off from Redis", 2, (*world).cutCenter})
+	}
+	return all
 }
 
 // inject breaks one thing after the other until ctx is done.
@@ -154,13 +173,15 @@ func (w *world) start(ctx context.Context, n *fleet.Node) error {
 	}
 }
 
-// longestFreeze is how long a node is frozen at most.
-const longestFreeze = 20 * time.Second
+// longestFreeze is how long a node is frozen at most: in a short run not for most of it.
+func (c Config) longestFreeze() time.Duration {
+	return min(time.Minute, max(20*time.Second, c.Length/10))
+}
 
 // freeze stops a node where it is for a while.
 func (w *world) freeze(ctx context.Context, rng *rand.Rand, n *fleet.Node) error {
 	w.missing(n)
-	d := between(rng, time.Second, longestFreeze)
+	d := between(rng, time.Second, w.cfg.longestFreeze())
 	w.say("%s: SIGSTOP for %v", n.Name(), d.Round(time.Second/10))
 	if err := n.Freeze(); err != nil {
 		return err
@@ -182,111 +203,11 @@ func (w *world) restart(ctx context.Context, n *fleet.Node) error {
 	return w.start(ctx, n)
 }
 
-// deafen has every room announce an address at which nobody listens, so that no notification and no kick reaches it, for a while.
-func (w *world) deafen(ctx context.Context, rng *rand.Rand) error {
-	err := w.reconfigure(ctx, "CARILLON_NODE_ADVERTISE=127.0.0.1:1")
-	if err == nil {
-		w.say("no room hears notifications")
-		sleep(ctx, between(rng, 3*time.Second, 10*time.Second))
-	}
-	return errors.Join(err, w.reconfigure(ctx))
-}
-
-// reconfigure restarts all rooms at once with this in their environment.
-func (w *world) reconfigure(ctx context.Context, env ...string) error {
-	rooms := w.fleet.Of(fleet.Room)
-	errs := make([]error, len(rooms))
-	var restarting sync.WaitGroup
-	for i, n := range rooms {
-		n.Configure(env...)
-		restarting.Go(func() { errs[i] = w.restart(ctx, n) })
-	}
-	restarting.Wait()
-	return errors.Join(errs...)
-}
-
 // missing notes that a node is gone which nobody ended.
 func (w *world) missing(n *fleet.Node) {
 	if !n.Running() {
 		w.breach("exit", "%s ended by itself: %s", n.Name(), n.Said())
 	}
-}
-
-// killRedis ends a server that is alone, and starts it again on what it had written.
-func (w *world) killRedis(ctx context.Context, rng *rand.Rand) error {
-	n := w.redis.Servers()[0]
-	w.say("Redis: kill -9")
-	n.Kill()
-	sleep(ctx, between(rng, 0, 3*time.Second))
-	ctx, cancel := healing(ctx)
-	defer cancel()
-	return n.Restart(ctx)
-}
-
-func (w *world) freezeRedis(ctx context.Context, rng *rand.Rand) error {
-	n := w.redis.Servers()[0]
-	d := between(rng, time.Second, 8*time.Second)
-	w.say("Redis: SIGSTOP for %v", d.Round(time.Second/10))
-	if err := n.Freeze(context.WithoutCancel(ctx)); err != nil {
-		return err
-	}
-	sleep(ctx, d)
-	ctx, cancel := healing(ctx)
-	defer cancel()
-	return n.Thaw(ctx)
-}
-
-func (w *world) primary(ctx context.Context, rng *rand.Rand) (*redistest.Node, error) {
-	all, err := w.redis.Primaries(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return all[rng.IntN(len(all))], nil
-}
-
-// succeed runs a fault that makes somebody else a primary, and has the deployment whole again after it.
-func (w *world) succeed(ctx context.Context, rng *rand.Rand, how string, fault func(context.Context, *redistest.Node) error,
-	heal func(context.Context, *redistest.Node) error) error {
-	ctx, cancel := healing(ctx)
-	defer cancel()
-	old, err := w.primary(ctx, rng)
-	if err != nil {
-		return err
-	}
-	w.say("%s: %s", old.Name(), how)
-	began := w.now()
-	err = errors.Join(fault(ctx, old), heal(ctx, old))
-	if err == nil {
-		err = w.redis.Await(ctx)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.losses = append(w.losses, history.Record{Kind: history.Lost, Since: max(0, began-failoverReach), At: w.now()})
-	return err
-}
-
-// failoverReach is how far back a failover may take the store: replicas of a healthy deployment are in step within less.
-const failoverReach = 2 * time.Second
-
-func (w *world) crashRedis(ctx context.Context, rng *rand.Rand) error {
-	return w.succeed(ctx, rng, "kill -9, failover", func(ctx context.Context, n *redistest.Node) error {
-		_, err := w.redis.Crash(ctx, n)
-		return err
-	}, func(ctx context.Context, n *redistest.Node) error { return n.Restart(ctx) })
-}
-
-func (w *world) freezePrimary(ctx context.Context, rng *rand.Rand) error {
-	return w.succeed(ctx, rng, "SIGSTOP, failover", func(ctx context.Context, n *redistest.Node) error {
-		_, err := w.redis.Succession(ctx, n, func() error { return n.Freeze(ctx) })
-		return err
-	}, func(ctx context.Context, n *redistest.Node) error { return n.Thaw(ctx) })
-}
-
-func (w *world) failover(ctx context.Context, rng *rand.Rand) error {
-	return w.succeed(ctx, rng, "failover in peace", func(ctx context.Context, n *redistest.Node) error {
-		_, err := w.redis.Failover(ctx, n)
-		return err
-	}, func(context.Context, *redistest.Node) error { return nil })
 }
 
 // tally counts by name. It is safe for concurrent use; its zero value is empty.

@@ -21,6 +21,7 @@ func TestPlanted_ATortureFindsIt(t *testing.T) {
 	for bug, rule := range map[planted.Bug]string{
 		planted.RemovalOnPush: "lost",
 		planted.KickUnheard:   "kick",
+		planted.NoSweep:       "lost",
 	} {
 		t.Run(string(bug), func(t *testing.T) {
 			for seed := uint64(1); seed <= tries; seed++ {

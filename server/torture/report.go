@@ -35,7 +35,7 @@ type Report struct {
 
 // The times within which things have to be, on a machine that is busy with much else.
 const (
-	liveWithin = longestFreeze + 10*time.Second // a room that is frozen keeps what it was about to write
+	liveWithin = 10 * time.Second // beyond the longest freeze: a room that is frozen keeps what it was about to write
 	kickWithin = 3 * time.Second
 )
 
@@ -43,7 +43,7 @@ const (
 func (w *world) judge(rep *Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	run := history.Run{AcksBySlot: true, EveryoneLater: w.cfg.Form != Embedded, LiveWithin: liveWithin, KickWithin: kickWithin}
+	run := history.Run{AcksBySlot: true, EveryoneLater: w.cfg.Form != Embedded, LiveWithin: w.cfg.longestFreeze() + liveWithin, KickWithin: kickWithin}
 	for _, d := range w.devices {
 		run.Devices = append(run.Devices, d.name)
 		rep.Deliveries += d.seen.Load()
@@ -53,6 +53,9 @@ func (w *world) judge(rep *Report) {
 	rep.Accepted, rep.Everyone, rep.Live = w.accepted.Load(), w.everyone.Load(), w.live.Load()
 	rep.Repeated, rep.Kicks = w.repeated.Load(), w.kicks.Load()
 	rep.Twins = w.twinned.Load()
+	if n := rep.Faults[wipes]; n > 0 && w.wiped.Load() == 0 {
+		w.breaches = append(w.breaches, history.Violation{Rule: "injector", Detail: fmt.Sprintf("%s %d times, and no key of it was found", wipes, n)})
+	}
 	rep.Paused = pauses(w.store, w.sent.Records())
 	for _, a := range w.away {
 		rep.Away = append(rep.Away, a.to-a.from)

@@ -14,6 +14,7 @@ import (
 
 	"carillon/server/fleet"
 	"carillon/server/history"
+	"carillon/server/proxytest"
 )
 
 const (
@@ -67,12 +68,12 @@ func (w *world) run(ctx, starting context.Context) (*Report, error) {
 		}
 	}
 	w.say("%d devices are online; breaking things for %v, seed %d", len(w.devices), w.cfg.Length, w.cfg.Seed)
-	rep := w.torment(ctx)
-	restless()
+	rep := w.torment(ctx, restless)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	w.rest(ctx)
+	w.hear(0)
 	w.count(ctx)
 	leave()
 	devices.Wait()
@@ -96,26 +97,38 @@ func (w *world) enlist() {
 	}
 }
 
-// torment has everything happen at once for the length of the run, and returns when all is healed and all senders know their outcomes.
-func (w *world) torment(ctx context.Context) *Report {
+// deafFor is how long senders go on when all is over but that no room hears notifications, and no device leaves any more: what they send then
+// comes by the sweep or not at all.
+const deafFor = 2 * time.Second
+
+// torment has everything happen at once for the length of the run, and returns when all is healed, but that rooms are deaf, and all senders
+// know their outcomes.
+func (w *world) torment(ctx context.Context, settle func()) *Report {
 	began := time.Now()
 	breaking, enough := context.WithTimeout(ctx, w.cfg.Length)
 	defer enough()
 	var injectors, senders sync.WaitGroup
 	injectors.Go(func() { w.inject(breaking, w.rng(1), w.nodeFaults(), 2*time.Second, nil) })
-	injectors.Go(func() { w.inject(breaking, w.rng(2), w.storeFaults(), 8*time.Second, &w.store) })
+	injectors.Go(func() { w.inject(breaking, w.rng(2), w.storeFaults(), min(8*time.Second, w.cfg.Length/24), &w.store) })
+	injectors.Go(func() { w.inject(breaking, w.rng(5), w.networkFaults(), 4*time.Second, nil) })
 	injectors.Go(func() { w.kicker(breaking, w.rng(3)) })
 	injectors.Go(func() { w.twins(breaking, w.rng(4)) })
 	finish, giveUp := context.WithCancel(ctx)
 	defer giveUp()
+	sending, stop := context.WithCancel(ctx)
+	defer stop()
 	for i := range w.cfg.Senders {
 		senders.Go(func() {
 			s := &sender{w: w, name: fmt.Sprintf("sender%d", i), rng: w.rng(100 + i), http: &http.Client{Transport: &http.Transport{}}}
-			s.run(breaking, finish)
+			s.run(sending, finish)
 		})
 	}
 	injectors.Wait()
 	w.say("all is healed")
+	settle()
+	w.hear(proxytest.Up)
+	sleep(ctx, deafFor)
+	stop()
 	t := time.AfterFunc(restPatience, giveUp)
 	defer t.Stop()
 	senders.Wait()
@@ -123,6 +136,16 @@ func (w *world) torment(ctx context.Context) *Report {
 		w.missing(n)
 	}
 	return &Report{Form: w.cfg.Form, Durability: w.cfg.Durability, Seed: w.cfg.Seed, Took: time.Since(began)}
+}
+
+// hear has no room hear other nodes any more, or all again.
+func (w *world) hear(lost proxytest.Direction) {
+	if w.cfg.Form == Embedded {
+		return
+	}
+	for _, n := range w.fleet.Of(fleet.Room) {
+		n.Lose(lost)
+	}
 }
 
 // rest waits until every device has what it has to have, or its time is over.
@@ -148,8 +171,31 @@ func (w *world) rest(ctx context.Context) {
 	}
 }
 
-// count asks the gateway for the sessions that it holds: a device has one at most.
+// count asks the gateway for the sessions that it holds: a device has one at most, as soon as rooms had the time to hear of what took a session's
+// place.
 func (w *world) count(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, restPatience)
+	defer cancel()
+	for {
+		live, err := w.sessions(ctx)
+		most := 0
+		for _, r := range live {
+			most = max(most, r.Count)
+		}
+		if err == nil && most <= 1 || !sleep(ctx, 500*time.Millisecond) {
+			if err != nil {
+				w.breach("recovery", "the sessions could not be had: %v", err)
+			}
+			for _, r := range live {
+				w.seen.Add(r)
+			}
+			return
+		}
+	}
+}
+
+// sessions returns how many sessions each device has.
+func (w *world) sessions(ctx context.Context) (live []history.Record, err error) {
 	node := w.fleet.Of(fleet.Room)[0]
 	for _, u := range w.users {
 		var a struct {
@@ -159,17 +205,17 @@ func (w *world) count(ctx context.Context) {
 		}
 		url := fmt.Sprintf("http://%s/admin/v1/sessions?product=%s&user=%s", node.Admin(), w.access.Product, u)
 		if status := w.request(ctx, http.DefaultClient, http.MethodGet, url, w.access.Secret, "", nil, &a); status != http.StatusOK {
-			w.breach("recovery", "the sessions of %s could not be had: %d", u, status)
-			continue
+			return nil, fmt.Errorf("those of %s: %d", u, status)
 		}
 		n := make(map[string]int)
 		for _, s := range a.Sessions {
 			n[s.Device]++
 		}
 		for d, n := range n {
-			w.seen.Add(history.Record{Kind: history.Live, Device: history.Device{User: u, Device: d}, Count: n})
+			live = append(live, history.Record{Kind: history.Live, Device: history.Device{User: u, Device: d}, Count: n})
 		}
 	}
+	return live, nil
 }
 
 // write leaves the histories in the run's directory, one file for each side, what a failover may have taken

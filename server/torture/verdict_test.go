@@ -100,7 +100,7 @@ func TestConfig_NamesWhatItDoesNotKnow(t *testing.T) {
 func TestFaults_EachKindComesOnceBeforeAnyComesAgain(t *testing.T) {
 	for _, form := range []Form{Embedded, Standalone, Sentinel, Cluster} {
 		w := &world{cfg: Config{Form: form, Seed: 5}}
-		for _, faults := range [][]fault{w.nodeFaults(), w.storeFaults()} {
+		for _, faults := range [][]fault{w.nodeFaults(), w.storeFaults(), w.networkFaults()} {
 			if len(faults) == 0 && form != Embedded {
 				t.Errorf("%s: its store never fails", form)
 			}

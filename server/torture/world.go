@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,9 +39,9 @@ type world struct {
 	sent, seen *history.Log // of senders, of devices
 
 	// Counted while it runs.
-	accepted, everyone, live, repeated, kicks, twinned atomic.Int64
-	due                                                map[string]*atomic.Int64 // by user: accepted persistent messages, those to everyone apart
-	faults                                             tally
+	accepted, everyone, live, repeated, kicks, twinned, wiped atomic.Int64
+	due                                                       map[string]*atomic.Int64 // by user: accepted persistent messages, those to everyone apart
+	faults                                                    tally
 
 	mu       sync.Mutex
 	breaches []history.Violation // guarded by mu; what is no matter of the histories
@@ -71,7 +72,7 @@ func (w *world) setUp(ctx context.Context) (end func() error, err error) {
 		}
 		return err
 	}
-	f := fleet.Config{Binary: w.cfg.Binary, Dir: w.cfg.Dir, Env: append([]string{
+	f := fleet.Config{Binary: w.cfg.Binary, Dir: w.cfg.Dir, Proxied: true, Env: append([]string{
 		// A frozen room has to be noticed within a run of a minute.
 		"CARILLON_HEARTBEAT_INTERVAL=2s", "CARILLON_HEARTBEAT_GRACE=2s", "CARILLON_DRAIN_SPREAD=1s",
 	}, w.cfg.Env...)}
@@ -79,7 +80,7 @@ func (w *world) setUp(ctx context.Context) (end func() error, err error) {
 		f.Embedded = true
 	} else {
 		w.say("starting Redis (%s)", w.cfg.Form)
-		if w.redis, err = redistest.Start(ctx, w.cfg.redis()); err != nil {
+		if w.redis, err = redistest.Start(ctx, w.cfg.redis(), redistest.Proxied(), redistest.Dir(filepath.Join(w.cfg.Dir, "redis"))); err != nil {
 			return end, err
 		}
 		closers = append(closers, w.redis.Close)
