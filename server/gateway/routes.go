@@ -74,7 +74,7 @@ func (g *Gateway) adminRoutes() http.Handler {
 	r.Mount("/admin/v1", g.center.Admin())
 	r.Get("/livez", serveLive)
 	r.Get("/readyz", g.serveReady)
-	r.Handle("/metrics", promhttp.HandlerFor(g.metrics, promhttp.HandlerOpts{ErrorLog: quietLog(g.log)}))
+	r.Handle("/metrics", g.metricsHandler())
 	r.Group(func(r chi.Router) {
 		r.Use(g.onlyOperators)
 		r.HandleFunc("/debug/pprof/*", pprof.Index)
@@ -100,6 +100,10 @@ func (g *Gateway) onlyOperators(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+func (g *Gateway) metricsHandler() http.Handler {
+	return promhttp.HandlerFor(g.metrics, promhttp.HandlerOpts{ErrorLog: quietLog(g.log)})
 }
 
 func serveLive(w http.ResponseWriter, _ *http.Request) {

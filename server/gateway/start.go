@@ -43,7 +43,7 @@ func (g *Gateway) awaitRedis(ctx context.Context, away func() error, open func(c
 			}
 		}
 		waited = true
-		g.serveAdmin(waitingRoutes(err, g.cfg.Version))
+		g.serveAdmin(g.waitingRoutes(err))
 		wait := pause/2 + rand.N(pause/2)
 		g.log.Warn("waiting for Redis", "again_in", wait, "admin", g.AdminAddr().String(), "error", err)
 		over := make(chan struct{})
@@ -74,12 +74,13 @@ func (g *Gateway) closeOutside() error {
 }
 
 // waitingRoutes are those of the admin listener of a node that waits for Redis.
-func waitingRoutes(why error, version string) http.Handler {
+func (g *Gateway) waitingRoutes(why error) http.Handler {
 	r := chi.NewRouter()
 	r.Get("/livez", serveLive)
+	r.Handle("/metrics", g.metricsHandler())
 	r.Get("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusServiceUnavailable, ready{
-			Status: "failing", Checks: map[string]string{"store": "waiting for Redis: " + why.Error()}, Version: version,
+			Status: "failing", Checks: map[string]string{"store": "waiting for Redis: " + why.Error()}, Version: g.cfg.Version,
 		})
 	})
 	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {

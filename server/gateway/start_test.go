@@ -97,6 +97,9 @@ func TestStart_ANodeWaitsForRedisAndGoesOn(t *testing.T) {
 	if status, _ := o.says("/livez"); status != http.StatusOK {
 		t.Errorf("/livez answers %d", status)
 	}
+	if status, _ := o.says("/metrics"); status != http.StatusOK {
+		t.Errorf("/metrics answers %d", status)
+	}
 	if status, _ := o.says("/admin/v1/products"); status != http.StatusServiceUnavailable {
 		t.Errorf("what needs Redis answers %d", status)
 	}
