@@ -10,15 +10,38 @@
 
 
 
--- strings returns the format of n strings, each behind its length. (The libraries are there only once a function runs.)
-local formats = {}
-local function strings(n)
-  local f = formats[n]
-  if not f then
-    f = '<' .. string.rep('I4c0', n)
-    formats[n] = f
+-- some returns n values out of u from i on, each of one format, and where they end. Taking one apart costs as much as taking many. (The libraries are
+-- there only once a function runs.)
+local at_once = 128
+local formats = {I2 = {}, I4c0 = {}}
+local function some(kind, u, i, n)
+  if n <= at_once then
+    local f = formats[kind][n]
+    if not f then
+      f = '<' .. string.rep(kind, n)
+      formats[kind][n] = f
+    end
+    local all = {struct.unpack(f, u, i)}
+    return all, all[n + 1]
   end
-  return f
+  local all = {}
+  while #all < n do
+    local from, few = #all, nil
+    few, i = some(kind, u, i, math.min(n - from, at_once))
+    for k = 1, math.min(n - from, at_once) do
+      all[from + k] = few[k]
+    end
+  end
+  return all, i
+end
+
+-- parts returns the numbers of a unit and its strings.
+local function parts(u)
+  local n, s, i = struct.unpack('<I4I4', u)
+  local numbers, texts
+  numbers, i = some('I2', u, i, n)
+  texts = some('I4c0', u, i, s)
+  return numbers, texts
 end
 
 -- standing returns lineage and clock, or what to answer instead. A replica answers nothing: what it has seen may be old, or of another history.
@@ -69,14 +92,13 @@ end
 
 -- announce notes a change of a user's slot if the user has a session, and returns the rooms that hold one. Of each of a user's sessions there is its length in
 -- two bytes, the length of its room's name in one, and the name; an entry of the log is the number of rooms, those, each behind its length, and the change.
-local function announce(keys, base, u, i, now)
-  local all, log, kept, idle, user, change, at = struct.unpack('<I2I2I4I4I4c0I4c0', u, i)
-  local sessions = redis.pcall('HGET', keys[base + all], user)
+local function announce(sessions_key, log, kept, idle, user, change, now)
+  local sessions = redis.pcall('HGET', sessions_key, user)
   local rooms = {}
   if not sessions then
-    return at, rooms
+    return rooms
   elseif type(sessions) == 'table' then
-    return at, sessions
+    return sessions
   end
   local seen, names, from = {}, '', 1
   while from < #sessions and #rooms < 255 do
@@ -90,19 +112,17 @@ local function announce(keys, base, u, i, now)
     end
   end
   if #rooms > 0 then
-    local failed = note(keys[base + log], string.char(#rooms) .. names .. change, kept, idle, now)
+    local failed = note(log, string.char(#rooms) .. names .. change, kept, idle, now)
     if failed then
-      return at, failed
+      return failed
     end
   end
-  return at, rooms
+  return rooms
 end
 
 -- since returns {next, trimmed, entries} of a log after a number: all that is kept if that is 0, or not of this log. A log that is not there
 -- had nothing to tell since a point that is young enough: had it been there it still would be.
-local function since(keys, base, u, i, lineage, now)
-  local log, kept, idle, of, after, at = struct.unpack('<I2I4I4I2Bc0', u, i)
-  local key = keys[base + log]
+local function since(key, kept, idle, of, after, lineage, now)
   after = tonumber(after)
   local all = of == 0 and after == 0
   local ours = of == tonumber(string.sub(lineage, 12, 15), 16) % 32768 + 32768
@@ -110,11 +130,11 @@ local function since(keys, base, u, i, lineage, now)
   if not header then
     local present = tonumber(now) * per_ms
     if all or not ours or after > present or after < present - idle * per_ms then
-      return at, {string.format('%d', present), (all and 0) or 1, {}}
+      return {string.format('%d', present), (all and 0) or 1, {}}
     elseif after < present - idle * per_ms / 2 then
       after = present
     end
-    return at, {string.format('%d', after), 0, {}}
+    return {string.format('%d', after), 0, {}}
   end
   local first, origin = string.match(header, '(%d+):(%d+)')
   first, origin = tonumber(first), tonumber(origin)
@@ -134,45 +154,34 @@ local function since(keys, base, u, i, lineage, now)
   if from <= last then
     entries = redis.call('LRANGE', key, from - first + 1, last - first + 1)
   end
-  return at, {string.format('%d', last), trimmed, entries}
+  return {string.format('%d', last), trimmed, entries}
 end
 
--- command runs the command at u[i], whose unit's keys are those of the call behind the base-th, and returns where the next one begins, and the reply.
-local function command(keys, base, u, i, lineage, now)
-  local name, at = struct.unpack('<Bc0', u, i)
-  if name == '!' then
-    return announce(keys, base, u, at, now)
-  elseif name == '?' then
-    return since(keys, base, u, at, lineage, now)
-  end
-  local key, n
-  key, n, at = struct.unpack('<I2I2', u, at)
-  key = keys[base + key]
-  if n == 0 then
-    return at, redis.pcall(name, key)
-  elseif n == 1 then
-    local a, e = struct.unpack('<I4c0', u, at)
-    return e, redis.pcall(name, key, a)
-  elseif n == 2 then
-    local a, b, e = struct.unpack('<I4c0I4c0', u, at)
-    return e, redis.pcall(name, key, a, b)
-  elseif n <= 32 then
-    local list = {struct.unpack(strings(n), u, at)}
-    return list[n + 1], redis.pcall(name, key, unpack(list, 1, n))
-  end
-  local list = {}
-  for a = 1, n do
-    list[a], at = struct.unpack('<I4c0', u, at)
-  end
-  return at, redis.pcall(name, key, unpack(list, 1, n))
-end
-
--- run runs n commands from u[i] on and returns their replies, or the text of the first error.
-local function run(keys, base, u, i, n, lineage, now)
+-- run runs commands: how many stands at numbers[n], and their texts begin at texts[s]. The unit's keys are those of the call behind the base-th. It returns
+-- their replies, or the text of the first error.
+local function run(keys, base, numbers, texts, n, s, lineage, now)
   local replies = {}
-  for c = 1, n do
-    local r
-    i, r = command(keys, base, u, i, lineage, now)
+  local commands = numbers[n]
+  n = n + 1
+  for c = 1, commands do
+    local kind, key, r = numbers[n], keys[base + numbers[n + 1]]
+    if kind == 0 then
+      local args = numbers[n + 2]
+      if args == 1 then
+        r = redis.pcall(texts[s], key, texts[s + 1])
+      elseif args == 2 then
+        r = redis.pcall(texts[s], key, texts[s + 1], texts[s + 2])
+      else
+        r = redis.pcall(texts[s], key, unpack(texts, s + 1, s + args))
+      end
+      n, s = n + 3, s + 1 + args
+    elseif kind == 1 then
+      r = announce(key, keys[base + numbers[n + 2]], numbers[n + 3], numbers[n + 4] * 1000, texts[s], texts[s + 1], now)
+      n, s = n + 5, s + 2
+    else
+      r = since(key, numbers[n + 2], numbers[n + 3] * 1000, numbers[n + 4], texts[s], lineage, now)
+      n, s = n + 5, s + 1
+    end
     if type(r) == 'table' and r.err then
       return r.err
     end
@@ -181,7 +190,7 @@ local function run(keys, base, u, i, n, lineage, now)
   return replies
 end
 
--- read: a unit is its number of keys, its number of commands, and those.
+-- read: a unit is its number of keys and its commands.
 local function read(keys, args)
   local lineage, now = standing(args[1], '')
   if not lineage then
@@ -189,64 +198,68 @@ local function read(keys, args)
   end
   local answers, base = {}, 0
   for a = 3, #args do
-    local u = args[a]
-    local nkeys, n, i = struct.unpack('<I2I2', u)
-    answers[a - 2] = run(keys, base, u, i, n, lineage, now)
-    base = base + nkeys
+    local numbers, texts = parts(args[a])
+    answers[a - 2] = run(keys, base, numbers, texts, 2, 1, lineage, now)
+    base = base + numbers[1]
   end
   return {lineage, now, answers}
 end
 
--- holds reports whether n values from u[i] on still are so: the string at a key, fields of a hash, or how many it has. A value is behind its length and a byte that says
--- whether there is one at all. It returns where the rest of the unit begins, and the text of an error if it cannot tell.
-local function holds(keys, base, u, i, n)
-  for _ = 1, n do
-    local key, fields, at = struct.unpack('<I2I2', u, i)
-    key = keys[base + key]
+-- differs reports whether a value is another than the one that is told: whether there is one, and which.
+local function differs(is, there, was)
+  if there == 0 then
+    return is and true
+  end
+  return is ~= was
+end
+
+-- holds reports whether all conditions hold: the string at a key, fields of a hash, or how many it has. How many conditions there are stands at numbers[n], and
+-- their texts begin at texts[s]. It returns where commands and their texts begin, or the text of an error if it cannot tell.
+local function holds(keys, base, numbers, texts, n, s)
+  local conditions = numbers[n]
+  n = n + 1
+  for _ = 1, conditions do
+    local key, fields = keys[base + numbers[n]], numbers[n + 1]
     if fields <= 1 or fields == 65535 then
       local is
       if fields == 0 then
         is = redis.pcall('GET', key)
       elseif fields == 1 then
-        local f
-        f, at = struct.unpack('<I4c0', u, at)
-        is = redis.pcall('HGET', key, f)
+        is = redis.pcall('HGET', key, texts[s])
+        s = s + 1
       else
         is = redis.pcall('HLEN', key)
         is = type(is) == 'number' and string.format('%d', is) or is
       end
       if type(is) == 'table' then
-        return false, at, is.err
+        return false, is.err
       end
-      local there, was
-      there, was, i = struct.unpack('<BI4c0', u, at)
-      if there == 0 and is or there == 1 and is ~= was then
+      local there = numbers[n + 2]
+      if differs(is, there, texts[s]) then
         return false
       end
+      n, s = n + 3, s + there
     else
-      local names = {}
-      for f = 1, fields do
-        names[f], at = struct.unpack('<I4c0', u, at)
-      end
-      local is = redis.pcall('HMGET', key, unpack(names, 1, fields))
+      local is = redis.pcall('HMGET', key, unpack(texts, s, s + fields - 1))
       if is.err then
-        return false, at, is.err
+        return false, is.err
       end
+      s = s + fields
       for f = 1, fields do
-        local there, was
-        there, was, at = struct.unpack('<BI4c0', u, at)
-        if there == 0 and is[f] or there == 1 and is[f] ~= was then
+        local there = numbers[n + 1 + f]
+        if differs(is[f], there, texts[s]) then
           return false
         end
+        s = s + there
       end
-      i = at
+      n = n + 2 + fields
     end
   end
-  return true, i
+  return true, n, s
 end
 
--- write: a unit is its number of keys, the lineage that it was made under (empty for any), the number of its conditions and those, the number of its
--- commands and those. It is applied whole or not at all.
+-- write: a unit is its number of keys, whether it was made under a lineage and which, its conditions, and its commands. It is applied whole or
+-- not at all.
 local function write(keys, args)
   local lineage, now = standing(args[1], args[2])
   if not lineage then
@@ -254,21 +267,18 @@ local function write(keys, args)
   end
   local answers, base = {}, 0
   for a = 3, #args do
-    local u = args[a]
-    local answer = 0
-    local nkeys, under, conditions, i = struct.unpack('<I2Bc0I2', u)
-    if under == '' or under == lineage then
-      local ok, at, err = holds(keys, base, u, i, conditions)
-      if err then
-        answer = err
-      elseif ok then
-        local n
-        n, at = struct.unpack('<I2', u, at)
-        answer = run(keys, base, u, at, n, lineage, now)
+    local numbers, texts = parts(args[a])
+    local answer, under = 0, numbers[2]
+    if under == 0 or texts[1] == lineage then
+      local ok, n, s = holds(keys, base, numbers, texts, 3, 1 + under)
+      if ok then
+        answer = run(keys, base, numbers, texts, n, s, lineage, now)
+      elseif n then
+        answer = n
       end
     end
     answers[a - 2] = answer
-    base = base + nkeys
+    base = base + numbers[1]
   end
   return {lineage, now, answers}
 end

@@ -21,38 +21,37 @@ type logArgs struct {
 	after  uint64
 }
 
-const (
-	announce = "!"
-	since    = "?"
-)
-
 // Announce returns the command that tells rooms of an append to a user's slot, in the step of the append: if the user has sessions
 // the change joins the shard's log, for the rooms that hold them. Its reply is the names of those rooms. A change is an entry of the one log of the
 // shard, which every room reads over: to look past what is meant for others costs less than a log for each room, and the log is a key that
 // the call names, so that a slot of a cluster may move meanwhile.
 func (t Tag) Announce(u push.UserID, change []byte) Command {
-	return Command{Name: announce, Key: t.SessionsKey(), log: &logArgs{log: t.ChangesKey(), user: u, change: string(change)}}
+	sessions, log := t.KeyPair(kindSessions, kindChanges, "")
+	return Command{Key: sessions, log: &logArgs{log: log, user: u, change: string(change)}}
 }
 
 // ChangesSince returns the command, for a read, that asks the shard's log for what it was told after that number. See [ChangesOf].
 func (t Tag) ChangesSince(after uint64) Command {
-	return Command{Name: since, log: &logArgs{log: t.ChangesKey(), after: after}}
+	return Command{log: &logArgs{log: t.ChangesKey(), after: after}}
 }
 
 func (l *logArgs) encode(e *encoder, sessions string) {
 	if sessions != "" {
+		e.number(commandAnnounce)
 		e.key(sessions)
+	} else {
+		e.number(commandSince)
 	}
 	e.key(l.log)
-	e.u32(ChangesKept)
-	e.u32(int(changesIdle.Milliseconds()))
+	e.number(ChangesKept)
+	e.number(int(changesIdle / time.Second))
 	if sessions != "" {
-		e.long(string(l.user))
-		e.long(l.change)
+		e.text(string(l.user))
+		e.text(l.change)
 		return
 	}
-	e.u16(int(l.after >> numberBits))
-	e.short(strconv.FormatUint(l.after&(1<<numberBits-1), 10))
+	e.number(int(l.after >> numberBits))
+	e.made(func(b []byte) []byte { return strconv.AppendUint(b, l.after&(1<<numberBits-1), 10) })
 }
 
 // numberBits is how much of a point in a log is the number of a change; the rest is a mark of the lineage under which the log was read.

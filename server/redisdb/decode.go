@@ -157,11 +157,14 @@ func value(s string, i int) (any, int) {
 	return nil, at
 }
 
-// take gives a unit's caller its answer: replies if it was done.
-func (u *unit) take(commands int) (replies []any, done bool, a Answer) {
+// take gives a unit's caller its answer: replies if it was done, in the room that is there.
+func (u *unit) take(room []any, commands int) (replies []any, done bool, a Answer) {
 	a = u.answer
 	if a.Err != nil {
 		return nil, false, Answer{Err: a.Err}
+	}
+	if u.plain != nil {
+		return u.each(room, 0, commands), true, a
 	}
 	if u.raw == "" {
 		return nil, false, Answer{Err: errReply}
@@ -174,10 +177,23 @@ func (u *unit) take(commands int) (replies []any, done bool, a Answer) {
 		s, _ := text.(string)
 		return nil, false, Answer{Err: refused(s)}
 	}
-	v, _ := value(u.raw, 0)
-	list, ok := v.([]any)
-	if !ok || len(list) != commands {
+	kind, text, at := line(u.raw, 0)
+	if kind != '*' || number(text) != commands {
 		return nil, false, Answer{Err: errReply}
 	}
-	return list, true, a
+	return u.each(room, at, commands), true, a
+}
+
+// each returns n values from raw[at] on, which skip has found whole.
+func (u *unit) each(room []any, at, n int) []any {
+	if cap(room) < n || room == nil {
+		room = make([]any, 0, n)
+	}
+	room = room[:0]
+	for range n {
+		var v any
+		v, at = value(u.raw, at)
+		room = append(room, v)
+	}
+	return room
 }

@@ -2,20 +2,26 @@ package redisdb
 
 import (
 	"encoding/binary"
-	"fmt"
 	"strconv"
 
 	"carillon/server/push"
 )
 
 // A unit of work travels to its function as some keys and one packed argument, because an argument costs Redis as much as reading ten
-// fields out of one that it has. All numbers are little-endian, and what is variable stands behind its length:
+// fields out of one that it has. In it stand first all numbers and then all strings, so that the function takes the ones apart at once, and then the
+// others: a look at each would cost it as much as the commands do. Numbers are little-endian:
 //
-//	read:      keys:2 commands:2 command...
-//	write:     keys:2 lineage:1+ conditions:2 condition... commands:2 command...
-//	condition: key:2 fields:2 field:4+... (there:1 value:4+)...    of a string if there is no field,
-//	           and of the number of a hash's fields if there are 65535
-//	command:   name:1+ key:2 args:2 arg:4+...
+//	unit:      numbers:4 strings:4 number:2... (length:4 string)...
+//
+// By their numbers, and the strings in the order in which those name them:
+//
+//	read:      keys commands command...
+//	write:     keys lineage(there) conditions condition... commands command...
+//	condition: key fields there...           strings: field..., then the value of each that is there; of a string if there is no field,
+//	                                         and of the number of a hash's fields if there are 65535
+//	command:   0 key args                    strings: name arg...
+//	           1 sessions log kept idle      strings: user change; see Tag.Announce. Idle is in seconds
+//	           2 log kept idle mark          strings: after; see Tag.ChangesSince
 //
 // A key is told by its place among the unit's, from 1.
 type encoder struct {
@@ -23,6 +29,10 @@ type encoder struct {
 	keys []string
 	base int // where the keys of the unit at hand begin
 	err  error
+
+	// Of the unit at hand.
+	numbers, strings   []byte
+	nNumbers, nStrings int
 }
 
 // The most that a unit may hold, so that one cannot keep Redis from all others.
@@ -32,22 +42,27 @@ const (
 	maxUnitBytes = 32 << 20
 )
 
-func (e *encoder) u8(n int)  { e.buf = append(e.buf, byte(n)) }
-func (e *encoder) u16(n int) { e.buf = binary.LittleEndian.AppendUint16(e.buf, uint16(n)) }
-func (e *encoder) u32(n int) { e.buf = binary.LittleEndian.AppendUint32(e.buf, uint32(n)) }
-
-func (e *encoder) short(s string) {
-	if len(s) > 255 {
-		e.refuse("a name of %d bytes", len(s))
-		s = ""
-	}
-	e.u8(len(s))
-	e.buf = append(e.buf, s...)
+func (e *encoder) number(n int) {
+	e.numbers = binary.LittleEndian.AppendUint16(e.numbers, uint16(n))
+	e.nNumbers++
 }
 
-func (e *encoder) long(s string) {
-	e.u32(len(s))
-	e.buf = append(e.buf, s...)
+func (e *encoder) text(s string) {
+	e.strings = append(binary.LittleEndian.AppendUint32(e.strings, uint32(len(s))), s...)
+	e.nStrings++
+}
+
+func (e *encoder) bytes(b []byte) {
+	e.strings = append(binary.LittleEndian.AppendUint32(e.strings, uint32(len(b))), b...)
+	e.nStrings++
+}
+
+// made adds the string that put appends.
+func (e *encoder) made(put func(b []byte) []byte) {
+	at := len(e.strings)
+	e.strings = put(binary.LittleEndian.AppendUint32(e.strings, 0))
+	binary.LittleEndian.PutUint32(e.strings[at:], uint32(len(e.strings)-at-4))
+	e.nStrings++
 }
 
 func (e *encoder) refuse(format string, args ...any) {
@@ -60,12 +75,12 @@ func (e *encoder) refuse(format string, args ...any) {
 func (e *encoder) key(k string) {
 	for i, known := range e.keys[e.base:] {
 		if known == k {
-			e.u16(i + 1)
+			e.number(i + 1)
 			return
 		}
 	}
 	e.keys = append(e.keys, k)
-	e.u16(len(e.keys) - e.base)
+	e.number(len(e.keys) - e.base)
 }
 
 // count writes how many there are, none of which may be left out.
@@ -73,59 +88,64 @@ func (e *encoder) count(n int) {
 	if n > maxUnitArgs {
 		e.refuse("%d parts of one kind", n)
 	}
-	e.u16(n)
+	e.number(n)
 }
 
 // arg writes an argument as Redis will see it.
 func (e *encoder) arg(a any) {
 	switch a := a.(type) {
 	case string:
-		e.long(a)
+		e.text(a)
+	case *string:
+		e.text(*a)
 	case []byte:
-		e.u32(len(a))
-		e.buf = append(e.buf, a...)
+		e.bytes(a)
+	case *[]byte:
+		e.bytes(*a)
 	case int:
-		e.number(int64(a))
+		e.decimal(int64(a))
 	case int64:
-		e.number(a)
+		e.decimal(a)
 	case uint64:
-		e.buf = append(e.buf, 0, 0, 0, 0)
-		from := len(e.buf)
-		e.buf = strconv.AppendUint(e.buf, a, 10)
-		binary.LittleEndian.PutUint32(e.buf[from-4:], uint32(len(e.buf)-from))
+		e.made(func(b []byte) []byte { return strconv.AppendUint(b, a, 10) })
 	default:
 		e.refuse("an argument of type %T", a)
 	}
 }
 
-func (e *encoder) number(n int64) {
-	e.buf = append(e.buf, 0, 0, 0, 0)
-	from := len(e.buf)
-	e.buf = strconv.AppendInt(e.buf, n, 10)
-	binary.LittleEndian.PutUint32(e.buf[from-4:], uint32(len(e.buf)-from))
+func (e *encoder) decimal(n int64) {
+	e.made(func(b []byte) []byte { return strconv.AppendInt(b, n, 10) })
 }
 
 func (e *encoder) commands(cs []Command) {
 	e.count(len(cs))
 	for i := range cs {
 		c := &cs[i]
-		e.short(c.Name)
 		if c.log != nil {
 			c.log.encode(e, c.Key)
 			continue
 		}
+		e.number(commandPlain)
 		e.key(c.Key)
 		e.count(len(c.Args))
+		e.text(c.Name)
 		for _, a := range c.Args {
 			e.arg(a)
 		}
 	}
 }
 
+// Kinds of commands.
+const (
+	commandPlain = iota
+	commandAnnounce
+	commandSince
+)
+
 // conditions writes conditions, those on fields of one hash that stand next to each other in one.
 func (e *encoder) conditions(cs []Condition) {
-	at, n := len(e.buf), 0
-	e.u16(0)
+	at, n := len(e.numbers), 0
+	e.number(0)
 	for len(cs) > 0 {
 		same := 1
 		for same < len(cs) && cs[0].Hash && !cs[0].Len && cs[same].Hash && !cs[same].Len && cs[same].Key == cs[0].Key && same < maxFields {
@@ -134,26 +154,25 @@ func (e *encoder) conditions(cs []Condition) {
 		e.key(cs[0].Key)
 		switch {
 		case cs[0].Len:
-			e.u16(fieldsCounted)
+			e.number(fieldsCounted)
 		case !cs[0].Hash:
-			e.u16(0)
+			e.number(0)
 		default:
-			e.u16(same)
-			for _, c := range cs[:same] {
-				e.long(c.Field)
+			e.number(same)
+			for i := range cs[:same] {
+				e.text(cs[i].Field)
 			}
 		}
-		for _, c := range cs[:same] {
-			switch {
+		for i := range cs[:same] {
+			switch c := &cs[i]; {
 			case c.Len:
-				e.u8(1)
-				e.number(int64(c.N))
+				e.number(1)
+				e.decimal(int64(c.N))
 			case c.Absent:
-				e.u8(0)
-				e.u32(0)
+				e.number(0)
 			default:
-				e.u8(1)
-				e.long(c.Value)
+				e.number(1)
+				e.text(c.Value)
 			}
 		}
 		cs = cs[same:]
@@ -162,7 +181,7 @@ func (e *encoder) conditions(cs []Condition) {
 	if n > maxUnitArgs {
 		e.refuse("%d conditions", n)
 	}
-	binary.LittleEndian.PutUint16(e.buf[at:], uint16(n))
+	binary.LittleEndian.PutUint16(e.numbers[at:], uint16(n))
 }
 
 const (
@@ -170,41 +189,53 @@ const (
 	fieldsCounted = 1<<16 - 1 // in place of how many: the condition is how many fields the hash has
 )
 
-// begin starts a unit and returns where it begins; end finishes it.
-func (e *encoder) begin() (at int) {
-	at, e.base, e.err = len(e.buf), len(e.keys), nil
-	e.u16(0)
-	return at
+// begin starts a unit; end finishes it.
+func (e *encoder) begin() {
+	e.base, e.err = len(e.keys), nil
+	e.numbers, e.strings, e.nNumbers, e.nStrings = e.numbers[:0], e.strings[:0], 0, 0
+	e.number(0) // how many keys there are
 }
 
-func (e *encoder) end(at int) {
+func (e *encoder) end() {
 	n := len(e.keys) - e.base
 	if n > maxUnitKeys {
 		e.refuse("%d keys", n)
 	}
-	if len(e.buf)-at > maxUnitBytes {
-		e.refuse("%d bytes", len(e.buf)-at)
+	if len(e.numbers)+len(e.strings) > maxUnitBytes {
+		e.refuse("%d bytes", len(e.numbers)+len(e.strings))
 	}
-	binary.LittleEndian.PutUint16(e.buf[at:], uint16(n))
+	binary.LittleEndian.PutUint16(e.numbers, uint16(n))
+	e.buf = binary.LittleEndian.AppendUint32(e.buf, uint32(e.nNumbers))
+	e.buf = binary.LittleEndian.AppendUint32(e.buf, uint32(e.nStrings))
+	e.buf = append(append(e.buf, e.numbers...), e.strings...)
 }
 
 func (e *encoder) read(r *Read) {
-	at := e.begin()
+	e.begin()
 	e.commands(r.Do)
-	e.end(at)
+	e.end()
 }
 
 func (e *encoder) write(w *Write) {
-	at := e.begin()
+	e.begin()
 	if w.Under == 0 {
-		e.u8(0)
+		e.number(0)
 	} else {
-		e.short(lineageDigits(w.Under))
+		e.number(1)
+		e.made(func(b []byte) []byte { return appendLineage(b, w.Under) })
 	}
 	e.conditions(w.If)
 	e.commands(w.Do)
-	e.end(at)
+	e.end()
 }
 
-// lineageDigits returns a lineage as the functions compare it: 15 digits, so that it is below 2^63 as lineages are.
-func lineageDigits(l push.Lineage) string { return fmt.Sprintf("%015x", uint64(l)) }
+// appendLineage appends a lineage as the functions compare it: 15 digits, so that it is below 2^63 as lineages are.
+func appendLineage(b []byte, l push.Lineage) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 4 * (lineageLen - 1); shift >= 0; shift -= 4 {
+		b = append(b, digits[l>>shift&15])
+	}
+	return b
+}
+
+const lineageLen = 15

@@ -12,7 +12,8 @@ type Tag string
 
 // ShardTag returns the tag of everything that belongs to one shard of a product: slots, cursors, tags, sessions, change logs.
 func ShardTag(p push.ProductID, s push.Shard) Tag {
-	return Tag(string(p) + ":" + strconv.Itoa(int(s)))
+	var buf [80]byte
+	return Tag(strconv.AppendInt(append(append(buf[:0], p...), ':'), int64(s), 10))
 }
 
 // Prefix begins every key of ours, so that others may use the same Redis.
@@ -21,14 +22,27 @@ const Prefix = "c:"
 // Key returns the key of that kind and name under the tag: "c:{shop:12}:u:alice". A kind is one letter or a few, without a colon. The name
 // comes last and may hold any bytes: Redis takes the first pair of braces for the tag, and nothing is read out of the rest.
 func (t Tag) Key(kind, name string) string {
-	b := make([]byte, 0, len(Prefix)+len(t)+len(kind)+len(name)+4)
+	var buf [128]byte // of most keys; a longer one costs an allocation more
+	return string(t.appendKey(buf[:0], kind, name))
+}
+
+func (t Tag) appendKey(b []byte, kind, name string) []byte {
 	b = append(b, Prefix...)
 	b = append(b, '{')
 	b = append(b, t...)
 	b = append(b, '}', ':')
 	b = append(b, kind...)
 	b = append(b, ':')
-	return string(append(b, name...))
+	return append(b, name...)
+}
+
+// KeyPair returns the keys of two kinds with one name, in one piece of memory.
+func (t Tag) KeyPair(kind1, kind2, name string) (key1, key2 string) {
+	var buf [256]byte
+	b := t.appendKey(buf[:0], kind1, name)
+	n := len(b)
+	both := string(t.appendKey(b, kind2, name))
+	return both[:n], both[n:]
 }
 
 // slot returns the part of a cluster that the tag lies in: CRC16 (XMODEM) of it, in 16384 parts.
@@ -61,29 +75,36 @@ var crc16 = func() (table [256]uint16) {
 // holds the sessions of its user one after the other, each with its length in two bytes (big endian) before it, and beginning with the names of
 // room and device, each with its length in one byte before it; [EachSession] reads that. So the sessions of many users are one command, and one user's
 // are one condition; a key for each user would take half as much memory again.
-func (t Tag) SessionsKey() string { return t.Key("s", "") }
+func (t Tag) SessionsKey() string { return t.Key(kindSessions, "") }
 
 // EachSession calls f for each of a user's sessions, as a field of the hash holds them. rest is what the register alone knows. It reports
 // whether all of them could be read.
 func EachSession(sessions string, f func(room push.RoomID, device push.DeviceID, rest string)) bool {
 	for len(sessions) > 0 {
-		if len(sessions) < 2 {
+		room, device, rest, size := NextSession(sessions)
+		if size == 0 {
 			return false
 		}
-		n := int(sessions[0])<<8 | int(sessions[1])
-		if len(sessions) < 2+n {
-			return false
-		}
-		one := sessions[2 : 2+n]
-		sessions = sessions[2+n:]
-		room, one, ok1 := cutName(one)
-		device, one, ok2 := cutName(one)
-		if !ok1 || !ok2 {
-			return false
-		}
-		f(push.RoomID(room), push.DeviceID(device), one)
+		f(room, device, rest)
+		sessions = sessions[size:]
 	}
 	return true
+}
+
+// NextSession reads the first of a user's sessions, and returns how many bytes it takes, 0 if it cannot be read.
+func NextSession(sessions string) (room push.RoomID, device push.DeviceID, rest string, size int) {
+	if len(sessions) < 2 {
+		return "", "", "", 0
+	}
+	if size = 2 + (int(sessions[0])<<8 | int(sessions[1])); len(sessions) < size {
+		return "", "", "", 0
+	}
+	r, rest, ok1 := cutName(sessions[2:size])
+	d, rest, ok2 := cutName(rest)
+	if !ok1 || !ok2 {
+		return "", "", "", 0
+	}
+	return push.RoomID(r), push.DeviceID(d), rest, size
 }
 
 func cutName(s string) (name, rest string, ok bool) {
@@ -95,7 +116,12 @@ func cutName(s string) (name, rest string, ok bool) {
 }
 
 // ChangesKey is the log of the latest changes in the shard; see [Tag.Announce].
-func (t Tag) ChangesKey() string { return t.Key("l", "") }
+func (t Tag) ChangesKey() string { return t.Key(kindChanges, "") }
+
+const (
+	kindSessions = "s"
+	kindChanges  = "l"
+)
 
 // nowhere is a key that never exists.
 func (t Tag) nowhere() string { return t.Key("-", "") }

@@ -119,7 +119,8 @@ func (l *lane) reuse(p *pipeline) {
 		c := &p.calls[i]
 		clear(c.units[:cap(c.units)])
 		clear(c.from[:cap(c.from)])
-		*c = call{units: c.units[:0], from: c.from[:0]}
+		clear(c.plain[:cap(c.plain)])
+		*c = call{units: c.units[:0], from: c.from[:0], plain: c.plain[:0]}
 	}
 	clear(p.args)
 	l.calls, l.args = p.calls[:0], p.args[:0]
@@ -226,7 +227,7 @@ func (p *pipeline) add(b *batch, u *unit) {
 		p.lane.last[u.tag] = len(p.calls) - 1
 	}
 	c := &p.calls[len(p.calls)-1]
-	*c = call{units: c.units[:0], from: c.from[:0], frees: u.frees, asking: b.asking, tag: u.tag}
+	*c = call{units: c.units[:0], from: c.from[:0], plain: c.plain[:0], frees: u.frees, asking: b.asking, tag: u.tag}
 	c.add(b, u)
 }
 

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -250,8 +249,7 @@ func callAnswer(raw []byte, err error, c class, units []*unit) (a Answer, f fate
 // gatherPlain puts the replies to the commands of a unit together as a function would have.
 func (c *call) gatherPlain(a Answer) (fate, bool) {
 	u := c.units[0]
-	b := append([]byte{'*'}, strconv.Itoa(len(c.plain))...)
-	b = append(b, "\r\n"...)
+	var b []byte
 	for _, cmd := range c.plain {
 		raw, err := cmd.Result()
 		switch {
@@ -266,6 +264,10 @@ func (c *call) gatherPlain(a Answer) (fate, bool) {
 			return f, false
 		case skip(raw, 0, 0) != len(raw):
 			return fate{err: errReply}, false
+		}
+		if len(c.plain) == 1 {
+			b = raw
+			break
 		}
 		b = append(b, raw...)
 	}

@@ -57,7 +57,7 @@ func pack(n int, put func(e *encoder, i int, u *unit)) *request {
 		q.units = make([]unit, n)
 	}
 	e := encoders.Get().(*encoder)
-	ends := make([][2]int, 0, 16)
+	ends := make([][2]int, 0, n)
 	for i := range q.units {
 		put(e, i, &q.units[i])
 		q.units[i].answer.Err = e.err
@@ -77,7 +77,7 @@ func pack(n int, put func(e *encoder, i int, u *unit)) *request {
 	}
 	clear(e.keys)
 	e.buf, e.keys = e.buf[:0], e.keys[:0]
-	if cap(e.buf) <= keptEncoder {
+	if cap(e.buf)+cap(e.strings) <= 2*keptEncoder {
 		encoders.Put(e)
 	}
 	return q
@@ -104,7 +104,7 @@ func (db *DB) Read(ctx context.Context, rs ...*Read) {
 		return
 	}
 	for i, r := range rs {
-		r.Replies, _, r.Answer = q.units[i].take(len(r.Do))
+		r.Replies, _, r.Answer = q.units[i].take(r.Replies, len(r.Do))
 		if r.Err == nil && r.Replies == nil {
 			r.Err = errReply
 		}
@@ -119,10 +119,18 @@ func (db *DB) Peek(ctx context.Context, rs ...*Read) {
 		return
 	}
 	q := &request{done: make(chan struct{}), units: make([]unit, len(rs))}
+	commands, args := 0, 0
+	for _, r := range rs {
+		commands += len(r.Do)
+		for i := range r.Do {
+			args += 2 + len(r.Do[i].Args)
+		}
+	}
+	room := plainRoom{make([][]any, 0, commands), make([]any, 0, args), make([]string, 0, args)}
 	for i, r := range rs {
 		u := &q.units[i]
 		u.tag, u.class = r.Tag, classPeek
-		u.plain, u.size, u.answer.Err = plainOf(r.Do)
+		u.plain, u.size, u.answer.Err = room.take(r.Do)
 	}
 	if err := db.run(ctx, q); err != nil {
 		for _, r := range rs {
@@ -131,34 +139,71 @@ func (db *DB) Peek(ctx context.Context, rs ...*Read) {
 		return
 	}
 	for i, r := range rs {
-		r.Replies, _, r.Answer = q.units[i].take(len(r.Do))
+		r.Replies, _, r.Answer = q.units[i].take(r.Replies, len(r.Do))
 	}
 }
 
-// plainOf returns commands as the client wants them, made of nothing that is the caller's.
-func plainOf(cs []Command) (plain [][]any, size int, err error) {
+// plainRoom is where commands go that are sent as they are, those of many reads in three pieces of memory. What is made of them is nothing
+// that is the caller's.
+type plainRoom struct {
+	commands [][]any
+	args     []any
+	texts    []string // which args point at
+}
+
+// take returns commands as the client wants them.
+func (p *plainRoom) take(cs []Command) (plain [][]any, size int, err error) {
+	from := len(p.commands)
 	for i := range cs {
 		c := &cs[i]
 		if c.log != nil {
 			return nil, 0, push.Errorf(push.KindInternal, "store_unit", "a log of changes is asked by a function")
 		}
-		args := append(make([]any, 0, 2+len(c.Args)), c.Name, c.Key)
+		first := len(p.args)
+		p.args = append(p.args, nameOf(c.Name))
+		p.text(c.Key)
 		size += len(c.Key) + 32
 		for _, a := range c.Args {
 			switch v := a.(type) {
 			case []byte:
-				a, size = string(v), size+len(v)
+				p.text(string(v))
+			case *[]byte:
+				p.text(string(*v))
 			case string:
-				size += len(v)
+				p.text(v)
+			case *string:
+				p.text(*v)
 			case int, int64, uint64:
+				p.args = append(p.args, a)
 			default:
 				return nil, 0, push.Errorf(push.KindInternal, "store_unit", "no command has an argument of type %T", a)
 			}
-			args, size = append(args, a), size+16
+			if s, ok := p.args[len(p.args)-1].(*string); ok {
+				size += len(*s)
+			}
+			size += 16
 		}
-		plain = append(plain, args)
+		p.commands = append(p.commands, p.args[first:len(p.args):len(p.args)])
 	}
-	return plain, size, nil
+	return p.commands[from:len(p.commands):len(p.commands)], size, nil
+}
+
+func (p *plainRoom) text(s string) {
+	p.texts = append(p.texts, s)
+	p.args = append(p.args, &p.texts[len(p.texts)-1])
+}
+
+// nameOf returns a command's name as an argument; those that are asked in great numbers cost no allocation.
+func nameOf(name string) any {
+	switch name {
+	case "HGET":
+		return "HGET"
+	case "HMGET":
+		return "HMGET"
+	case "GET":
+		return "GET"
+	}
+	return name
 }
 
 // Write tries each write and fills in the answers. Writes share round trips and flushes with each other and with those of other callers, and
@@ -188,7 +233,7 @@ func (db *DB) Write(ctx context.Context, ws ...*Write) {
 	}
 	conflicts := 0
 	for i, w := range ws {
-		w.Replies, w.Done, w.Answer = q.units[i].take(len(w.Do))
+		w.Replies, w.Done, w.Answer = q.units[i].take(w.Replies, len(w.Do))
 		if w.Err == nil && !w.Done {
 			conflicts++
 		}
@@ -236,7 +281,9 @@ func (db *DB) run(ctx context.Context, q *request) error {
 				}
 			}
 			lanes = append(lanes, l)
-			batches = append(batches, &batch{of: q, units: []*unit{u}, since: now, until: now.Add(db.config.Timeout)})
+			b := &batch{of: q, units: make([]*unit, 0, len(q.units)/lanesOf[u.class]+4), since: now, until: now.Add(db.config.Timeout)}
+			b.units = append(b.units, u)
+			batches = append(batches, b)
 		}
 		for _, b := range batches {
 			db.enqueue(b)

@@ -8,7 +8,7 @@ import (
 type Command struct {
 	Name string
 	Key  string
-	Args []any // strings, byte slices, ints
+	Args []any // strings, byte slices, pointers to either, ints
 
 	log *logArgs // of an announcement, or of a question to a log
 }
@@ -22,7 +22,7 @@ type Read struct {
 	Kept bool
 
 	// The answer.
-	Replies []any // by command, as Redis answers: nil, int64, string, []any
+	Replies []any // by command, as Redis answers: nil, int64, string, []any; room that is there before is used
 	Answer
 }
 
@@ -37,7 +37,7 @@ type Write struct {
 
 	// The answer.
 	Done    bool  // false without an error: what it was made from is no longer so
-	Replies []any // by command, if done
+	Replies []any // by command, if done; room that is there before is used
 	Answer
 }
 
