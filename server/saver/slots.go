@@ -126,14 +126,19 @@ func SlotLimits(k push.SlotKind, l push.Limits) (entries, bytes int) {
 	return l.OwnMessages, l.OwnBytes
 }
 
+// Over reports whether the slot is beyond its limits, so that there is something to shed.
+func (s *Slot) Over(k push.SlotKind, l push.Limits) bool {
+	maxEntries, maxBytes := SlotLimits(k, l)
+	return s.Count > maxEntries || s.Bytes > maxBytes
+}
+
 // Shed decides, after an append, which entries have to go so that the slot is within its limits, takes them out of the
 // counts and returns them in the order in which they go: those expired first, all of them, which is no loss; then the
 // oldest, which raises the Floor. It returns nothing, and does not walk, while the slot is within its limits. The newest
 // entry stays in any case. kept walks the kept entries in order of position; Shed may walk it twice and stops early
 // where it can.
 func (s *Slot) Shed(k push.SlotKind, l push.Limits, now push.MilliTime, kept iter.Seq[Weight]) []Weight {
-	maxEntries, maxBytes := SlotLimits(k, l)
-	over := func() bool { return s.Count > maxEntries || s.Bytes > maxBytes }
+	over := func() bool { return s.Over(k, l) }
 	if !over() {
 		return nil
 	}

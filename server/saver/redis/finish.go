@@ -209,7 +209,7 @@ func (s *Store) runParts(ctx context.Context, parts []*part) error {
 		return err
 	}
 	defer s.turns.release(held)
-	for _, ops := range s.opsOf(parts) {
+	for _, ops := range s.opsOf(parts, nil) {
 		s.run(ctx, ops, nil)
 	}
 	for _, p := range parts {

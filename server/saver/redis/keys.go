@@ -30,6 +30,9 @@ const (
 	fieldDevice = "d" // begins that of a device
 )
 
+// askState asks a slot's hash for the state. Nobody changes it.
+var askState = []any{fieldState}
+
 // spread is over how many tags lie what belongs to no shard: idempotency records, bodies, intents.
 const (
 	spread        = 1024
@@ -62,6 +65,14 @@ func (k slotKeys) key(own, common string) string {
 	return k.tag.Key(own, string(k.user))
 }
 
+// pair returns the keys of state and entries, which are most often needed together.
+func (k slotKeys) pair() (state, entries string) {
+	if k.kind == push.Common {
+		return k.tag.KeyPair(kindCommon, "E", "")
+	}
+	return k.tag.KeyPair(kindUser, kindEntries, string(k.user))
+}
+
 func (k slotKeys) state() string    { return k.key(kindUser, kindCommon) }
 func (k slotKeys) entries() string  { return k.key(kindEntries, "E") }
 func (k slotKeys) aside() string    { return k.key(kindAside, "X") }
@@ -76,7 +87,8 @@ func deviceField(d push.DeviceID) string { return fieldDevice + string(d) }
 const recordBits = 25
 
 func recordKey(t redisdb.Tag, id push.MsgID) string {
-	return t.Key(kindRecords, strconv.FormatInt(int64(id)>>recordBits, 36))
+	var buf [16]byte
+	return t.Key(kindRecords, string(strconv.AppendInt(buf[:0], int64(id)>>recordBits, 36)))
 }
 
 // recordField names the record of a message, or of the n-th chunk of its users in the shard.

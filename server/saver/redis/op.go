@@ -104,7 +104,7 @@ func (s *Store) run(ctx context.Context, ops []op, asked []*redisdb.Read) {
 // begin anew.
 func (s *Store) decide(ctx context.Context, tasks []task) []task {
 	out := tasks[:0]
-	todo := make([]task, 0, len(tasks))
+	var todo []task
 	var reads []*redisdb.Read
 	for round := 0; ; round++ {
 		reads, todo = reads[:0], todo[:0]

@@ -39,6 +39,25 @@ type part struct {
 	stored *push.Message // as stored
 	answer redisdb.Answer
 	err    error
+
+	// The record's key and field, of the message of that id.
+	named       push.MsgID
+	recordKey   string
+	recordField string
+
+	// Room for what a part of one slot needs, so that it is one piece of memory with the part.
+	placeRoom  [1]push.Place
+	namesRoom  [1][]push.RoomID
+	recordRoom [96]byte
+	recordAs   []byte
+	recordArgs [2]any
+}
+
+// name makes the key and the field of the record.
+func (p *part) name() {
+	if id := p.id(); p.named != id || p.recordKey == "" {
+		p.named, p.recordKey, p.recordField = id, recordKey(p.tag, id), recordField(id, p.chunk)
+	}
 }
 
 // slots returns how many slots it appends to.
@@ -76,6 +95,34 @@ type partsOp struct {
 	more    []*slot // those that asked for more
 	rooms   []roomsAsked
 	lives   []livesAsked
+
+	// Owned by opsOf.
+	round, size int
+
+	few fewRoom
+}
+
+// fewRoom is room for what an op needs that does one part to one slot, as most do, so that it is one piece of memory with the op.
+type fewRoom struct {
+	slot    slot
+	slots   [1]*slot
+	parts   [1]*part
+	where   [1][]int
+	index   [1]int
+	read    [2]redisdb.Command
+	replies [2]any
+	ifs     [2]redisdb.Condition
+	do      [5]redisdb.Command
+	written [5]any
+	rooms   [1]roomsAsked
+}
+
+// beginPartsOp begins an op in the room that is there.
+func (s *Store) beginPartsOp(o *partsOp, t redisdb.Tag) {
+	o.s, o.tag = s, t
+	f := &o.few
+	o.parts, o.slots, o.rooms = f.parts[:0], f.slots[:0], f.rooms[:0]
+	o.r.Do, o.w.If, o.w.Do = f.read[:0], f.ifs[:0], f.do[:0]
 }
 
 // indexAsked is a collapse identity that was read; roomsAsked a command whose reply names rooms; livesAsked a hash that was
@@ -104,25 +151,34 @@ const (
 	roomsCounted                  // fields of the hash of rooms, and their counts
 )
 
-// opsOf groups parts into ops by rounds: those of a later round wait for those of the earlier ones.
-func (s *Store) opsOf(parts []*part) (rounds [][]op) {
+// opsAtOnce is how many ops lie in one piece of memory.
+const opsAtOnce = 8
+
+// opsOf groups parts into ops by rounds: those of a later round wait for those of the earlier ones. The ops lie in the room that is there, which
+// holds no others.
+func (s *Store) opsOf(parts []*part, room []partsOp) (rounds [][]op) {
 	last := make(map[redisdb.Tag]*partsOp, len(parts))
-	size := make(map[*partsOp]int, len(parts))
-	at := make(map[redisdb.Tag]int)
-	for _, p := range parts {
+	for i, p := range parts {
 		o := last[p.tag]
-		if o == nil || size[o]+p.slots() > opSlots {
-			round := at[p.tag]
-			at[p.tag]++
-			o = &partsOp{s: s, tag: p.tag}
+		if o == nil || o.size+p.slots() > opSlots {
+			round := 0
+			if o != nil {
+				round = o.round + 1
+			}
+			if len(room) == 0 {
+				room = make([]partsOp, min(len(parts)-i, opsAtOnce))
+			}
+			o, room = &room[0], room[1:]
+			s.beginPartsOp(o, p.tag)
+			o.round = round
 			last[p.tag] = o
 			if round == len(rounds) {
-				rounds = append(rounds, nil)
+				rounds = append(rounds, make([]op, 0, min(len(parts)-i, runMost)))
 			}
 			rounds[round] = append(rounds[round], o)
 		}
 		o.parts = append(o.parts, p)
-		size[o] += p.slots()
+		o.size += p.slots()
 	}
 	return rounds
 }
@@ -134,7 +190,7 @@ func (o *partsOp) ask() *redisdb.Read {
 	}
 	do := o.r.Do[:0]
 	for _, sl := range o.slots {
-		do = append(do, redisdb.Command{Name: "HGET", Key: sl.keys.state(), Args: []any{fieldState}})
+		do = append(do, redisdb.Command{Name: "HGET", Key: sl.state(), Args: askState})
 	}
 	for i := range o.indexes {
 		x := &o.indexes[i]
@@ -142,11 +198,11 @@ func (o *partsOp) ask() *redisdb.Read {
 	}
 	for _, p := range o.parts {
 		if p.marked {
-			id := p.id()
-			do = append(do, redisdb.Command{Name: "HGET", Key: recordKey(o.tag, id), Args: []any{recordField(id, p.chunk)}})
+			p.name()
+			do = append(do, redisdb.Command{Name: "HGET", Key: p.recordKey, Args: []any{&p.recordField}})
 		}
 	}
-	o.r = redisdb.Read{Tag: o.tag, Do: do}
+	o.r = redisdb.Read{Tag: o.tag, Do: do, Replies: o.few.replies[:0]}
 	o.reading, o.more = true, nil
 	return &o.r
 }
@@ -171,16 +227,25 @@ func (p *part) collapseKey() string {
 
 // gather finds out which slots there are.
 func (o *partsOp) gather() {
-	o.where = make([][]int, len(o.parts))
+	o.where = o.few.where[:]
+	if len(o.parts) > 1 {
+		o.where = make([][]int, len(o.parts))
+	}
 	for i, p := range o.parts {
 		n := p.slots()
-		o.where[i] = make([]int, n)
+		if o.where[i] = o.few.index[:]; n > 1 || i > 0 {
+			o.where[i] = make([]int, n)
+		}
 		for j := range n {
 			k := p.slotKeys(j)
 			at := slices.IndexFunc(o.slots, func(sl *slot) bool { return sl.keys == k })
 			if at < 0 {
-				at = len(o.slots)
-				o.slots = append(o.slots, o.s.newSlot(k))
+				sl := &o.few.slot
+				if at = len(o.slots); at > 0 {
+					sl = new(slot)
+				}
+				o.s.beginSlot(sl, k)
+				o.slots = append(o.slots, sl)
 			}
 			o.where[i][j] = at
 			if id, ok := saver.CollapseOf(p.collapseKey(), p.filterOf(j)); ok {
@@ -283,7 +348,10 @@ func (o *partsOp) missing() *redisdb.Read {
 
 // apply does one part to the slots.
 func (o *partsOp) apply(p *part, where []int, a redisdb.Answer) error {
-	p.found, p.places, p.rooms = false, make([]push.Place, len(where)), make([][]push.RoomID, len(where))
+	p.found, p.placeRoom[0], p.namesRoom[0] = false, push.Place{}, nil
+	if p.places, p.rooms = p.placeRoom[:], p.namesRoom[:]; len(where) > 1 {
+		p.places, p.rooms = make([]push.Place, len(where)), make([][]push.RoomID, len(where))
+	}
 	if p.recall {
 		return o.takeBack(p, where, a)
 	}
@@ -307,7 +375,9 @@ func (o *partsOp) apply(p *part, where []int, a redisdb.Answer) error {
 	}
 	for i, n := range where {
 		sl := o.slots[n]
-		sl.make(o.s.epoch(), a.Lineage, a.Now)
+		if sl.Epoch == 0 {
+			sl.make(o.s.epoch(), a.Lineage, a.Now)
+		}
 		e.Filter = p.filterOf(i)
 		p.places[i] = sl.append(&e, a.Lineage, a.Now, p.limits)
 	}
@@ -347,7 +417,7 @@ func (o *partsOp) takeBack(p *part, where []int, a redisdb.Answer) error {
 
 // writing returns the write that makes it so.
 func (o *partsOp) writing(a redisdb.Answer) *redisdb.Write {
-	o.w = redisdb.Write{Tag: o.tag, Under: a.Lineage, If: o.w.If[:0], Do: o.w.Do[:0], Frees: true}
+	o.w = redisdb.Write{Tag: o.tag, Under: a.Lineage, If: o.w.If[:0], Do: o.w.Do[:0], Frees: true, Replies: o.few.written[:0]}
 	w := &o.w
 	o.rooms, o.lives = o.rooms[:0], o.lives[:0]
 	for _, sl := range o.slots {
@@ -369,9 +439,11 @@ func (o *partsOp) writing(a redisdb.Answer) *redisdb.Write {
 // writeRecord writes the record of a part, on the condition that it still is what was read. One that was done before is written as it
 // was: nobody is told that it is stored before it is confirmed that it is, also if somebody else wrote it.
 func (o *partsOp) writeRecord(p *part, a redisdb.Answer) {
-	w, id := &o.w, p.id()
-	key, field := recordKey(o.tag, id), recordField(id, p.chunk)
+	w := &o.w
+	p.name()
+	key := p.recordKey
 	next := record{places: p.places}
+	var one single
 	m := p.stored
 	switch {
 	case p.found:
@@ -384,18 +456,19 @@ func (o *partsOp) writeRecord(p *part, a redisdb.Answer) {
 			next.recalled = a.Now
 		}
 	case p.only:
-		next.single = &single{message: saver.WithoutBody(m), target: p.targets[0]}
+		one = single{message: m, target: p.targets[0]} // of which the body is not written
+		next.single = &one
 	}
 	if p.raw != nil {
 		// Where there was none, nobody can have made one since: that would have changed the slots, whose states were read before it.
-		w.If = append(w.If, redisdb.IfField(key, field, p.raw))
+		w.If = append(w.If, redisdb.IfField(key, p.recordField, p.raw))
 	}
-	w.Do = append(w.Do, redisdb.Command{Name: "HSET", Key: key, Args: []any{field, appendRecord(make([]byte, 0, 64), &next)}})
+	p.recordAs = appendRecord(p.recordRoom[:0], &next)
+	p.recordArgs = [2]any{&p.recordField, &p.recordAs}
+	w.Do = append(w.Do, redisdb.Command{Name: "HSET", Key: key, Args: p.recordArgs[:]})
 	if p.found || p.recall {
-		p.record = &next
 		return
 	}
-	p.record = &next
 	until := m.Expires.Add(saver.RecordKept)
 	if p.marked {
 		until = max(until, m.Created.Add(p.limits.WithDefaults().KeyTTL))
@@ -418,7 +491,9 @@ func (o *partsOp) tell(p *part, i int, sl *slot) {
 		how = roomsSessions
 		w.Do = append(w.Do, redisdb.Command{Name: "HGET", Key: o.tag.SessionsKey(), Args: []any{string(p.targets[i].User)}})
 	default:
-		w.Do = append(w.Do, o.tag.Announce(p.targets[i].User, appendChange(nil, saver.Change{User: p.targets[i].User, Place: p.places[i]})))
+		var room [320]byte
+		change := appendChange(room[:0], saver.Change{User: p.targets[i].User, Place: p.places[i]})
+		w.Do = append(w.Do, o.tag.Announce(p.targets[i].User, change))
 	}
 	o.rooms = append(o.rooms, roomsAsked{len(w.Do) - 1, p, i, how})
 }

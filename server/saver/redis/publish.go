@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"carillon/server/failpoint"
 	"carillon/server/planted"
@@ -19,12 +20,17 @@ type item struct {
 	p     *saver.Publication
 	out   *saver.Published
 	claim claim
-	key   *keyOp  // with a key
+	key   *keyOp   // with a key
+	keys  slotKeys // of the slot, if it goes to one
+	shard push.Shard
 	in    *intent // if it goes to several slots
 	parts []*part
 
 	answered bool // there is nothing left to do
 	repeated bool // its key was known
+
+	// Room for what a message to one user needs.
+	partRoom [1]*part
 }
 
 // wide reports whether the publication goes to more than one slot, single whether it goes to one.
@@ -56,9 +62,12 @@ func (s *Store) Publish(ctx context.Context, ps []*saver.Publication) []saver.Pu
 // publishRun publishes as many as go together, at least one, and returns how many. A run ends before a publication whose key
 // somebody is busy with, itself included.
 func (s *Store) publishRun(ctx context.Context, ps []*saver.Publication, out []saver.Published) (n int) {
+	room := takeRoom(min(len(ps), runMost))
+	defer room.giveBack()
 	items := make([]*item, 0, min(len(ps), runMost))
 	for n < len(ps) && len(items) < runMost {
-		it := &item{p: ps[n], out: &out[n]}
+		it := &room.items[len(items)]
+		*it = item{p: ps[n], out: &out[n]}
 		if err := saver.CheckPublication(it.p); err != nil {
 			it.out.Err = err
 			n++
@@ -79,6 +88,11 @@ func (s *Store) publishRun(ctx context.Context, ps []*saver.Publication, out []s
 			}
 			it.key = s.newKeyOp(it.p)
 		}
+		if it.single() {
+			u := saver.UserRef{Product: it.p.Product, Shards: it.p.Shards, User: it.p.Own[0].User}
+			it.shard = u.Shard().Shard
+			it.keys = slotKeys{tag: redisdb.ShardTag(u.Product, it.shard), kind: push.Own, user: u.User}
+		}
 		items = append(items, it)
 		n++
 	}
@@ -93,7 +107,7 @@ func (s *Store) publishRun(ctx context.Context, ps []*saver.Publication, out []s
 		s.publishAhead(ctx, items)
 		return n
 	}
-	s.publishItems(ctx, items)
+	s.publishItems(ctx, items, room)
 	return n
 }
 
@@ -102,7 +116,7 @@ func (s *Store) publishAhead(ctx context.Context, items []*item) {
 	a, err := s.ask(ctx)
 	later := make([]*item, len(items))
 	for i, it := range items {
-		later[i] = &item{p: it.p, out: new(saver.Published)}
+		later[i] = &item{p: it.p, out: new(saver.Published), keys: it.keys, shard: it.shard}
 		if it.key != nil {
 			later[i].key = s.newKeyOp(it.p)
 		}
@@ -110,7 +124,39 @@ func (s *Store) publishAhead(ctx context.Context, items []*item) {
 			*it.out = saver.Published{Message: saver.Stamp(it.p, a.Now), Lineage: a.Lineage, Now: a.Now}
 		}
 	}
-	s.calls.Go(func() { s.publishItems(context.WithoutCancel(ctx), later) })
+	s.calls.Go(func() {
+		room := takeRoom(len(later))
+		defer room.giveBack()
+		s.publishItems(context.WithoutCancel(ctx), later, room)
+	})
+}
+
+// runRoom is the memory that a run works in, apart from what it returns. It is kept for the next one, for it is most of what a
+// message would allocate otherwise.
+type runRoom struct {
+	items []item
+	parts []part
+	ops   []partsOp
+}
+
+var runRooms = sync.Pool{New: func() any { return new(runRoom) }}
+
+// takeRoom returns the room for n publications.
+func takeRoom(n int) *runRoom {
+	r := runRooms.Get().(*runRoom)
+	if cap(r.items) < n {
+		r.items, r.parts, r.ops = make([]item, n), make([]part, n), make([]partsOp, n)
+	}
+	r.items, r.parts, r.ops = r.items[:n], r.parts[:n], r.ops[:n]
+	return r
+}
+
+// giveBack keeps the room, and nothing that was in it.
+func (r *runRoom) giveBack() {
+	clear(r.items)
+	clear(r.parts)
+	clear(r.ops)
+	runRooms.Put(r)
 }
 
 // keyProduct is the product within which an idempotency key is known.
@@ -121,7 +167,7 @@ func keyProduct(p *saver.Publication) push.ProductID {
 	return p.Product
 }
 
-func (s *Store) publishItems(ctx context.Context, items []*item) {
+func (s *Store) publishItems(ctx context.Context, items []*item, room *runRoom) {
 	if len(items) == 0 {
 		return
 	}
@@ -137,20 +183,20 @@ func (s *Store) publishItems(ctx context.Context, items []*item) {
 	var keys []op
 	var reads []*redisdb.Read
 	plain := true // only messages to one user each
-	for _, it := range items {
+	for i, it := range items {
 		if it.key != nil {
 			keys = append(keys, it.key)
 			reads = append(reads, it.key.ask())
 		}
 		plain = plain && it.single()
 		if it.single() {
-			it.plan()
+			it.plan(&room.parts[i])
 		}
 	}
 	var rounds [][]op
 	var asked []*redisdb.Read
 	if plain {
-		rounds = s.opsOf(partsOf(items))
+		rounds = s.opsOf(partsOf(items), room.ops)
 		for _, o := range rounds[0] {
 			asked = append(asked, o.ask())
 		}
@@ -170,7 +216,7 @@ func (s *Store) publishItems(ctx context.Context, items []*item) {
 	s.stampItems(ctx, items)
 	s.storeIntents(ctx, items)
 	if asked == nil {
-		rounds = s.opsOf(partsOf(items))
+		rounds = s.opsOf(partsOf(items), nil)
 	}
 	for i, ops := range rounds {
 		if i > 0 {
@@ -179,8 +225,9 @@ func (s *Store) publishItems(ctx context.Context, items []*item) {
 		s.run(ctx, ops, asked)
 	}
 	failpoint.Hit(failpoint.SaverPublishApplied)
-	for _, it := range items {
-		it.answer()
+	placed := make([]saver.Placed, len(items))
+	for i, it := range items {
+		it.answer(placed[i : i : i+1])
 	}
 	s.finishItems(ctx, items)
 	failpoint.Hit(failpoint.SaverPublishSynced)
@@ -193,6 +240,8 @@ func (s *Store) takeTurns(ctx context.Context, items []*item) ([]int, error) {
 		p := it.p
 		switch {
 		case !p.Message.Persistent:
+		case it.single():
+			numbers = append(numbers, s.turns.of(it.keys))
 		case p.Everyone:
 			for i := range p.Shards {
 				ref := saver.ShardRef{Product: p.Product, Shard: push.Shard(i)}
@@ -213,17 +262,19 @@ func ownKeys(u saver.UserRef) slotKeys {
 }
 
 // plan makes the part of a message to one user.
-func (it *item) plan() {
+func (it *item) plan(to *part) {
 	p := it.p
-	shard := push.ShardOf(p.Own[0].User, p.Shards)
-	it.parts = []*part{{
-		tag: tagOf(saver.ShardRef{Product: p.Product, Shard: shard}), shard: shard, limits: p.Limits,
-		targets: p.Own, at: []int{0}, inline: true, only: true, stamp: p, marked: it.key != nil,
-	}}
+	to.tag, to.shard, to.limits = it.keys.tag, it.shard, p.Limits
+	to.targets, to.at, to.inline, to.only, to.stamp, to.marked = p.Own, onlyFirst, true, true, p, it.key != nil
 	if it.key != nil {
-		it.parts[0].stamp, it.parts[0].message = nil, p.Message // stamped with the key
+		to.stamp, to.message = nil, p.Message // stamped with the key
 	}
+	it.partRoom[0] = to
+	it.parts = it.partRoom[:]
 }
+
+// onlyFirst is where the target of a message to one user stands. Nobody changes it.
+var onlyFirst = []int{0}
 
 // keyed takes over what the key says, and reports whether that is anything but that the request is new.
 func (it *item) keyed() bool {
@@ -295,9 +346,9 @@ func partsOf(items []*item) []*part {
 	return parts
 }
 
-// answer gathers what became of the parts. A publication to several slots is stored as a whole before, so that it is accepted
+// answer gathers what became of the parts, the places in the room that is there if there is one. A publication to several slots is stored as a whole before, so that it is accepted
 // whatever became of them: those that failed have no place yet.
-func (it *item) answer() {
+func (it *item) answer(room []saver.Placed) {
 	if it.answered || len(it.parts) == 0 {
 		return
 	}
@@ -314,8 +365,14 @@ func (it *item) answer() {
 		*out = it.key.rec.Repeat(it.p, out.Lineage, out.Now)
 		return
 	}
-	placed := make([]saver.Placed, 0, max(len(it.p.Own), it.p.Shards*int(truth(it.p.Everyone))))
-	placed = placed[:cap(placed)]
+	n := len(it.p.Own)
+	if it.p.Everyone {
+		n = it.p.Shards
+	}
+	placed := room[:min(n, cap(room))]
+	if n > cap(room) {
+		placed = make([]saver.Placed, n)
+	}
 	for _, p := range it.parts {
 		for i, at := range p.at {
 			pl := saver.Placed{Shard: p.shard}

@@ -63,7 +63,7 @@ func (o *readOp) fail(err error)       { o.err = err }
 
 func (o *readOp) ask() *redisdb.Read {
 	o.step = false
-	o.r = redisdb.Read{Tag: o.slot.keys.tag, Do: []redisdb.Command{{Name: "HGET", Key: o.slot.keys.state(), Args: []any{fieldState}}}}
+	o.r = redisdb.Read{Tag: o.slot.keys.tag, Do: []redisdb.Command{{Name: "HGET", Key: o.slot.state(), Args: askState}}}
 	return &o.r
 }
 
@@ -120,7 +120,7 @@ func (o *readOp) decide() (*redisdb.Write, *redisdb.Read, error) {
 // more asks for the entries from next on.
 func (o *readOp) more() *redisdb.Read {
 	sl := o.slot
-	do := []redisdb.Command{{Name: "HGET", Key: sl.keys.state(), Args: []any{fieldState}}}
+	do := []redisdb.Command{{Name: "HGET", Key: sl.state(), Args: askState}}
 	o.step = true
 	if o.aside = sl.aside > 0 && o.next <= sl.base; o.aside {
 		do = append(do, redisdb.Command{Name: "HGETALL", Key: sl.keys.aside()})
@@ -128,7 +128,7 @@ func (o *readOp) more() *redisdb.Read {
 	o.from = max(o.next, sl.base+1)
 	o.n = int(min(sl.Head-o.from+1, readMost, push.Position(max(o.rq.MaxEntries, 16))+16))
 	i := int(o.from - sl.base - 1)
-	do = append(do, redisdb.Command{Name: "LRANGE", Key: sl.keys.entries(), Args: []any{i, i + o.n - 1}})
+	do = append(do, redisdb.Command{Name: "LRANGE", Key: sl.entries(), Args: []any{i, i + o.n - 1}})
 	o.r = redisdb.Read{Tag: sl.keys.tag, Do: do, Answer: redisdb.Answer{Lineage: o.out.Lineage, Now: o.out.Now}}
 	return &o.r
 }
@@ -259,7 +259,7 @@ func (s *Store) Heads(ctx context.Context, ref saver.ShardRef, users []push.User
 	out := make([]push.Place, len(users))
 	t := tagOf(ref)
 	err := s.lookEach(ctx, len(users), func(i int) (redisdb.Tag, redisdb.Command) {
-		return t, redisdb.Command{Name: "HGET", Key: t.Key(kindUser, string(users[i])), Args: []any{fieldState}}
+		return t, redisdb.Command{Name: "HGET", Key: t.Key(kindUser, string(users[i])), Args: askState}
 	}, func(i int, reply any, _ redisdb.Answer) (err error) {
 		out[i], err = headOf(reply)
 		return err

@@ -19,6 +19,8 @@ type slot struct {
 	keys  slotKeys
 	slack int // holes, besides as many as there are entries, that the list may have
 
+	stateKey, entriesKey string // made when they are asked for
+
 	// As read. A new first reply of the state drops the rest.
 	was    any    // the state: nil or string
 	then   packed // the same
@@ -40,6 +42,13 @@ type slot struct {
 	toAside   []element // kept entries of the list that are moved
 	need      need
 	err       error
+
+	// Room for what most attempts need, so that it is one piece of memory with the slot.
+	stateRoom [96]byte
+	stateAs   []byte
+	stateArgs [2]any
+	pushRoom  [1]any
+	addedRoom [1]element
 }
 
 // element is an entry at a position.
@@ -64,7 +73,26 @@ const frontFirst = 32
 // listSlack is how many holes, besides as many as there are entries, a list may have.
 const listSlack = 256
 
-func (s *Store) newSlot(k slotKeys) *slot { return &slot{keys: k, slack: s.slack} }
+func (s *Store) newSlot(k slotKeys) *slot {
+	sl := new(slot)
+	s.beginSlot(sl, k)
+	return sl
+}
+
+func (s *Store) beginSlot(sl *slot, k slotKeys) {
+	sl.keys, sl.slack = k, s.slack
+	sl.added = sl.addedRoom[:0]
+}
+
+// state and entries return the keys of the state and of the list.
+func (s *slot) state() string   { s.makeKeys(); return s.stateKey }
+func (s *slot) entries() string { s.makeKeys(); return s.entriesKey }
+
+func (s *slot) makeKeys() {
+	if s.stateKey == "" {
+		s.stateKey, s.entriesKey = s.keys.pair()
+	}
+}
 
 // read takes the reply for the state, and begins an attempt.
 func (s *slot) read(state any) error {
@@ -109,7 +137,12 @@ func (s *slot) make(epoch push.SlotEpoch, l push.Lineage, now push.MilliTime) {
 func (s *slot) append(e *saver.Stored, l push.Lineage, now push.MilliTime, limits push.Limits) push.Place {
 	at := s.Append(e.Weight(0), l, now, limits)
 	s.changed = true
-	el := element{Weight: e.Weight(at.Pos), message: e.ID, bytes: string(saver.AppendEntry(make([]byte, 0, 64+e.Size), e))}
+	var room [512]byte
+	buf := room[:0]
+	if 64+e.Size > len(room) {
+		buf = make([]byte, 0, 64+e.Size)
+	}
+	el := element{Weight: e.Weight(at.Pos), message: e.ID, bytes: string(saver.AppendEntry(buf, e))}
 	if el.id, el.keyed = saver.CollapseOf(e.CollapseKey, e.Filter); el.keyed {
 		s.collapse(el.id)
 		s.keyed++
@@ -119,7 +152,9 @@ func (s *slot) append(e *saver.Stored, l push.Lineage, now push.MilliTime, limit
 		s.rekeyed[el.id] = at.Pos
 	}
 	s.added = append(s.added, el)
-	s.drop(s.Shed(s.keys.kind, limits, now, s.kept()))
+	if s.Over(s.keys.kind, limits) {
+		s.drop(s.Shed(s.keys.kind, limits, now, s.kept()))
+	}
 	return at
 }
 
@@ -364,23 +399,25 @@ func (s *slot) isHole(pos push.Position) bool {
 
 // condition is that the slot is still what was read.
 func (s *slot) condition() redisdb.Condition {
-	return redisdb.IfField(s.keys.state(), fieldState, s.was)
+	return redisdb.IfField(s.state(), fieldState, s.was)
 }
 
 // commands appends what makes the attempt so; tidy was called before.
 func (s *slot) commands(do []redisdb.Command) []redisdb.Command {
 	if s.forgotten {
-		do = append(do, redisdb.Command{Name: "HDEL", Key: s.keys.state(), Args: []any{fieldState, fieldSeen}})
+		do = append(do, redisdb.Command{Name: "HDEL", Key: s.state(), Args: []any{fieldState, fieldSeen}})
 		return s.indexCommands(s.asideCommands(s.listCommands(do)))
 	}
-	do = append(do, redisdb.Command{Name: "HSET", Key: s.keys.state(), Args: []any{fieldState, appendPacked(make([]byte, 0, 96), &s.packed)}})
+	s.stateAs = appendPacked(s.stateRoom[:0], &s.packed)
+	s.stateArgs = [2]any{fieldState, &s.stateAs}
+	do = append(do, redisdb.Command{Name: "HSET", Key: s.state(), Args: s.stateArgs[:]})
 	do = s.listCommands(do)
 	do = s.asideCommands(do)
 	return s.indexCommands(do)
 }
 
 func (s *slot) listCommands(do []redisdb.Command) []redisdb.Command {
-	entries := s.keys.entries()
+	entries := s.entries()
 	had := s.then.Head > s.then.base
 	if had {
 		switch {
@@ -397,7 +434,7 @@ func (s *slot) listCommands(do []redisdb.Command) []redisdb.Command {
 	}
 	// RPUSH takes many, but not any number: a function unpacks its arguments onto a stack.
 	const most = 1000
-	var args []any
+	args := s.pushRoom[:0]
 	for i := range s.added {
 		e := &s.added[i]
 		if e.Pos <= s.base {
@@ -406,7 +443,7 @@ func (s *slot) listCommands(do []redisdb.Command) []redisdb.Command {
 		if s.gone[e.Pos] {
 			args = append(args, "")
 		} else {
-			args = append(args, e.bytes)
+			args = append(args, &e.bytes)
 		}
 		if len(args) == most {
 			do, args = append(do, redisdb.Command{Name: "RPUSH", Key: entries, Args: args}), nil
@@ -469,15 +506,15 @@ func (s *slot) indexCommands(do []redisdb.Command) []redisdb.Command {
 
 // load returns what reads what is needed, and the state with it first: if that is another by now, the rest is of no use.
 func (s *slot) load(do []redisdb.Command) []redisdb.Command {
-	do = append(do, redisdb.Command{Name: "HGET", Key: s.keys.state(), Args: []any{fieldState}})
+	do = append(do, redisdb.Command{Name: "HGET", Key: s.state(), Args: askState})
 	if s.need.front > 0 {
-		do = append(do, redisdb.Command{Name: "LRANGE", Key: s.keys.entries(), Args: []any{0, s.need.front - 1}})
+		do = append(do, redisdb.Command{Name: "LRANGE", Key: s.entries(), Args: []any{0, s.need.front - 1}})
 	}
 	if s.need.aside {
 		do = append(do, redisdb.Command{Name: "HGETALL", Key: s.keys.aside()})
 	}
 	for _, pos := range s.need.at {
-		do = append(do, redisdb.Command{Name: "LINDEX", Key: s.keys.entries(), Args: []any{int(pos - s.then.base - 1)}})
+		do = append(do, redisdb.Command{Name: "LINDEX", Key: s.entries(), Args: []any{int(pos - s.then.base - 1)}})
 	}
 	return do
 }

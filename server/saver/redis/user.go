@@ -77,9 +77,9 @@ func (s *Store) newUserOp(k slotKeys, with userParts, act func(*userOp, redisdb.
 func (o *userOp) tagsKey() string { return o.tag.Key(kindTags, string(o.user)) }
 
 func (o *userOp) ask() *redisdb.Read {
-	do := append(o.r.Do[:0], redisdb.Command{Name: "HGETALL", Key: o.own.keys.state()})
+	do := append(o.r.Do[:0], redisdb.Command{Name: "HGETALL", Key: o.own.state()})
 	if o.with.common {
-		do = append(do, redisdb.Command{Name: "HMGET", Key: o.common.keys.state(), Args: []any{fieldState, fieldSeen}})
+		do = append(do, redisdb.Command{Name: "HMGET", Key: o.common.state(), Args: []any{fieldState, fieldSeen}})
 	}
 	if o.with.tags {
 		do = append(do, redisdb.Command{Name: "GET", Key: o.tagsKey()})
@@ -205,7 +205,7 @@ func (o *userOp) decide() (*redisdb.Write, *redisdb.Read, error) {
 func (o *userOp) writing() *redisdb.Write {
 	w := &o.w
 	*w = redisdb.Write{Tag: o.tag, Under: o.a.Lineage, If: w.If[:0], Do: w.Do[:0], Lax: !o.strict, Frees: o.frees}
-	user := o.own.keys.state()
+	user := o.own.state()
 	var gone []any
 	var kept []any
 	for i := range o.devices {
@@ -241,7 +241,7 @@ func (o *userOp) writing() *redisdb.Write {
 		}
 	}
 	if today := dayOf(o.a.Now); o.seenToday && o.seenWas != today {
-		w.Do = append(w.Do, redisdb.Command{Name: "HSET", Key: o.common.keys.state(), Args: []any{fieldSeen, today}})
+		w.Do = append(w.Do, redisdb.Command{Name: "HSET", Key: o.common.state(), Args: []any{fieldSeen, today}})
 	}
 	if len(w.Do) == 0 {
 		return nil
