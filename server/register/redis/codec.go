@@ -167,26 +167,32 @@ type stored struct {
 
 // readSessions reads the sessions of a user in that shard, as appendSession wrote them one after the other.
 func readSessions(p push.ProductID, u push.UserID, shard push.Shard, value string, each func(*stored)) error {
-	var err error
 	var s stored // one for all: the caller copies
-	at := 0
-	all := redisdb.EachSession(value, func(room push.RoomID, device push.DeviceID, rest string) {
-		n := 2 + 1 + len(room) + 1 + len(device) + len(rest)
-		s = stored{at: place{room: room}, raw: value[at : at+n]}
-		at += n
-		s.Key, s.Room, s.Shard = register.Key{Product: p, User: u, Device: device}, room, shard
-		r := reader{s: rest}
-		r.session(&s)
-		if r.err != nil {
-			err = r.err
-			return
+	for len(value) > 0 {
+		n := s.read(p, u, shard, value)
+		if n == 0 {
+			return errDamaged
 		}
 		each(&s)
-	})
-	if !all {
-		err = errDamaged
+		value = value[n:]
 	}
-	return err
+	return nil
+}
+
+// read reads the first of a user's sessions, and returns how many bytes it takes, 0 if it cannot be read.
+func (s *stored) read(p push.ProductID, u push.UserID, shard push.Shard, value string) int {
+	room, device, rest, n := redisdb.NextSession(value)
+	if n == 0 {
+		return 0
+	}
+	*s = stored{at: place{room: room}, raw: value[:n]}
+	s.Key, s.Room, s.Shard = register.Key{Product: p, User: u, Device: device}, room, shard
+	r := reader{s: rest}
+	r.session(s)
+	if r.err != nil {
+		return 0
+	}
+	return n
 }
 
 // session reads what stands behind the names.

@@ -66,6 +66,9 @@ type lookup struct {
 	found   [][]register.Session
 
 	space []register.Session // for those of the next users: most have one
+	one   stored             // the session at hand
+	last  place              // of the session before, and its lease in the view
+	lease *lease
 	open  []stored
 	whose []int // index of the user of each open one
 	err   error
@@ -102,23 +105,28 @@ func (l *lookup) take(read *shardRead) error {
 			continue
 		}
 		at := read.users[j]
-		err := readSessions(l.product, l.users[at], read.shard, value, func(s *stored) {
-			if !l.r.knows(l.view, s.at) {
-				l.open, l.whose = append(l.open, *s), append(l.whose, at)
-				return
+		for len(value) > 0 {
+			s := &l.one
+			n := s.read(l.product, l.users[at], read.shard, value)
+			if n == 0 {
+				return errDamaged
 			}
-			l.add(at, s, now)
-		})
-		if err != nil {
-			return err
+			value = value[n:]
+			if l.lease == nil || s.at != l.last { // most are of the room of the one before
+				l.last, l.lease = s.at, l.view.find(s.at)
+			}
+			if l.lease == nil && !l.r.dead.has(s.at.life) {
+				l.open, l.whose = append(l.open, *s), append(l.whose, at)
+				continue
+			}
+			l.add(at, s, l.lease, now)
 		}
 	}
 	return nil
 }
 
 // add adds a session if it counts.
-func (l *lookup) add(at int, s *stored, now push.MilliTime) {
-	lease := l.view.find(s.at)
+func (l *lookup) add(at int, s *stored, lease *lease, now push.MilliTime) {
 	if lease == nil || !lease.holds(now) {
 		return
 	}
@@ -145,7 +153,7 @@ func (l *lookup) finish(ctx context.Context) error {
 	l.view = v
 	now := v.now(l.r)
 	for i := range l.open {
-		l.add(l.whose[i], &l.open[i], now)
+		l.add(l.whose[i], &l.open[i], v.find(l.open[i].at), now)
 	}
 	return nil
 }
@@ -160,20 +168,31 @@ type shardRead struct {
 // readMost is how many users one read asks for: no read keeps the server for long.
 const readMost = 256
 
+// readsOf sorts users by shard. It counts first, so that all of them lie in a few pieces of memory.
 func readsOf(p push.ProductID, users []push.UserID, shards int) []*shardRead {
-	var reads []*shardRead
-	last := make(map[push.Shard]*shardRead, min(shards, len(users)))
+	in := make([]push.Shard, len(users))
+	left := make(map[push.Shard]int, min(shards, len(users)))
 	for i, u := range users {
-		s := push.ShardOf(u, shards)
+		in[i] = push.ShardOf(u, shards)
+		left[in[i]]++
+	}
+	args, numbers := make([]any, len(users)), make([]int, len(users))
+	reads := make([]*shardRead, 0, len(left)+len(users)/readMost)
+	last := make(map[push.Shard]*shardRead, len(left))
+	for i := range users {
+		s := in[i]
 		read := last[s]
 		if read == nil || len(read.users) == readMost {
+			n := min(left[s], readMost)
+			left[s] -= n
 			tag := redisdb.ShardTag(p, s)
-			read = &shardRead{shard: s}
-			read.Read = redisdb.Read{Tag: tag, Do: []redisdb.Command{{Name: "HMGET", Key: tag.SessionsKey()}}}
+			read = &shardRead{shard: s, users: numbers[:0:n]}
+			read.Read = redisdb.Read{Tag: tag, Do: []redisdb.Command{{Name: "HMGET", Key: tag.SessionsKey(), Args: args[:0:n]}}}
+			args, numbers = args[n:], numbers[n:]
 			last[s] = read
 			reads = append(reads, read)
 		}
-		read.Do[0].Args = append(read.Do[0].Args, string(u))
+		read.Do[0].Args = append(read.Do[0].Args, (*string)(&users[i]))
 		read.users = append(read.users, i)
 	}
 	return reads
