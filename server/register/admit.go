@@ -7,6 +7,7 @@ type Seat struct {
 	Device   push.DeviceID
 	Platform push.Platform
 	Epoch    push.SessionEpoch // 0: of a newcomer, which is younger than all
+	Row      push.SessionEpoch // see [Session]
 	Goes     bool              // set by Admit: it has to go for the newcomer
 }
 

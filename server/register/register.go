@@ -15,6 +15,8 @@
 //     which are told like one that was replaced. Deciding and inserting are one step: of two that race for the last place one
 //     gets it.
 //   - Epochs rise: the session inserted later has the higher epoch, across restarts of the register too.
+//   - A session whose client goes on in another one is told from one whose device connected a second time ([Order.Continues]): who
+//     comes back does not send itself away.
 //   - Remove is compare-and-delete on epoch and boot: a late goodbye never deletes a newer session.
 //   - Sessions of a boot that is not the room's present one, or whose lease ran out, do not count anywhere.
 package register
@@ -50,7 +52,8 @@ type Register interface {
 	// The register may keep the strings of s for as long as it keeps the session: the caller gives ones that hold on to
 	// nothing larger. With Epoch already set it is a re-insert after a lost lease: it takes place only if no session of the
 	// device with a higher epoch is there and the limits leave it the place that its age gives it, otherwise KindConflict,
-	// code "replaced" or "session_limit".
+	// code "continued", "replaced" or "session_limit". Without, Row is the session that its client says it had before, and
+	// KindConflict, "replaced", says that another client has taken that one's place; see [Succeed].
 	Insert(ctx context.Context, s Session, limits []push.SessionLimit) (Inserted, error)
 	// Remove deletes the session if it is still that epoch and boot, and reports whether it did.
 	Remove(ctx context.Context, k Key, epoch push.SessionEpoch, boot push.BootID) (bool, error)
@@ -97,6 +100,10 @@ type Session struct {
 	Boot      push.BootID
 	Epoch     push.SessionEpoch
 	Since     push.MilliTime
+
+	// Row is the first of the sessions that the same client had one after the other, as far as is known, this one being the last; 0:
+	// this one.
+	Row push.SessionEpoch
 }
 
 // Inserted is the answer of Insert.

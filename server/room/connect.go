@@ -81,10 +81,10 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	joins := r.joins.Load()
 	ins, err := r.insert(ctx, register.Session{
 		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
-		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began),
+		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began), Row: r.rowOf(s),
 	}, policy)
 	if ins.Session.Epoch != 0 { // also if it may not stay, and could not be taken out again
-		s.setEpoch(ins.Session.Epoch)
+		s.setEpoch(ins.Session.Epoch, ins.Session.Row)
 	}
 	if err != nil {
 		return err
@@ -173,7 +173,8 @@ func (s *session) noteExpiryLocked(id auth.Identity) {
 	}
 }
 
-func (s *session) setEpoch(e push.SessionEpoch) {
+func (s *session) setEpoch(e, row push.SessionEpoch) {
+	s.room.noteRow(s, row)
 	s.mu.Lock()
 	s.epoch = e
 	gone := s.state == closed
@@ -293,6 +294,8 @@ func closeFor(err error) (wire.CloseCode, string) {
 			return wire.CloseOverloaded, ""
 		case "session_limit":
 			return wire.ClosePolicy, e.Detail
+		case register.CodeContinued:
+			return wire.CloseLost, ""
 		}
 		return wire.CloseReplaced, e.Detail
 	case push.KindUnavailable:

@@ -105,6 +105,10 @@ func (r *Room) renew(ctx context.Context) {
 	for _, o := range out { // not before the room may write, or they would not be told why
 		now := r.now()
 		o.s.mu.Lock()
+		if o.code == wire.CloseLost {
+			o.s.passOnAndUnlock()
+			continue
+		}
 		o.s.endAndUnlock(now, o.code, o.detail)
 	}
 	if r.zombie.Swap(false) {
@@ -139,6 +143,7 @@ func (s *session) leaveIfClosed() {
 
 // record is the session as the register knows it; false while it has no epoch or once it ends.
 func (s *session) record() (register.Session, bool) {
+	row := s.room.rowOf(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.epoch == 0 || s.state >= ending {
@@ -146,7 +151,7 @@ func (s *session) record() (register.Session, bool) {
 	}
 	return register.Session{
 		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
-		TokenID: s.tokenID, Room: s.room.cfg.ID, Boot: s.room.cfg.Boot, Epoch: s.epoch, Since: s.since,
+		TokenID: s.tokenID, Room: s.room.cfg.ID, Boot: s.room.cfg.Boot, Epoch: s.epoch, Since: s.since, Row: row,
 	}, true
 }
 
@@ -170,6 +175,10 @@ func (r *Room) Evict(o register.Order) {
 		s.mu.Lock()
 		if s.device() != o.Device || s.epoch == 0 || s.epoch > o.Epoch {
 			s.mu.Unlock()
+			continue
+		}
+		if o.Continues(s.epoch) {
+			s.passOnAndUnlock()
 			continue
 		}
 		why := "the same device connected again"

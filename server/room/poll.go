@@ -104,6 +104,16 @@ const nextPoll = time.Second
 
 func (r *Room) goingPatience() time.Duration { return min(r.cfg.CloseTimeout, nextPoll) }
 
+// passOnAndUnlock ends a session whose client goes on in another one, without a word. The client knows, or learns it from its next poll:
+// the answer that told it of the other session may be lost. A goodbye would keep it away for good.
+func (s *session) passOnAndUnlock() {
+	if s.state >= ending { // it has been told something else, which holds
+		s.mu.Unlock()
+		return
+	}
+	s.cutAndUnlock(wire.CloseLost)
+}
+
 // patienceLocked is how long a session that was told to end by a code waits for its transport. A client that may not come
 // back by itself has to hear of it, so where no poll waits there is time for one. Who may come back finds out when it does.
 func (s *session) patienceLocked(code wire.CloseCode) time.Duration {

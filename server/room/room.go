@@ -192,7 +192,8 @@ type Room struct {
 	cutOff   bool                // the store is out of reach, and not for other rooms
 	sessions []*session          // every one between Accept and Closed, each at its index
 	places   []admission.Address // of each of them, where there is a gate
-	emptied  chan struct{}       // closed when draining and the last session is gone
+	rows     map[*session]push.SessionEpoch
+	emptied  chan struct{} // closed when draining and the last session is gone
 	rand     *rand.Rand
 }
 
@@ -222,6 +223,7 @@ func New(cfg Config) (*Room, error) {
 		beats:    beats,
 		posting:  make(chan struct{}, cfg.Posts),
 		book:     newBook(),
+		rows:     make(map[*session]push.SessionEpoch),
 		joined:   make(chan struct{}),
 		openings: newMailbox[opening](),
 		reads:    newMailbox[reading](),
@@ -325,6 +327,9 @@ func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session,
 	if r.cfg.Gate != nil {
 		r.places = append(r.places, place)
 	}
+	if meta.Continues != 0 {
+		r.rows[s] = meta.Continues
+	}
 	r.mu.Unlock()
 	s.mu.Lock()
 	r.wheel.arm(s, s.deadline)
@@ -347,6 +352,7 @@ func (r *Room) forget(s *session) {
 	r.sessions[s.index], moved.index = moved, s.index
 	r.sessions[last] = nil
 	r.sessions = r.sessions[:last]
+	delete(r.rows, s)
 	if r.draining && len(r.sessions) == 0 {
 		r.closeEmptiedLocked()
 	}

@@ -28,6 +28,7 @@ type traits struct {
 	class     string
 	transport string
 	platform  push.Platform
+	row       push.SessionEpoch // hardly any session has one
 }
 
 // entry is one session. Everything but the links is static; the links are guarded by the lock of its stripe.
@@ -48,7 +49,7 @@ type entry struct {
 func newEntry(s *register.Session, c *counts) *entry {
 	return &entry{
 		user: s.User, device: s.Device, tokenID: s.TokenID, counts: c, epoch: s.Epoch, since: s.Since, shard: s.Shard,
-		traits: unique.Make(traits{s.Class, s.Transport, s.Platform}),
+		traits: unique.Make(traits{s.Class, s.Transport, s.Platform, s.Row}),
 	}
 }
 
@@ -71,6 +72,7 @@ func (e *entry) session() register.Session {
 		Boot:      l.boot,
 		Epoch:     e.epoch,
 		Since:     e.since,
+		Row:       t.row,
 	}
 }
 

@@ -59,8 +59,13 @@ func (r *Register) put(l *life, s *register.Session, limits []push.SessionLimit)
 		return nil, nil, leaseLost("insert")
 	}
 	old = st.findLocked(h, &s.Key)
-	if s.Epoch != 0 && old != nil && old.epoch > s.Epoch && old.counts.life.counts(now) {
-		return nil, nil, push.Errorf(push.KindConflict, "replaced", "a newer session of this device has taken its place")
+	var own *register.Seat
+	if old != nil && old.counts.life.counts(now) {
+		own = &register.Seat{Epoch: old.epoch, Row: old.traits.Value().row}
+	}
+	row, err := register.Succeed(register.Seat{Epoch: s.Epoch, Row: s.Row}, own)
+	if err != nil {
+		return nil, nil, err
 	}
 	if len(limits) > 0 {
 		if gone, err = st.admitLocked(h, s, limits, now); err != nil {
@@ -71,6 +76,10 @@ func (r *Register) put(l *life, s *register.Session, limits []push.SessionLimit)
 		s.Epoch = r.nextEpoch()
 	} else {
 		r.noteEpoch(s.Epoch)
+	}
+	s.Row = row
+	if row >= s.Epoch {
+		s.Row = 0
 	}
 	if old != nil {
 		st.unlinkLocked(h, i, old)

@@ -55,10 +55,12 @@ var transports = [...]string{"ws", "sse", "poll", "tcp"}
 const (
 	hasToken = 1 << iota
 	hasShard // it is not the one of the user's name
+	hasRow
 )
 
 // appendSession appends a session as it is stored: its length in two bytes, room and device (see [redisdb.EachSession]), life, epoch (8
-// bytes, big endian), flags, platform, when it began (milliseconds after its epoch did), transport, class, and by the flags token id and shard.
+// bytes, big endian), flags, platform, when it began (milliseconds after its epoch did), transport, class, and by the flags token id, shard,
+// and by how much less than its epoch its row is.
 func appendSession(b []byte, s *register.Session, at place, shard push.Shard) []byte {
 	from := len(b)
 	b = append(b, 0, 0)
@@ -72,6 +74,9 @@ func appendSession(b []byte, s *register.Session, at place, shard push.Shard) []
 	}
 	if s.Shard != shard {
 		flags |= hasShard
+	}
+	if s.Row != 0 {
+		flags |= hasRow
 	}
 	b = append(b, flags, byte(s.Platform))
 	b = binary.AppendVarint(b, int64(s.Since)-epochMilli(s.Epoch))
@@ -90,6 +95,9 @@ func appendSession(b []byte, s *register.Session, at place, shard push.Shard) []
 	}
 	if flags&hasShard != 0 {
 		b = binary.AppendUvarint(b, uint64(s.Shard))
+	}
+	if flags&hasRow != 0 {
+		b = binary.AppendUvarint(b, uint64(s.Epoch-s.Row))
 	}
 	b = append(b, nextversion.Part...)
 	binary.BigEndian.PutUint16(b[from:], uint16(len(b)-from-2))
@@ -213,6 +221,9 @@ func (r *reader) session(s *stored) {
 	}
 	if flags&hasShard != 0 {
 		s.Shard = push.Shard(r.uvarint())
+	}
+	if flags&hasRow != 0 {
+		s.Row = s.Epoch - push.SessionEpoch(r.uvarint())
 	}
 }
 

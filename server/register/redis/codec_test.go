@@ -16,7 +16,7 @@ func TestCodec_SessionsAreReadAsTheyWereWritten(t *testing.T) {
 		{Key: register.Key{Product: "shop", User: "alice", Device: "phone"}, Shard: shard, Epoch: 1 << 60},
 		{
 			Key: register.Key{Product: "shop", User: "alice", Device: "web"}, Shard: shard + 1, Platform: push.PlatformTV, Class: "kiosk", Transport: "poll",
-			TokenID: "jti", Epoch: 1<<60 + 1, Since: 1700000000123,
+			TokenID: "jti", Epoch: 1<<60 + 1, Since: 1700000000123, Row: 1 << 59,
 		},
 		{Key: register.Key{Product: "shop", User: "alice", Device: "tv"}, Shard: shard, Transport: "carrier pigeon", Epoch: 1, Since: -5},
 	} {
@@ -44,7 +44,7 @@ func TestCodec_SessionsAreReadAsTheyWereWritten(t *testing.T) {
 
 // TestCodec_FieldsOfALaterVersionAreLeft has more behind a session than this version knows.
 func TestCodec_FieldsOfALaterVersionAreLeft(t *testing.T) {
-	s := register.Session{Key: register.Key{Product: "shop", User: "alice", Device: "phone"}, Room: "north", Epoch: 5, TokenID: "jti"}
+	s := register.Session{Key: register.Key{Product: "shop", User: "alice", Device: "phone"}, Room: "north", Epoch: 5, TokenID: "jti", Row: 4}
 	value := appendSession(nil, &s, place{room: "north"}, 0)
 	value = append(value, "what comes later"...)
 	value[1] += byte(len("what comes later"))

@@ -127,8 +127,9 @@ type insertion struct {
 	view *view
 	now  push.MilliTime
 
-	own      *stored  // the session of the same device
-	gone     []stored // those that the limits send off
+	own      *stored           // the session of the same device
+	row      push.SessionEpoch // of the newcomer
+	gone     []stored          // those that the limits send off
 	inserted register.Inserted
 }
 
@@ -178,17 +179,18 @@ func (in *insertion) decide() error {
 		if !in.view.counts(s.at, in.now) || planted.Is(planted.PlacesByRoom) && s.Room != in.s.Room && s.Device != in.s.Device {
 			continue
 		}
-		seat := register.Seat{Device: s.Device, Platform: s.Platform, Epoch: s.Epoch}
+		seat := register.Seat{Device: s.Device, Platform: s.Platform, Epoch: s.Epoch, Row: s.Row}
 		if s.Device == in.s.Device {
 			own = &seat
 			continue
 		}
 		others, seated = append(others, seat), append(seated, s)
 	}
-	if in.s.Epoch != 0 && own != nil && own.Epoch > in.s.Epoch {
-		return push.Errorf(push.KindConflict, "replaced", "a newer session of this device has taken its place")
+	newcomer := register.Seat{Device: in.s.Device, Platform: in.s.Platform, Epoch: in.s.Epoch, Row: in.s.Row}
+	var err error
+	if in.row, err = register.Succeed(newcomer, own); err != nil {
+		return err
 	}
-	newcomer := register.Seat{Device: in.s.Device, Platform: in.s.Platform, Epoch: in.s.Epoch}
 	if err := register.Admit(newcomer, own, others, in.limits); err != nil {
 		return err
 	}
@@ -207,6 +209,10 @@ func (in *insertion) write(ctx context.Context) (bool, error) {
 		s.Epoch = in.nextEpoch(in.now)
 	} else {
 		in.noteEpoch(s.Epoch)
+	}
+	s.Row = in.row
+	if s.Row >= s.Epoch {
+		s.Row = 0
 	}
 	w := newWrite(ctx, in.Register, &in.user, in.view, in.now, &in.reading)
 	if in.own != nil {

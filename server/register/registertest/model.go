@@ -96,6 +96,7 @@ func (m *modelRun) step() string {
 	case n < 70:
 		s := session(key(m.product, pick(m.rng, modelUsers), pick(m.rng, modelDevices)), room, boot)
 		s.Platform = pick(m.rng, modelPlatforms)
+		s.Row = m.named(s.Key)
 		return m.doInsert(s, m.limits())
 	case n < 80 && len(m.past) > 0:
 		s := pick(m.rng, m.past)
@@ -198,17 +199,48 @@ func (m *modelRun) admit(s register.Session, limits []push.SessionLimit) (gone [
 	return gone, ""
 }
 
+// named is the session that a client names which comes: mostly one that its device had once, or none.
+func (m *modelRun) named(k register.Key) push.SessionEpoch {
+	if m.rng.IntN(20) == 0 {
+		return push.SessionEpoch(m.rng.Uint64N(2 * uint64(m.high+1)))
+	}
+	for range m.rng.IntN(30) {
+		if len(m.past) == 0 {
+			break
+		}
+		if s := pick(m.rng, m.past); s.Key == k {
+			return s.Epoch
+		}
+	}
+	return 0
+}
+
+// row is the row of a session in its plainest form, whose device has another one that counts or not; code says why that one stays.
+func (m *modelRun) row(s, old register.Session, counts bool) (row push.SessionEpoch, code string) {
+	first := cmp.Or(old.Row, old.Epoch)
+	switch {
+	case s.Epoch != 0 && counts && s.Epoch < first, s.Epoch == 0 && counts && s.Row != 0 && s.Row < first:
+		return 0, "replaced"
+	case s.Epoch != 0 && counts && s.Epoch < old.Epoch:
+		return 0, "continued"
+	case s.Epoch == 0 && counts && s.Row != 0 && s.Row <= old.Epoch:
+		return first, ""
+	}
+	return s.Row, ""
+}
+
 func (m *modelRun) doInsert(s register.Session, limits []push.SessionLimit) string {
-	what := fmt.Sprintf("insert %v on %v in %s %d, epoch %d, within %+v", s.Key, s.Platform, s.Room, s.Boot, s.Epoch, limits)
+	what := fmt.Sprintf("insert %v on %v in %s %d, epoch %d, row %d, within %+v", s.Key, s.Platform, s.Room, s.Boot, s.Epoch, s.Row, limits)
 	in, err := m.Register.Insert(m.ctx, s, limits)
 	old, counts := m.session(s.Key)
 	gone, refused := m.admit(s, limits)
+	row, stays := m.row(s, old, counts)
 	switch {
 	case m.live(s.Room, s.Boot) == nil:
 		wantError(m.t, what, err, push.KindConflict, "lease_lost")
 		return what
-	case s.Epoch != 0 && counts && old.Epoch > s.Epoch:
-		wantError(m.t, what, err, push.KindConflict, "replaced")
+	case stays != "":
+		wantError(m.t, what, err, push.KindConflict, stays)
 		return what
 	case refused != "":
 		wantError(m.t, what, err, push.KindConflict, refused)
@@ -221,6 +253,9 @@ func (m *modelRun) doInsert(s register.Session, limits []push.SessionLimit) stri
 			m.t.Fatalf("%s: epoch %d does not stand above %d", what, in.Session.Epoch, m.high)
 		}
 		s.Epoch = in.Session.Epoch
+	}
+	if s.Row = row; row >= s.Epoch { // which nobody can have had
+		s.Row = 0
 	}
 	m.high = max(m.high, s.Epoch)
 	if in.Session != s {

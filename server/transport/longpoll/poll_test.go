@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -113,6 +114,29 @@ func (l *line) next(s *session, a body) polled {
 	l.t.Helper()
 	l.write(request(a.Session, a.Cursor, "", "alice", ""))
 	return get(l.t, s.polls, "the next poll")
+}
+
+func TestPoll_ThatFitsNoSessionSaysWhichOneItsClientHad(t *testing.T) {
+	engines(t, func(t *testing.T, cfg Config) {
+		addr, r, _ := start(t, cfg)
+		l := dial(t, addr)
+		s, a := l.begin(r)
+		if got := s.meta.Continues; got != 0 {
+			t.Errorf("the first poll of a client continues session %d", got)
+		}
+		for _, tc := range []struct{ name, session, cursor string }{
+			{"of another node", "4711", ""},
+			{"with a cursor that is not that of the last answer", a.Session, cursorAt(s.number, 99)},
+		} {
+			l.write(request(tc.session, tc.cursor, "", "alice", ""))
+			s := r.session(t)
+			l.answer()
+			if got := strconv.FormatUint(uint64(s.meta.Continues), 10); got != tc.session {
+				t.Errorf("%s: continues %s, want %s", tc.name, got, tc.session)
+			}
+			s.conn.Cut(wire.CloseLost)
+		}
+	})
 }
 
 func TestPoll_FirstAnswerHoldsTheWelcomeAndComesAtOnce(t *testing.T) {

@@ -111,7 +111,9 @@ func (t *Transport) open(r *http.Request, rq *web.Request, p *poll) *web.Problem
 			t.leave(c)
 		}
 	}()
-	s, err := t.cfg.Acceptor.Accept(c, web.MetaOf(r, transport.LongPoll, capabilities, t.cfg.Remote))
+	meta := web.MetaOf(r, transport.LongPoll, capabilities, t.cfg.Remote)
+	meta.Continues = rq.Session
+	s, err := t.cfg.Acceptor.Accept(c, meta)
 	if err != nil {
 		return web.ProblemOf(err)
 	}
