@@ -50,6 +50,9 @@ const (
 	AnswerAcknowledges Bug = "answer-acknowledges"
 	// KickUnheard: a kick is answered as if it was done, and the sessions that it names go on.
 	KickUnheard Bug = "kick-unheard"
+	// ContinuedIsReplaced: a session whose client goes on in another room is told that it was replaced, so that a client which comes
+	// back to it, since the other room's answer was lost, stays away.
+	ContinuedIsReplaced Bug = "continued-is-replaced"
 	// MoveFromHead: a device that comes back over another transport begins at the heads of its slots, whatever cursor it shows.
 	MoveFromHead Bug = "move-from-head"
 
@@ -97,7 +100,7 @@ func All() []Bug {
 		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, PlacesByRoom,
 		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, AnswerAcknowledges, KickUnheard, MoveFromHead, TailOverGap, LeaseForgotten,
 		OpenBeforeFlush, DeviceForgotten, TokenIDIgnored, TokenIDUnheard, TagsUnheard, JoinedForSet,
-		TagsNotRead, CollapseOverFilters,
+		TagsNotRead, CollapseOverFilters, ContinuedIsReplaced,
 		NoWait, WaitElsewhere, ReplicaRead, ClientRetries,
 	}
 }

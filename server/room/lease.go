@@ -177,7 +177,7 @@ func (r *Room) Evict(o register.Order) {
 			s.mu.Unlock()
 			continue
 		}
-		if o.Continues(s.epoch) {
+		if o.Continues(s.epoch) && !planted.Is(planted.ContinuedIsReplaced) {
 			s.passOnAndUnlock()
 			continue
 		}

@@ -36,6 +36,7 @@ const (
 func (d *device) connect(show lie, lasts time.Duration) {
 	w := d.w
 	d.raws++
+	d.twins = max(d.twins, w.sched.now()+lasts+openedLate)
 	name := fmt.Sprintf("%s/%s/%s/raw%d", d.id.Product, d.id.User, d.id.Device, d.raws)
 	b := &bare{d: d, lane: w.sched.lane("bare/" + name)}
 	d.bare = append(d.bare, b)

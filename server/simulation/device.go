@@ -31,6 +31,7 @@ type device struct {
 	lives    int           // so far
 	raws     int           // bare connections so far
 	bare     []*bare       // those that are open
+	twins    time.Duration // until then one of them may take the device's place
 	away     time.Duration // when its present life ends, it comes back after that; 0: not by itself
 	forget   int           // when its present life ends: 0 keeps the storage, 1 falls back to what was flushed, 2 loses it
 	frozen   time.Duration // since when its side does not read; below zero: it reads
@@ -60,13 +61,14 @@ type life struct {
 	dead   atomic.Bool
 
 	mu      sync.Mutex
-	conn    end    // guarded by mu; the last it dialed
-	dials   int    // guarded by mu
-	acked   string // guarded by mu; the cursor that it acknowledged last
-	kind    int    // guarded by mu; of conn, an index of kinds
-	not     int    // guarded by mu; the kind that it does not dial next: an index of kinds, below zero for none
-	session uint64 // owned by the client's goroutine
-	told    bool   // the same; that it is to stay away
+	conn    end        // guarded by mu; the last it dialed
+	dials   int        // guarded by mu
+	acked   string     // guarded by mu; the cursor that it acknowledged last
+	kind    int        // guarded by mu; of conn, an index of kinds
+	not     int        // guarded by mu; the kind that it does not dial next: an index of kinds, below zero for none
+	session uint64     // owned by the client's goroutine
+	told    bool       // the same; that it is to stay away
+	kick    *wire.Kick // the same, and the driver's once the client ended; nil: it was not kicked
 
 	changing bool // the driver's: a change of tags is on its way to the client
 }
@@ -230,6 +232,7 @@ func (d *device) ended(v *life, err error) {
 	if err != nil && !errors.Is(err, errCrashed) && !d.isAsked(err) {
 		d.w.fault("%v ended: %v", d.id, err)
 	}
+	d.judgeKick(v)
 	d.thaw()
 	d.lapse()
 	if away := d.away; d.isShunned(err) && !d.w.healed {
@@ -249,6 +252,28 @@ func (d *device) ended(v *life, err error) {
 func (d *device) isAsked(err error) bool {
 	var c *client.ClosedError
 	return d.isShunned(err) || errors.As(err, &c) && (c.Code == wire.CloseReplaced || c.Code == wire.ClosePolicy && d.p.rejects)
+}
+
+// openedLate is how long after it was asked for a session may still be opened.
+const openedLate = 40 * time.Second
+
+// judgeKick holds the rooms to this: a client whose polls come to one room and another does not send itself away by that. Connects
+// that its device gave up, which name no session that it had, may still do so if they are opened late.
+func (d *device) judgeKick(v *life) {
+	now := d.w.sched.now()
+	p, polls := v.lastConn().(*poller)
+	if v.kick == nil || v.kick.Code != wire.CloseReplaced || !polls || p.sessions < 2 || now < d.twins {
+		return
+	}
+	v.mu.Lock()
+	first := d.lives == 1 && v.dials == 1
+	v.mu.Unlock()
+	if !first && now < p.began+openedLate {
+		return
+	}
+	if string(v.kick.By) == d.id.Device || v.kick.By == "" && !d.w.opt.policies {
+		d.w.fault("%v was told that its device connected again, and there was no other process of it", d.id)
+	}
 }
 
 // lapse is what happens to the storage of a device that is not running.
@@ -369,7 +394,7 @@ func (v *life) callbacks() client.Callbacks {
 				d.joined(tags)
 			}
 		},
-		Kick: func(k *wire.Kick) { v.told = v.told || k.Code.Duty() == wire.StayAway },
+		Kick: func(k *wire.Kick) { v.told, v.kick = v.told || k.Code.Duty() == wire.StayAway, k },
 		Status: func(s client.Status) {
 			if v.told {
 				w.fault("%v goes on after it was told to stay away", d.id)

@@ -36,6 +36,7 @@ var found = map[planted.Bug]struct {
 	planted.FlushErrorIgnored:          {pebble: true, rules: []string{"lost"}},
 	planted.AnswerAcknowledges:         {rules: []string{"lost", "isolation"}},
 	planted.KickUnheard:                {rules: []string{"kick"}},
+	planted.ContinuedIsReplaced:        {rules: []string{"world"}},
 	planted.MoveFromHead:               {rules: []string{"lost"}},
 	planted.TailOverGap:                {rules: []string{"lost"}},
 	planted.LeaseForgotten:             {rules: []string{"lost"}},

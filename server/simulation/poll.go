@@ -84,7 +84,9 @@ func (w *world) arrived(rq *pollRequest, r *roomProc, at *hanging) {
 	name := fmt.Sprintf("poll/%s/%d/", p.caller.name, p.sessions)
 	h := &hanging{w: w, room: r}
 	h.near = near{pump: w.sched.lane(name + "pump"), end: w.sched.lane(name + "cut"), down: w.sched.lane(name + "down"), work: h.write}
-	sess, err := r.room.Accept(h, p.meta)
+	meta := p.meta
+	meta.Continues = rq.session
+	sess, err := r.room.Accept(h, meta)
 	if err != nil {
 		p.fail(rq, err)
 		return
@@ -172,7 +174,8 @@ func (h *hanging) answer(frames [][]byte, last bool) {
 
 // send puts an answer on its way, on which it may be lost. Driver.
 func (h *hanging) send(rq *pollRequest, a *pollAnswer) {
-	lost := !h.w.healed && h.down.chance(40)
+	elsewhere := rq.session != 0 && rq.session != h.id // of which the client does not know yet
+	lost := !h.w.healed && (h.down.chance(40) || elsewhere && h.down.chance(2))
 	h.down.after(h.down.between(leastDelay, mostDelay), func() {
 		switch {
 		case rq.dark:
