@@ -225,6 +225,31 @@ func TestCluster_ASessionIsReplacedAcrossRooms(t *testing.T) {
 	}
 }
 
+// A client whose poll came to another room, and lost the answer, comes back with the session that it knows.
+func TestCluster_APollAtAnotherRoomSendsItsOwnClientNowhere(t *testing.T) {
+	c := startCluster(t, pool.Standalone(t), 2, 1, nil)
+	phone := c.rooms[0].poller("alice", "phone")
+	phone.caughtUp()
+	first := phone.session
+	elsewhere := c.rooms[1].poller("alice", "phone")
+	elsewhere.session, elsewhere.cursor = phone.session, phone.cursor
+	elsewhere.wantWelcome() // which the client never hears
+	phone.caughtUp()
+	if phone.session == first || phone.session == elsewhere.session {
+		t.Errorf("it goes on with session %s, after %s, which went on in %s", phone.session, first, elsewhere.session)
+	}
+
+	twin := c.rooms[1].poller("alice", "phone")
+	twin.wantWelcome()
+	f := phone.next()
+	for f.Type() == wire.TypeCursor {
+		f = phone.next()
+	}
+	if k, ok := f.(*wire.Kick); !ok || k.Code != wire.CloseReplaced || k.By != "phone" {
+		t.Errorf("when another process of the device came it is told %+v, want replaced", f)
+	}
+}
+
 func TestCluster_AThirdPhoneSendsTheOldestOffAtAnotherRoom(t *testing.T) {
 	c := startCluster(t, pool.Standalone(t), 3, 1, nil)
 	c.centers[0].policy(rules(map[string]any{"scope": "class", "of": "mobile", "max": 2, "on_excess": "kick_oldest"}))
