@@ -83,6 +83,10 @@ type Store interface {
 	// until they are removed; a device's tags go with the device. A device has at most push.MaxTags, its user's among them.
 	ChangeTags(ctx context.Context, cs []TagChange) []TagsChanged
 
+	// Tagged tells, for each of the product's shards by its number, who has a tag that is kept for them or for one of their
+	// devices. It names at most most users of each shard, no matter which; most is at least 1. What it tells may be a moment old.
+	Tagged(ctx context.Context, p push.ProductID, shards int, tag push.Tag, most int) ([]TaggedUsers, error)
+
 	// Changes returns what was appended, since the given points, to slots that matter to a room. See ChangeLog.
 	Changes(ctx context.Context, room push.RoomID, qs []ChangeQuery) ([]ChangeLog, error)
 
@@ -330,6 +334,15 @@ type Device struct {
 	Cursors push.Cursor
 	Start   push.Cursor
 }
+
+// TaggedUsers are the users of one shard who have a tag.
+type TaggedUsers struct {
+	Count int           // how many there are; counting stops at TaggedMost
+	Users []push.UserID // some of them, each once: all, if there are no more than were asked for
+}
+
+// TaggedMost is where counting the users of a shard who have a tag stops.
+const TaggedMost = 1 << 16
 
 // ChangeQuery asks one shard's log for a room. The zero After asks from the oldest that is kept.
 type ChangeQuery struct {

@@ -143,6 +143,33 @@ func (t *UserTags) Kept(d push.DeviceID) KeptTags {
 	return KeptTags{Given: push.UniteTags(t.User, v.Set), Joined: slices.Clone(v.Joined)}
 }
 
+// All returns every tag that is kept for the user or for a device, sorted, each once.
+func (t *UserTags) All() []push.Tag {
+	if t == nil {
+		return nil
+	}
+	sets := [][]push.Tag{t.User}
+	for i := range t.Devices {
+		sets = append(sets, t.Devices[i].Set, t.Devices[i].Joined)
+	}
+	return push.UniteTags(sets...)
+}
+
+// Reindexed returns, when what is kept of a user changes, the tags that the user is no longer to be found by, and those that
+// are new.
+func Reindexed(before, after *UserTags) (gone, came []push.Tag) {
+	had, has := before.All(), after.All()
+	without := func(tags, others []push.Tag) (rest []push.Tag) {
+		for _, t := range tags {
+			if _, ok := slices.BinarySearch(others, t); !ok {
+				rest = append(rest, t)
+			}
+		}
+		return rest
+	}
+	return without(had, has), without(has, had)
+}
+
 // Clone returns a copy that shares nothing; that of nil is empty.
 func (t *UserTags) Clone() UserTags {
 	if t == nil {

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"slices"
 
 	"carillon/server/push"
 	"carillon/server/saver"
@@ -62,4 +63,35 @@ func (s *Store) changeTags(c *saver.TagChange) (r saver.TagsChanged) {
 		sh.users[c.User] = u
 	}
 	return r
+}
+
+// Tagged looks at every user of the product: this store keeps no index.
+func (s *Store) Tagged(_ context.Context, p push.ProductID, shards int, tag push.Tag, most int) ([]saver.TaggedUsers, error) {
+	if err := s.enter("tagged"); err != nil {
+		return nil, err
+	}
+	defer s.calls.Done()
+	defer s.leave()
+	out := make([]saver.TaggedUsers, shards)
+	for i := range out {
+		if sh := s.lookupShard(saver.ShardRef{Product: p, Shard: push.Shard(i)}); sh != nil {
+			out[i] = sh.tagged(tag, most)
+		}
+	}
+	return out, nil
+}
+
+func (sh *shard) tagged(tag push.Tag, most int) (t saver.TaggedUsers) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	for id, u := range sh.users {
+		if u.tags == nil || t.Count == saver.TaggedMost || !slices.Contains(u.tags.All(), tag) {
+			continue
+		}
+		t.Count++
+		if len(t.Users) < most {
+			t.Users = append(t.Users, id)
+		}
+	}
+	return t
 }

@@ -16,6 +16,7 @@ import (
 //	s u product shard(2) user s                the state of the own slot
 //	s u product shard(2) user t                the tags of the user
 //	s u product shard(2) user t device         the tags of a device
+//	s g product shard(2) tag user              nothing: the user has the tag, or a device of the user
 //	s c product shard(2) c collapse(32)        the same for the shard's common slot
 //	s c product shard(2) e position(8)
 //	s c product shard(2) s
@@ -27,6 +28,7 @@ import (
 const (
 	spaceUser    = 'u'
 	spaceCommon  = 'c'
+	spaceTagged  = 'g'
 	spaceKey     = 'k'
 	spaceMessage = 'm'
 	spaceBucket  = 'b'
@@ -87,6 +89,11 @@ func tagsKey[P ~string | ~[]byte](dst []byte, prefix P, d push.DeviceID) []byte 
 		return dst
 	}
 	return embedded.AppendKeyString(dst, d)
+}
+
+// taggedPrefix begins the keys of those in a shard who have a tag.
+func taggedPrefix(dst []byte, ref saver.ShardRef, tag push.Tag) []byte {
+	return embedded.AppendKeyString(appendShard(appendSpace(dst[:0], spaceTagged), ref), tag)
 }
 
 func collapseKey[P ~string | ~[]byte](dst []byte, prefix P, id *saver.CollapseID) []byte {

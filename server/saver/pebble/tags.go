@@ -138,6 +138,7 @@ func (t *tx) putTags(u *user, after *saver.UserTags, d push.DeviceID) {
 	if after == u.tags {
 		return
 	}
+	t.reindex(u, after)
 	u.tags = after
 	t.key = tagsKey(t.key, u.own.prefix, d)
 	t.val = t.val[:0]
@@ -151,4 +152,64 @@ func (t *tx) putTags(u *user, after *saver.UserTags, d push.DeviceID) {
 		return
 	}
 	t.b.Set(t.key, t.val)
+}
+
+// reindex has the user be found by the tags that are kept now, and by no others. The index is written in the batch of the tags.
+func (t *tx) reindex(u *user, after *saver.UserTags) {
+	gone, came := saver.Reindexed(u.tags, after)
+	if len(gone)+len(came) == 0 {
+		return
+	}
+	owner, _, err := parseOwner(spaceUser, []byte(u.own.prefix))
+	if err != nil {
+		panic("saver/pebble: a user's prefix is none") // it was made of the user
+	}
+	key := func(tag push.Tag) []byte {
+		t.key = embedded.AppendKeyString(taggedPrefix(t.key, owner.ref, tag), owner.user)
+		return t.key
+	}
+	for _, tag := range gone {
+		t.b.Delete(key(tag))
+	}
+	for _, tag := range came {
+		t.b.Set(key(tag), nil)
+	}
+}
+
+// Tagged walks over the index.
+func (s *Store) Tagged(ctx context.Context, p push.ProductID, shards int, tag push.Tag, most int) ([]saver.TaggedUsers, error) {
+	if err := s.enter("tagged"); err != nil {
+		return nil, err
+	}
+	defer s.calls.Done()
+	out := make([]saver.TaggedUsers, shards)
+	for i := range out {
+		if err := s.tagged(ctx, taggedPrefix(nil, saver.ShardRef{Product: p, Shard: push.Shard(i)}, tag), most, &out[i]); err != nil {
+			return nil, fmt.Errorf("saver: tagged: %w", err)
+		}
+	}
+	return out, nil
+}
+
+func (s *Store) tagged(ctx context.Context, prefix []byte, most int, t *saver.TaggedUsers) error {
+	if err := ctx.Err(); err != nil {
+		return &push.Error{Kind: push.KindUnavailable, Code: "storage_slow", Err: err}
+	}
+	it, err := s.db.ScanPrefix(prefix)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok && t.Count < saver.TaggedMost; ok = it.Next() {
+		t.Count++
+		if len(t.Users) == most {
+			continue
+		}
+		u, _, err := embedded.CutKeyString(it.Key()[len(prefix):])
+		if err != nil {
+			return err
+		}
+		t.Users = append(t.Users, push.UserID(u))
+	}
+	return it.Err()
 }

@@ -15,6 +15,7 @@
 //	x:<user>  hash     entries that were kept when the list was cut before them: position -> entry
 //	k:<user>  hash     collapse identity -> position, size and expiry of the newest entry that has it
 //	t:<user>  string   kept tags
+//	g:<tag>   set      users for whom, or for a device of whom, the tag is kept
 //	S: E: X: K:        the same for the common slot of the shard; "v" in S: is the day on which a device was last seen
 //	r:<id/2^25>  hash  records of messages of some seconds, by id (and ":n" for the n-th chunk of users)
 //

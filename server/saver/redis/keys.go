@@ -18,6 +18,7 @@ const (
 	kindAside    = "x"
 	kindCollapse = "k"
 	kindTags     = "t"
+	kindTagged   = "g" // the set of users who have a tag, or a device with it
 	kindCommon   = "S"
 	kindRecords  = "r"
 	kindRooms    = "p" // the register's: rooms that hold sessions in the shard

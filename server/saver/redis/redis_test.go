@@ -328,6 +328,9 @@ func (n nodes) DeleteDevice(ctx context.Context, u saver.UserRef, d push.DeviceI
 func (n nodes) Tags(ctx context.Context, us []saver.UserRef) ([]saver.UserTags, error) {
 	return n.any().Tags(ctx, us)
 }
+func (n nodes) Tagged(ctx context.Context, p push.ProductID, shards int, tag push.Tag, most int) ([]saver.TaggedUsers, error) {
+	return n.any().Tagged(ctx, p, shards, tag, most)
+}
 func (n nodes) ChangeTags(ctx context.Context, cs []saver.TagChange) []saver.TagsChanged {
 	return n.any().ChangeTags(ctx, cs)
 }

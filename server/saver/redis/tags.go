@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"carillon/server/nextversion"
+	"carillon/server/push"
 	"carillon/server/redisdb"
 	"carillon/server/saver"
 )
@@ -74,6 +75,47 @@ func (s *Store) Tags(ctx context.Context, us []saver.UserRef) ([]saver.UserTags,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("saver: tags: %w", err)
+	}
+	return out, nil
+}
+
+// Tagged asks the set of each shard for its size and some of its members.
+func (s *Store) Tagged(ctx context.Context, p push.ProductID, shards int, tag push.Tag, most int) ([]saver.TaggedUsers, error) {
+	if err := s.enter("tagged"); err != nil {
+		return nil, err
+	}
+	defer s.calls.Done()
+	out := make([]saver.TaggedUsers, shards)
+	err := s.lookEach(ctx, 2*shards, func(i int) (redisdb.Tag, redisdb.Command) {
+		t := tagOf(saver.ShardRef{Product: p, Shard: push.Shard(i / 2)})
+		key := t.Key(kindTagged, string(tag))
+		if i%2 == 0 {
+			return t, redisdb.Command{Name: "SCARD", Key: key}
+		}
+		return t, redisdb.Command{Name: "SRANDMEMBER", Key: key, Args: []any{most}}
+	}, func(i int, reply any, _ redisdb.Answer) error {
+		t := &out[i/2]
+		if i%2 == 0 {
+			n, ok := reply.(int64)
+			if !ok {
+				return corrupt("a set of users with a tag")
+			}
+			t.Count = int(min(n, saver.TaggedMost))
+			return nil
+		}
+		users, ok := reply.([]any)
+		if !ok {
+			return corrupt("a set of users with a tag")
+		}
+		for _, u := range users {
+			name, _ := u.(string)
+			t.Users = append(t.Users, push.UserID(name))
+		}
+		t.Count = max(t.Count, len(t.Users)) // it was counted a moment before
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("saver: tagged: %w", err)
 	}
 	return out, nil
 }

@@ -239,6 +239,13 @@ func (o *userOp) writing() *redisdb.Write {
 		} else {
 			w.Do = append(w.Do, redisdb.Command{Name: "SET", Key: o.tagsKey(), Args: []any{appendTags(nil, o.tags)}})
 		}
+		gone, came := saver.Reindexed(o.tagsGot, o.tags)
+		for _, tag := range gone {
+			w.Do = append(w.Do, redisdb.Command{Name: "SREM", Key: o.tag.Key(kindTagged, string(tag)), Args: []any{string(o.user)}})
+		}
+		for _, tag := range came {
+			w.Do = append(w.Do, redisdb.Command{Name: "SADD", Key: o.tag.Key(kindTagged, string(tag)), Args: []any{string(o.user)}})
+		}
 	}
 	if today := dayOf(o.a.Now); o.seenToday && o.seenWas != today {
 		w.Do = append(w.Do, redisdb.Command{Name: "HSET", Key: o.common.state(), Args: []any{fieldSeen, today}})

@@ -253,6 +253,7 @@ func closedFails(e *env) {
 	_, calls["User"] = s.User(e.ctx, ref(alice))
 	_, calls["DeleteDevice"] = s.DeleteDevice(e.ctx, ref(alice), phone)
 	_, calls["Tags"] = s.Tags(e.ctx, []saver.UserRef{ref(alice)})
+	_, calls["Tagged"] = s.Tagged(e.ctx, shop, Shards, "a", 1)
 	calls["ChangeTags"] = s.ChangeTags(e.ctx, []saver.TagChange{{UserRef: ref(alice), Add: tags("a")}})[0].Err
 	_, calls["Changes"] = s.Changes(e.ctx, "r1", []saver.ChangeQuery{{ShardRef: ref(alice).Shard()}})
 	_, calls["Heads"] = s.Heads(e.ctx, ref(alice).Shard(), []push.UserID{alice})

@@ -23,6 +23,8 @@ var tagCases = []testCase{
 	{name: "OfAUserOutliveItsDevices", run: tagsOutlive},
 	{name: "OfProductsAreApart", run: tagsProducts},
 	{name: "AnyBytesInIds", run: tagsAnyBytes},
+	{name: "TellWhoHasThem", run: tagsTellWho},
+	{name: "TellSomeOfMany", run: tagsTellSome},
 	{name: "AreNotAliased", run: tagsNotAliased},
 	{name: "ChangedAtOnceAreAllKept", run: tagsConcurrent},
 	{name: "OutliveReopening", needs: canReopen, run: tagsReopened},
@@ -95,6 +97,99 @@ func tagsChange(e *env) {
 			}
 		}
 		e.wantTags(ref(alice), saver.UserTags{})
+	}
+}
+
+// who returns who is told to have a tag, sorted, each with the shard that it is told of.
+func (e *env) who(p push.ProductID, tag push.Tag) (users []string) {
+	e.Helper()
+	shards, err := e.s.Store.Tagged(e.ctx, p, Shards, tag, 100)
+	if err != nil || len(shards) != Shards {
+		e.Fatalf("Tagged: %d shards, %v", len(shards), err)
+	}
+	for i, t := range shards {
+		if t.Count != len(t.Users) {
+			e.Fatalf("shard %d: %d users, and told are %q", i, t.Count, t.Users)
+		}
+		for _, u := range t.Users {
+			if push.ShardOf(u, Shards) != push.Shard(i) {
+				e.Fatalf("%s is told of shard %d", u, i)
+			}
+			users = append(users, string(u))
+		}
+	}
+	slices.Sort(users)
+	return users
+}
+
+func tagsTellWho(e *env) {
+	want := func(tag push.Tag, users ...string) {
+		e.Helper()
+		if got := e.who(shop, tag); !slices.Equal(got, users) {
+			e.Fatalf("with tag %q there are %q, want %q", tag, got, users)
+		}
+	}
+	const odd push.Tag = "a{}:\xff\x00*" // nothing in a tag is a pattern, or ends it
+	e.open(alice, phone)
+	e.open(bob, phone)
+	e.open(bob, laptop)
+	want("a")
+	e.change(saver.TagChange{UserRef: ref(alice), Add: tags("a", odd)})
+	e.change(saver.TagChange{UserRef: ref(bob), Device: phone, Add: tags("a", "b")})
+	e.change(saver.TagChange{UserRef: ref(bob), Device: laptop, Joined: true, Add: tags("b", "c")})
+	e.change(saver.TagChange{UserRef: ref(cathy), Add: tags("aa")})
+	want("a", "alice", "bob")
+	want("aa", "cathy")
+	want(odd, "alice")
+	want("b", "bob")
+	want("c", "bob")
+	want("*")
+	if got := e.who("other", "a"); got != nil {
+		e.Fatalf("another product has %q", got)
+	}
+	e.change(saver.TagChange{UserRef: ref(bob), Device: phone, Remove: tags("b")})
+	want("b", "bob") // the laptop has it
+	e.change(saver.TagChange{UserRef: ref(alice), Replace: true, Add: tags("c")})
+	want("a", "bob")
+	want(odd)
+	want("c", "alice", "bob")
+	if found, err := e.s.Store.DeleteDevice(e.ctx, ref(bob), laptop); err != nil || !found {
+		e.Fatalf("DeleteDevice: %v, %v", found, err)
+	}
+	want("b")
+	want("c", "alice")
+	e.change(saver.TagChange{UserRef: ref(bob), Device: phone, Replace: true})
+	e.change(saver.TagChange{UserRef: ref(alice), Replace: true})
+	want("a")
+	want("c")
+}
+
+func tagsTellSome(e *env) {
+	var cs []saver.TagChange
+	for i := range 60 {
+		cs = append(cs, saver.TagChange{UserRef: ref(push.UserID(fmt.Sprint("user", i))), Add: tags("many")})
+	}
+	for _, r := range e.s.Store.ChangeTags(e.ctx, cs) {
+		if r.Err != nil {
+			e.Fatal(r.Err)
+		}
+	}
+	shards, err := e.s.Store.Tagged(e.ctx, shop, Shards, "many", 2)
+	if err != nil {
+		e.Fatal(err)
+	}
+	n, told := 0, make(map[push.UserID]bool)
+	for i, t := range shards {
+		n += t.Count
+		if len(t.Users) != min(t.Count, 2) {
+			e.Fatalf("shard %d: of %d users %q", i, t.Count, t.Users)
+		}
+		for _, u := range t.Users {
+			told[u] = true
+		}
+	}
+	if n != 60 || len(told) > 2*Shards {
+		e.Fatalf("%d users, %d told", n, len(told))
 	}
 }
 
