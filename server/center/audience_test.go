@@ -201,3 +201,91 @@ func TestAudience_IsJudgedForEachMessageOfABatch(t *testing.T) {
 		t.Errorf("%d and %d entries", len(c), len(o))
 	}
 }
+
+func (g *gateway) estimate(to string) string {
+	g.t.Helper()
+	var a struct {
+		Estimate *struct {
+			Users, Devices int
+			Exact          bool
+		}
+	}
+	g.publish(`{"to":`+to+`,"message":{"body":1},"validate_only":true}`).want(g.t, 200).decode(g.t, &a)
+	if a.Estimate == nil {
+		return "none"
+	}
+	return fmt.Sprint(*a.Estimate)
+}
+
+func TestAudience_EstimateCountsByTheTagsThatAreKept(t *testing.T) {
+	g := newGateway(t)
+	for _, u := range []push.UserID{"alice", "bob", "cathy"} {
+		g.open(u, "phone")
+		g.open(u, "web")
+	}
+	g.setTags("alice", "", "vip", "a")
+	g.setTags("bob", "phone", "vip")
+	g.setTags("bob", "web", "trial")
+	g.setTags("cathy", "", "beta")
+	g.setTags("dave", "", "vip") // has no device
+	for to, want := range map[string]string{
+		`{"tags":{"all":["vip"]}}`:                                                "{2 3 true}",
+		`{"tags":{"all":["vip","a"]}}`:                                            "{1 2 true}",
+		`{"tags":{"any":["vip","beta"]}}`:                                         "{3 5 true}",
+		`{"tags":{"any":["vip","a"]}}`:                                            "{2 3 true}",
+		`{"tags":{"any":["vip","trial"],"not":["a"]}}`:                            "{1 2 true}",
+		`{"tags":{"any":["beta",{"all":["vip","a"]}],"all":[{"not":["trial"]}]}}`: "{2 4 true}",
+		`{"tags":{"all":["nobody"]}}`:                                             "{0 0 true}",
+		`{"tags":{"all":["vip"]},"platforms":["android"]}`:                        "{2 3 true}",
+		`{"tags":{"all":["vip"]},"platforms":["ios"]}`:                            "{0 0 true}",
+		`{"tags":{"not":["vip"]}}`:                                                "none",
+		`{"tags":{"any":["vip",{"not":["a"]}]}}`:                                  "none",
+		`{"users":["alice"]}`:                                                     "none",
+		`{"everyone":true}`:                                                       "none",
+	} {
+		if got := g.estimate(to); got != want {
+			t.Errorf("%s: got %s, want %s", to, got, want)
+		}
+	}
+	if len(g.slot("alice", push.Common)) != 0 || len(g.rooms.take()) != 0 {
+		t.Error("an estimate sends something")
+	}
+	g.makeProduct("news")
+	other := g.do(ask{path: "/v1/messages", key: g.makeKey("news", "*"),
+		body: `{"to":{"tags":{"all":["vip"]}},"message":{"body":1},"validate_only":true}`}).want(t, 200)
+	if !strings.Contains(string(other.body), `"estimate":{"users":0,"devices":0,"exact":true}`) {
+		t.Errorf("another product is told %s", other.body)
+	}
+	g.store.fail.Store(&push.Error{Kind: push.KindUnavailable, Code: "storage_failed"})
+	g.publish(`{"to":{"tags":{"all":["vip"]}},"message":{"body":1},"validate_only":true}`).want(t, 503, "storage_failed")
+}
+
+func TestAudience_EstimateOfManyLooksAtSome(t *testing.T) {
+	g := newGateway(t)
+	const all = 1600
+	for i := range all {
+		u := push.UserID(fmt.Sprint("user", i))
+		g.open(u, "phone")
+		tags := []push.Tag{"many"}
+		if i%4 == 0 {
+			tags = append(tags, "some", "few")
+		} else if i%4 == 1 {
+			tags = append(tags, "some")
+		}
+		g.setTags(u, "", tags...)
+	}
+	for _, c := range []struct {
+		tags string
+		want int
+	}{{`{"all":["many"]}`, all}, {`{"all":["many"],"not":["few"]}`, all * 3 / 4}, {`{"any":["many","some"]}`, all}, {`{"any":["some","few"]}`, all / 2}} {
+		var users, devices int
+		var exact bool
+		if _, err := fmt.Sscanf(g.estimate(`{"tags":`+c.tags+`}`), "{%d %d %t}", &users, &devices, &exact); err != nil {
+			t.Fatal(err)
+		}
+		// Which users are looked at is left to the store. A quarter off would be eight times the deviation that is to be expected.
+		if exact || users < c.want*3/4 || users > c.want*5/4 || devices != users {
+			t.Errorf("%s: got %d users, %d devices, exact %v; there are %d", c.tags, users, devices, exact, c.want)
+		}
+	}
+}

@@ -73,7 +73,7 @@ func (c *Center) appendBatch(dst []byte, reqs []*request, results []result, vali
 		case r.err != nil:
 			dst = c.appendRefused(dst, r.err)
 		case validateOnly:
-			dst = appendValidated(append(dst, `{"status":200,"validated":`...), reqs[i])
+			dst = appendValidated(append(dst, `{"status":200,"validated":`...), reqs[i], nil)
 			dst = append(dst, '}')
 		default:
 			dst = strconv.AppendInt(append(dst, `{"status":`...), int64(statusOf(r)), 10)

@@ -464,6 +464,13 @@ func (s *faultyStore) Tags(ctx context.Context, us []saver.UserRef) ([]saver.Use
 	return s.Store.Tags(ctx, us)
 }
 
+func (s *faultyStore) Tagged(ctx context.Context, p push.ProductID, shards int, tag push.Tag, most int) ([]saver.TaggedUsers, error) {
+	if err := s.err(); err != nil {
+		return nil, err
+	}
+	return s.Store.Tagged(ctx, p, shards, tag, most)
+}
+
 func (s *faultyStore) ChangeTags(ctx context.Context, cs []saver.TagChange) []saver.TagsChanged {
 	if err := s.err(); err != nil {
 		out := make([]saver.TagsChanged, len(cs))

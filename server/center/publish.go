@@ -34,7 +34,11 @@ func (o publicOps) PublishMessage(
 		return nil, err
 	}
 	if validateOnly {
-		return published{status: http.StatusOK, body: appendValidated(nil, req)}, nil
+		body, err := o.validated(ctx, product, req)
+		if err != nil {
+			return nil, err
+		}
+		return published{status: http.StatusOK, body: body}, nil
 	}
 	var one [1]result
 	o.publish(ctx, product, []*request{req}, one[:])
@@ -48,6 +52,23 @@ func (o publicOps) PublishMessage(
 		status: statusOf(res), id: res.message.ID, replayed: res.repeated,
 		body: appendPublished(make([]byte, 0, 256), req, res.message),
 	}, nil
+}
+
+// validated answers a request that is only to be judged: with an estimate, if it is for tags.
+func (c *Center) validated(ctx context.Context, product *catalog.Product, req *request) ([]byte, error) {
+	if req.tags == nil {
+		return appendValidated(nil, req, nil), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.limits.StoreDeadline)
+	defer cancel()
+	e, ok, err := c.estimate(ctx, product, req)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return appendValidated(nil, req, nil), nil
+	}
+	return appendValidated(nil, req, &e), nil
 }
 
 // statusOf returns the status of a message that was accepted: 201 if it is stored.

@@ -55,9 +55,15 @@ func appendPublished(dst []byte, req *request, m *push.Message) []byte {
 	return append(dst, '}')
 }
 
-// appendValidated appends the schema Validated.
-func appendValidated(dst []byte, req *request) []byte {
+// appendValidated appends the schema Validated, perhaps with an estimate.
+func appendValidated(dst []byte, req *request, e *estimate) []byte {
 	dst = appendTargets(append(dst, `{"valid":true,`...), req)
+	if e != nil {
+		dst = strconv.AppendInt(append(dst, `,"estimate":{"users":`...), int64(e.users), 10)
+		dst = strconv.AppendInt(append(dst, `,"devices":`...), int64(e.devices), 10)
+		dst = strconv.AppendBool(append(dst, `,"exact":`...), e.exact)
+		dst = append(dst, '}')
+	}
 	return append(dst, '}')
 }
 

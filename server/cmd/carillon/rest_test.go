@@ -87,6 +87,20 @@ func TestSend_SaysWhoseDevicesAreMeant(t *testing.T) {
 	}
 }
 
+func TestSend_SaysHowLargeAnAudienceIs(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"valid":true}`: "the request is right; nothing was sent\n",
+		`{"valid":true,"estimate":{"users":1,"devices":2,"exact":true}}`:       "; it would be for 2 devices of 1 user, by",
+		`{"valid":true,"estimate":{"users":900,"devices":1100,"exact":false}}`: "; it would be for about 1100 devices of 900 users, by",
+	} {
+		f := newFakeServer(t, 200, body)
+		r := carillon(t, nil, "", "send", "--data", devData(t, f.URL, ""), "--tag", "vip", "--body", "1", "--validate-only")
+		if r.code != exitOK || !strings.Contains(r.out, want) {
+			t.Errorf("%s: got %q, want %q in it", body, r.out, want)
+		}
+	}
+}
+
 func TestSend_SaysWhatBecameOfIt(t *testing.T) {
 	f := newFakeServer(t, 201, sent)
 	dir := devData(t, f.URL, "")

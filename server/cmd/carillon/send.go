@@ -93,6 +93,24 @@ type published struct {
 		Platforms []string        `json:"platforms"`
 		Classes   []string        `json:"classes"`
 	} `json:"targets"`
+	Estimate *estimate `json:"estimate"`
+}
+
+// estimate is how large an audience by tags is.
+type estimate struct {
+	Users, Devices int
+	Exact          bool
+}
+
+// String returns what is added to the sentence that says that a request is right.
+func (e *estimate) String() string {
+	switch {
+	case e == nil:
+		return ""
+	case e.Exact:
+		return fmt.Sprintf("; it would be for %s of %s, by the tags that are kept", plural(e.Devices, "device"), plural(e.Users, "user"))
+	}
+	return fmt.Sprintf("; it would be for about %s of %s, by the tags that are kept", plural(e.Devices, "device"), plural(e.Users, "user"))
 }
 
 // Run executes the command.
@@ -129,11 +147,12 @@ func (c *sendCmd) report(a *app, answer []byte) error {
 		a.print("%s", strings.TrimSpace(string(answer)))
 		return nil
 	}
+	var p published
 	if c.ValidateOnly {
-		a.print("the request is right; nothing was sent")
+		_ = json.Unmarshal(answer, &p) // an answer without an estimate says the same
+		a.print("the request is right; nothing was sent%s", p.Estimate)
 		return nil
 	}
-	var p published
 	if err := json.Unmarshal(answer, &p); err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}

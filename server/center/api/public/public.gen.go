@@ -340,6 +340,18 @@ func (e ValidatedValid) Valid() bool {
 	}
 }
 
+// AudienceEstimate How large an audience by tags is. Not there for other audiences, in batches, and where the expression is met by who has none
+// of some tags, which only a look at everybody would tell. It counts by the tags that are kept; those in tokens are not.
+type AudienceEstimate struct {
+	Devices int `json:"devices"`
+
+	// Exact Every user was looked at who may be meant; otherwise some hundreds, for all.
+	Exact bool `json:"exact"`
+
+	// Users Users with at least one such device.
+	Users int `json:"users"`
+}
+
 // BatchResponse defines model for BatchResponse.
 type BatchResponse struct {
 	Results []BatchResult `json:"results"`
@@ -739,6 +751,10 @@ type UserID = string
 
 // Validated defines model for Validated.
 type Validated struct {
+	// Estimate How large an audience by tags is. Not there for other audiences, in batches, and where the expression is met by who has none
+	// of some tags, which only a look at everybody would tell. It counts by the tags that are kept; those in tokens are not.
+	Estimate *AudienceEstimate `json:"estimate,omitempty"`
+
 	// Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
 	// device reads on. Platform and class are always those that a device has when it reads on.
 	Membership Membership `json:"membership"`
