@@ -57,6 +57,16 @@ const (
 	SaverRecallStored Name = "saver.recall.stored"
 )
 
+// Points that only nodes on Redis have, outside their saver.
+const (
+	// RedisAnswered: Redis has done what a batch of writes of several callers asked, and none of them knows.
+	RedisAnswered Name = "redis.answered"
+	// RegisterJoined: a room's lease is in the table, and the room does not know.
+	RegisterJoined Name = "register.joined"
+	// RegisterWritten: a change of a user's sessions is in the register; rooms that have to end some were not told.
+	RegisterWritten Name = "register.written"
+)
+
 // All lists every point that a single node has.
 func All() []Name {
 	return []Name{
@@ -64,6 +74,9 @@ func All() []Name {
 		RoomNotified, SaverOpenApplied, RoomOpened, RoomAckTaken, SaverAckApplied, SaverRecallApplied, SaverSweepApplied, CatalogWritten,
 	}
 }
+
+// OfCluster lists the points that only nodes on Redis have, outside their saver.
+func OfCluster() []Name { return []Name{RedisAnswered, RegisterJoined, RegisterWritten} }
 
 // OnRedis lists the points that only stores on Redis have.
 func OnRedis() []Name {

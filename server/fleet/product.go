@@ -48,6 +48,12 @@ func (f *Fleet) SetUp(ctx context.Context, public, tcp string) (dev.File, error)
 	return d, d.Save(f.cfg.Dir)
 }
 
+// MakeAPIKey makes one more API key of the product, which nobody gets to see.
+func (f *Fleet) MakeAPIKey(ctx context.Context) error {
+	at := "http://" + f.Of(Center)[0].Admin() + "/admin/v1/products/" + Product + "/api-keys"
+	return f.post(ctx, at, map[string]any{"name": "one more", "scopes": []string{"messages:write"}}, nil)
+}
+
 func (f *Fleet) post(ctx context.Context, url string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {

@@ -37,7 +37,10 @@ func startFleet(t *testing.T, cfg fleet.Config) (*fleet.Fleet, *proc) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cfg.Dir, cfg.Redis = t.TempDir(), pool.Standalone(t).Access()
+	cfg.Dir = t.TempDir()
+	if cfg.Redis.Mode == "" {
+		cfg.Redis = pool.Standalone(t).Access()
+	}
 	f, err := fleet.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)

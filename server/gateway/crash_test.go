@@ -50,19 +50,26 @@ func newLoad(p *proc, users int, over ...transport.Kind) *load {
 	return l
 }
 
-// send sends one message until its outcome is known, repeating it under the same key across crashes.
+// send sends one message, to one user or to everyone, until its outcome is known, repeating it under the same key across crashes.
 func (l *load) send(ctx context.Context, c *http.Client, sender string, seq int, to string) {
-	body := fmt.Sprintf("%q", fmt.Sprintf("%s/%d", sender, seq))
-	key := fmt.Sprintf("%s-%d", sender, seq)
-	rec := history.Record{Kind: history.Invoke, Sender: sender, Seq: seq, Key: key, Body: body, Persistent: true}
-	audience := map[string]any{"everyone": true}
-	if to == "" {
-		rec.Everyone = true
-	} else {
-		rec.To = []string{to}
-		audience = map[string]any{"users": []string{to}}
+	var users []string
+	if to != "" {
+		users = []string{to}
 	}
-	req := map[string]any{"to": audience, "message": map[string]any{"body": fmt.Sprintf("%s/%d", sender, seq)}}
+	l.sendBody(ctx, c, sender, seq, users, fmt.Sprintf("%s/%d", sender, seq))
+}
+
+// sendBody is send to several users, with a body of its own.
+func (l *load) sendBody(ctx context.Context, c *http.Client, sender string, seq int, to []string, body string) {
+	key := fmt.Sprintf("%s-%d", sender, seq)
+	rec := history.Record{
+		Kind: history.Invoke, Sender: sender, Seq: seq, Key: key, Body: fmt.Sprintf("%q", body), Persistent: true, To: to, Everyone: to == nil,
+	}
+	audience := map[string]any{"users": to}
+	if to == nil {
+		audience = map[string]any{"everyone": true}
+	}
+	req := map[string]any{"to": audience, "message": map[string]any{"body": body}}
 	for ctx.Err() == nil {
 		l.log.Add(rec)
 		status, answer := l.p.post(ctx, c, http.MethodPost, "/v1/messages", key, req)
@@ -71,10 +78,11 @@ func (l *load) send(ctx context.Context, c *http.Client, sender string, seq int,
 			id, _ := answer["id"].(string)
 			l.log.Add(history.Record{Kind: history.OK, Sender: sender, Seq: seq, ID: id})
 			l.accepted.Add(1)
-			if to == "" {
+			if to == nil {
 				l.everyone.Add(1)
-			} else {
-				l.expected[to].Add(1)
+			}
+			for _, u := range to {
+				l.expected[u].Add(1)
 			}
 			select {
 			case l.progress <- struct{}{}:
@@ -263,7 +271,7 @@ func killAt(t *testing.T, engine ws.Engine, point string, over ...transport.Kind
 	sending, enough := context.WithCancel(ctx)
 	defer enough()
 	wg := l.senders(sending, ctx, 4)
-	recalls := l.recaller(sending, ctx)
+	recalls := l.recaller(sending, ctx, "nobody")
 	if started {
 		select {
 		case <-died:
@@ -311,14 +319,14 @@ func leaveSomethingExpired(t *testing.T, p *proc) {
 	eventually(t, 10*time.Second, func() bool { return time.Now().After(expires) }, func() string { return "it did not expire" })
 }
 
-// recaller sends messages to a user of its own, without devices, and takes them back.
-func (l *load) recaller(ctx, finish context.Context) *sync.WaitGroup {
+// recaller sends messages to users of its own, without devices, and takes them back.
+func (l *load) recaller(ctx, finish context.Context, users ...string) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		c := l.p.http()
 		for seq := 1; ctx.Err() == nil; seq++ {
 			status, answer := l.p.post(finish, c, http.MethodPost, "/v1/messages", fmt.Sprintf("recall-%d", seq), map[string]any{
-				"to": map[string]any{"users": []string{"nobody"}}, "message": map[string]any{"body": seq},
+				"to": map[string]any{"users": users}, "message": map[string]any{"body": seq},
 			})
 			id, _ := answer["id"].(string)
 			if status != http.StatusCreated {

@@ -151,7 +151,7 @@ func TestVersions_OneApartShareAClusterThroughAnUpgradeAndBack(t *testing.T) {
 	sending, enough := context.WithCancel(t.Context())
 	defer enough()
 	wg := l.senders(sending, t.Context(), 2)
-	recalls := l.recaller(sending, t.Context())
+	recalls := l.recaller(sending, t.Context(), "nobody", "no-one")
 	sent := make(map[string]string) // what alice was sent by hand: ids by key
 	for step, s := range []struct {
 		what   string

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"carillon/server/failpoint"
 	"carillon/server/nextversion"
 	"carillon/server/planted"
 	"carillon/server/push"
@@ -319,6 +320,9 @@ func (p *primary) send(l *pipeline) {
 		short = p.written(ctx, flushed, began.Add(db.config.Timeout))
 	}
 	m.pipeline(l, time.Since(began))
+	if l.class == classWrite {
+		failpoint.Hit(failpoint.RedisAnswered)
+	}
 
 	for i := range l.calls {
 		c := &l.calls[i]

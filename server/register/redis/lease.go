@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 
+	"carillon/server/failpoint"
 	"carillon/server/push"
 	"carillon/server/redisdb"
 	"carillon/server/register"
@@ -37,6 +38,7 @@ func (r *Register) Join(ctx context.Context, room register.Room) error {
 		if w.Err != nil || !w.Done {
 			return false, w.Err
 		}
+		failpoint.Hit(failpoint.RegisterJoined)
 		if keeps {
 			r.keep(t)
 		} else {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"carillon/server/failpoint"
 	"carillon/server/push"
 	"carillon/server/redisdb"
 	"carillon/server/register"
@@ -135,6 +136,7 @@ func (w *write) finish(op string) (bool, error) {
 	w.note()
 	w.over(true)
 	if w.Done {
+		failpoint.Hit(failpoint.RegisterWritten)
 		w.mail()
 	}
 	return w.Done, nil
