@@ -11,6 +11,7 @@ import (
 
 	"carillon/server/push"
 	"carillon/server/redisdb"
+	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
 	"carillon/server/saver"
 	"carillon/server/saver/savertest"
@@ -58,9 +59,9 @@ func newFixture(t testing.TB, r *redistest.Redis, nodes int, c Config) *fixture 
 
 func (f *fixture) open(t testing.TB) {
 	t.Helper()
-	a := f.redis.Access()
 	for i := range f.nodes {
-		c := redisdb.Config{Mode: redisdb.Mode(a.Mode), Addrs: a.Addrs, Master: a.MasterName, Clock: f.clock}
+		c := redisdbtest.Config(f.redis)
+		c.Clock = f.clock
 		if f.kept > 0 {
 			c.Durability, c.Replicas = push.DurabilityReplicated, f.kept
 		}
