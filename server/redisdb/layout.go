@@ -27,8 +27,7 @@ func (db *DB) newLayout() *layout {
 
 // laneOf returns the lane of a unit, nil if nobody is known to have its slot.
 func (db *DB) laneOf(u *unit) *lane {
-	slot := u.tag.slot()
-	p := db.layout.slots[slot%len(db.layout.slots)].Load()
+	p := db.layout.slots[u.slot()%len(db.layout.slots)].Load()
 	if p == nil {
 		return nil
 	}
@@ -37,7 +36,7 @@ func (db *DB) laneOf(u *unit) *lane {
 
 func (p *primary) lane(u *unit) *lane {
 	of := p.lanes[u.class]
-	return of[u.tag.slot()%len(of)]
+	return of[u.slot()%len(of)]
 }
 
 // learn finds out who the primaries are.

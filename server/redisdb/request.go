@@ -23,8 +23,18 @@ type unit struct {
 	plain  [][]any // commands that go as they are, in place of keys and packed
 	write  bool
 
+	part int // of a cluster, its tag's slot and one more; 0: nobody has asked yet
+
 	raw    string // what Redis answered
 	answer Answer
+}
+
+// slot returns the part of a cluster that the unit belongs to. Whoever has the unit asks several times.
+func (u *unit) slot() int {
+	if u.part == 0 {
+		u.part = u.tag.slot() + 1
+	}
+	return u.part - 1
 }
 
 // request is what one caller wants at once.
