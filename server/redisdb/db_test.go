@@ -114,7 +114,7 @@ func TestWrite_OneThatIsRefusedDoesNotTouchOthers(t *testing.T) {
 
 func TestWrite_ManyOfOneTagKeepTheirOrder(t *testing.T) {
 	everyForm(t, func(t *testing.T, r *redistest.Redis) {
-		db := open(t, r)
+		db := open(t, r, patient)
 		var ws []*Write
 		for i := range 3000 {
 			tag := tagOf(i % 3)
@@ -131,7 +131,7 @@ func TestWrite_ManyOfOneTagKeepTheirOrder(t *testing.T) {
 
 func TestWrite_LargeUnitsAndManyArguments(t *testing.T) {
 	everyForm(t, func(t *testing.T, r *redistest.Redis) {
-		db := open(t, r)
+		db := open(t, r, patient) // eight round trips of a megabyte, one after the other
 		tag := tagOf(1)
 		big := strings.Repeat("0123456789abcdef", 1<<16)
 		var ws []*Write

@@ -105,7 +105,7 @@ func replicated(n int) func(*Config) {
 
 func quick(c *Config) { c.Timeout, c.Patience = time.Second, 300*time.Millisecond }
 
-// patient is for tests that freeze a server themselves.
+// patient is for tests that freeze a server themselves, or ask it for more than a busy machine does in a few seconds.
 func patient(c *Config) { c.Timeout, c.Patience = time.Minute, time.Minute }
 
 func TestWrite_WhoseReplyIsLostIsUnknownAndNotRepeated(t *testing.T) {
