@@ -16,11 +16,13 @@ type tagged struct {
 	Record
 	ok   bool
 	done time.Duration // when it was answered last
+	turn int           // of that answer among all: two may come at one moment
 }
 
 // indexTags notes what was asked for of each set of tags.
 func (c *checker) indexTags(records []Record) {
 	c.asked = make(map[tagSet][]*tagged)
+	turn := 0
 	for i := range records {
 		r := &records[i]
 		c.end = r.At
@@ -34,7 +36,9 @@ func (c *checker) indexTags(records []Record) {
 				c.violate("tags", "an answer of %v at %v to what was never asked for", r.Device, r.At)
 				continue
 			}
-			c.asked[k][i].ok, c.asked[k][i].done = true, r.At
+			t := c.asked[k][i]
+			turn++
+			t.ok, t.done, t.turn = true, r.At, turn
 		}
 	}
 }
@@ -53,7 +57,7 @@ func (c *checker) tagsAtRest(records []Record) {
 func (c *checker) mayBe(asked []*tagged, tags []string) bool {
 	var last *tagged
 	for _, t := range asked {
-		if t.ok && (last == nil || t.done >= last.done) {
+		if t.ok && (last == nil || t.turn > last.turn) {
 			last = t
 		}
 	}
@@ -136,7 +140,7 @@ func (c *checker) had(d Device, h *Having, from, to time.Duration) sureness {
 func (c *checker) between(asked []*tagged, from, to time.Duration) (may [][]string) {
 	var last *tagged
 	for _, t := range asked {
-		if t.ok && t.done <= from && (last == nil || t.done >= last.done) {
+		if t.ok && t.done <= from && (last == nil || t.turn > last.turn) {
 			last = t
 		}
 	}

@@ -37,6 +37,8 @@ func TestCheck_TagsAreWhatWasAnsweredLast(t *testing.T) {
 		{"the store fell back to before all", [][]Record{one, two, {lost(0, 5), rest()}}, true},
 		{"the store fell back to after it", [][]Record{one, two, {lost(5, 6), rest("a")}}, false},
 		{"the store fell back before it", [][]Record{one, {lost(1, 2)}, two, {rest("a")}}, false},
+		{"two answers at one moment", [][]Record{{ask(1, 1, "a"), ask(2, 2, "b"), answer(3, 2), answer(3, 1), rest("a")}}, true},
+		{"two answers at one moment, and the first of them", [][]Record{{ask(1, 1, "a"), ask(2, 2, "b"), answer(3, 2), answer(3, 1), rest("b")}}, false},
 		{"an answer to nothing", [][]Record{{answer(1, 1), rest()}}, false},
 	} {
 		var records []Record
