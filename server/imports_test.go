@@ -24,6 +24,7 @@ var layers = []struct {
 	{"planted", nil, "a planted bug may stand anywhere, so it knows nobody"},
 	{"nextversion", nil, "what the next version adds may stand anywhere, so it knows nobody"},
 	{"clock", nil, "time is an argument everywhere"},
+	{"clock/clocktest", []string{"clock"}, "a clock for tests"},
 	{"history", nil, "the judge knows nothing of how the system works inside"},
 	{"dev", nil, "a file for developers"},
 	{"proxytest", []string{"clock"}, "a bad network knows bytes alone"},

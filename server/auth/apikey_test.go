@@ -116,14 +116,14 @@ func TestAPIKeys_RightSecretIsToldWhatIsWrong(t *testing.T) {
 	if _, err := w.store.RevokeAPIKey(ctx, shop, revoked.ID); err != nil { // as another node does
 		t.Fatal(err)
 	}
-	w.clock.move(time.Second)
+	w.clock.Advance(time.Second)
 	wantRefusal(t, check(revokedText), ReasonRevokedKey, push.KindUnauthenticated, CodeKeyRevoked)
 
-	w.clock.move(time.Hour - time.Second - time.Millisecond)
+	w.clock.Advance(time.Hour - time.Second - time.Millisecond)
 	if err := check(shortText); err != nil {
 		t.Fatalf("right before its end: %v", err)
 	}
-	w.clock.move(time.Millisecond)
+	w.clock.Advance(time.Millisecond)
 	wantRefusal(t, check(shortText), ReasonExpired, push.KindUnauthenticated, CodeKeyExpired)
 
 	if _, err := w.cache.UpdateProduct(ctx, catalog.Product{ID: game, Disabled: true}); err != nil {

@@ -20,7 +20,7 @@ import (
 
 	"carillon/server/catalog"
 	"carillon/server/catalog/memory"
-	"carillon/server/clock"
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 )
 
@@ -28,25 +28,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // noon is when the tests take place.
 var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
-
-// handClock tells the time that a test sets.
-type handClock struct {
-	clock.Clock
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *handClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *handClock) move(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
 
 const (
 	shop push.ProductID = "shop"
@@ -89,7 +70,7 @@ func public(k SigningKey) catalog.Material {
 
 // world is a verifier with what it looks at: product shop with a key of each algorithm, product game with one of its own.
 type world struct {
-	clock   *handClock
+	clock   *clocktest.Clock
 	cache   *catalog.Cache
 	store   *memory.Catalog
 	verify  *Verifier
@@ -98,7 +79,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{clock: &handClock{Clock: clock.System, now: noon}}
+	w := &world{clock: clocktest.At(noon)}
 	w.store = memory.New(memory.Config{Clock: w.clock})
 	w.cache = catalog.NewCache(w.store, catalog.CacheConfig{Clock: w.clock})
 	ctx := t.Context()

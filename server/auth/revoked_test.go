@@ -97,6 +97,6 @@ func TestVerifier_RevocationOutlivesEveryTokenThatItRefuses(t *testing.T) {
 		if _, err := w.verify.Verify(t.Context(), token); err == nil {
 			t.Fatalf("the token was good again %v later", w.clock.Now().Sub(noon))
 		}
-		w.clock.move(10 * time.Minute)
+		w.clock.Advance(10 * time.Minute)
 	}
 }

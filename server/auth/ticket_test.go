@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"carillon/server/catalog"
-	"carillon/server/clock"
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 )
 
 // ticketBooth is a keeper of tickets with a clock of its own.
-func ticketBooth(t testing.TB, c TicketConfig) (*Tickets, *handClock) {
+func ticketBooth(t testing.TB, c TicketConfig) (*Tickets, *clocktest.Clock) {
 	t.Helper()
-	hand := &handClock{Clock: clock.System, now: noon}
+	hand := clocktest.At(noon)
 	c.Clock = hand
 	booth, err := NewTickets(c)
 	if err != nil {
@@ -93,11 +93,11 @@ func TestTickets_OfManyWhoRedeemOneGetsIt(t *testing.T) {
 func TestTickets_EndAfterHalfAMinute(t *testing.T) {
 	booth, hand := ticketBooth(t, TicketConfig{})
 	a, b := booth.issue(t, "phone", "a"), booth.issue(t, "web", "b")
-	hand.move(TicketLife - 1)
+	hand.Advance(TicketLife - 1)
 	if _, ok := booth.redeem(a); !ok {
 		t.Error("refused before its time")
 	}
-	hand.move(1)
+	hand.Advance(1)
 	if got, ok := booth.redeem(b); ok {
 		t.Errorf("redeemed %q after its time", got)
 	}
@@ -158,7 +158,7 @@ func TestTickets_AreBoundedAndMakeRoomWithTime(t *testing.T) {
 			if given != 10 || booth.Count() != 10 {
 				t.Errorf("%d were given, %d are kept, want 10", given, booth.Count())
 			}
-			hand.move(TicketLife)
+			hand.Advance(TicketLife)
 			booth.issue(t, "late", token)
 			if n := booth.Count(); n != 1 {
 				t.Errorf("%d are kept after those before have expired, want 1", n)
@@ -222,7 +222,7 @@ func BenchmarkTickets(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		text := booth.issue(b, "phone", token)
-		hand.move(time.Millisecond)
+		hand.Advance(time.Millisecond)
 		if _, ok := booth.redeem(text); !ok {
 			b.Fatal("refused")
 		}

@@ -302,11 +302,11 @@ func TestVerifier_TokenEndsWhenItsIdentitySays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.clock.move(id.Expires.Sub(noon) - time.Nanosecond)
+	w.clock.Advance(id.Expires.Sub(noon) - time.Nanosecond)
 	if _, err := w.verify.Verify(t.Context(), token); err != nil {
 		t.Fatalf("right before its end: %v", err)
 	}
-	w.clock.move(time.Nanosecond)
+	w.clock.Advance(time.Nanosecond)
 	_, err = w.verify.Verify(t.Context(), token)
 	wantRefusal(t, err, ReasonExpired, push.KindUnauthenticated, CodeTokenExpired)
 }
@@ -351,7 +351,7 @@ func TestVerifier_RevocationElsewhereHoldsWithinASecond(t *testing.T) {
 	if _, err := w.store.RevokeDeviceKey(t.Context(), shop, k.ID); err != nil { // past the cache, as another node does
 		t.Fatal(err)
 	}
-	w.clock.move(time.Second)
+	w.clock.Advance(time.Second)
 	_, err := w.verify.Verify(t.Context(), token)
 	wantRefusal(t, err, ReasonRevokedKey, push.KindUnauthenticated, CodeTokenRefused)
 }

@@ -12,6 +12,7 @@ import (
 
 	"carillon/server/auth"
 	"carillon/server/catalog"
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
@@ -22,9 +23,9 @@ var pool redistest.Pool
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pool.Closing(m)) }
 
 // booths returns two nodes' tickets on one Redis.
-func booths(t *testing.T, r *redistest.Redis) (a, b *Tickets, h *redisdbtest.Clock) {
+func booths(t *testing.T, r *redistest.Redis) (a, b *Tickets, h *clocktest.Clock) {
 	t.Helper()
-	h = redisdbtest.NewClock()
+	h = clocktest.New()
 	one := func() *Tickets {
 		booth, err := New(Config{DB: redisdbtest.Open(t, r, h)})
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
@@ -16,34 +15,12 @@ import (
 	"carillon/server/catalog"
 	"carillon/server/catalog/catalogtest"
 	"carillon/server/clock"
+	"carillon/server/clock/clocktest"
 	"carillon/server/embedded"
 	"carillon/server/push"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// handClock tells the time that a test sets.
-type handClock struct {
-	clock.Clock
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *handClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *handClock) move(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-func newHandClock() *handClock {
-	return &handClock{Clock: clock.System, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-}
 
 // seeded is a source of randomness for tests.
 func seeded(n byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{n}) }
@@ -73,12 +50,12 @@ func newCatalog(t *testing.T, db *embedded.DB, c clock.Clock) *Catalog {
 func maker(fresh func(t *testing.T) (vfs.FS, string), wrap func(catalog.Catalog, clock.Clock) catalog.Catalog) catalogtest.Maker {
 	return func(t *testing.T) *catalogtest.Fixture {
 		fs, dir := fresh(t)
-		c := newHandClock()
+		c := clocktest.New()
 		db := opened(t, fs, dir, 1)
 		cat := wrap(newCatalog(t, db, c), c)
 		return &catalogtest.Fixture{
 			Catalog: cat,
-			Elapse:  c.move,
+			Elapse:  c.Advance,
 			Reopen: func() catalog.Catalog {
 				if err := errors.Join(cat.Close(), db.Close()); err != nil {
 					t.Fatal(err)
@@ -105,7 +82,7 @@ func TestConformance_ThroughCache(t *testing.T) { catalogtest.Run(t, maker(inMem
 // TestCatalog_PowerLossKeepsWhatWasAnswered drops everything that was not flushed after each write.
 func TestCatalog_PowerLossKeepsWhatWasAnswered(t *testing.T) {
 	fs := vfs.NewCrashableMem()
-	cat := newCatalog(t, opened(t, fs, "data", 1), newHandClock())
+	cat := newCatalog(t, opened(t, fs, "data", 1), clocktest.New())
 	ctx := t.Context()
 	secret := []byte("0123456789abcdef0123456789ABCDEF")
 	for i := range 8 {
@@ -130,7 +107,7 @@ func TestCatalog_PowerLossKeepsWhatWasAnswered(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		after := newCatalog(t, opened(t, fs.CrashClone(vfs.CrashCloneCfg{}), "data", byte(i+2)), newHandClock())
+		after := newCatalog(t, opened(t, fs.CrashClone(vfs.CrashCloneCfg{}), "data", byte(i+2)), clocktest.New())
 		if l, err := after.Products(ctx, catalog.Page{}); err != nil || len(l.Items) != i+1 {
 			t.Fatalf("after power loss: got %d products, %v, want %d", len(l.Items), err, i+1)
 		}
@@ -202,7 +179,7 @@ func (f *syncedFile) SyncTo(n int64) (bool, error) {
 
 func TestCatalog_NothingIsAnsweredAfterAFailedFlush(t *testing.T) {
 	fs := &failingSync{FS: vfs.NewMem()}
-	cat := newCatalog(t, opened(t, fs, "data", 1), newHandClock())
+	cat := newCatalog(t, opened(t, fs, "data", 1), clocktest.New())
 	ctx := t.Context()
 	if _, err := cat.CreateProduct(ctx, catalog.Product{ID: "shop"}); err != nil {
 		t.Fatal(err)
@@ -219,7 +196,7 @@ func TestCatalog_NothingIsAnsweredAfterAFailedFlush(t *testing.T) {
 // TestCatalog_KeepsWhatANewerNodeWrote changes a product that holds a field nobody here knows.
 func TestCatalog_KeepsWhatANewerNodeWrote(t *testing.T) {
 	db := opened(t, vfs.NewMem(), "data", 1)
-	cat := newCatalog(t, db, newHandClock())
+	cat := newCatalog(t, db, clocktest.New())
 	ctx := t.Context()
 	p, err := cat.CreateProduct(ctx, catalog.Product{ID: "shop"})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"carillon/server/catalog"
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 )
 
@@ -32,7 +33,7 @@ func (c *Catalog) keys(t *testing.T, prefix []byte) (n int) {
 
 // Whatever comes, each revocation has one place among the changes and one among the ends, and products are counted right.
 func TestCatalog_RevocationsAndWhatPointsAtThemStayTogether(t *testing.T) {
-	clock := newHandClock()
+	clock := clocktest.New()
 	cat := newCatalog(t, opened(t, vfs.NewMem(), "data", 1), clock)
 	products := map[push.ProductID]time.Duration{"a": time.Minute, "b": 3 * time.Hour, "a-b": 24 * time.Hour}
 	for p, life := range products {
@@ -59,7 +60,7 @@ func TestCatalog_RevocationsAndWhatPointsAtThemStayTogether(t *testing.T) {
 		if err != nil && push.KindOf(err) != push.KindNotFound {
 			t.Fatal(err)
 		}
-		clock.move(time.Duration(rng.IntN(600)) * time.Second)
+		clock.Advance(time.Duration(rng.IntN(600)) * time.Second)
 	}
 	all := cat.keys(t, keyOf(sortRevocation))
 	if changes, ends := cat.keys(t, keyOf(sortChange)), cat.keys(t, keyOf(sortEnd)); changes != all || ends != all || all == 0 {
@@ -74,7 +75,7 @@ func TestCatalog_RevocationsAndWhatPointsAtThemStayTogether(t *testing.T) {
 }
 
 func TestCatalog_AFullProductRefusesAnotherRevocationUntilSomeHaveEnded(t *testing.T) {
-	clock := newHandClock()
+	clock := clocktest.New()
 	cat := newCatalog(t, opened(t, vfs.NewMem(), "data", 1), clock)
 	for _, p := range []push.ProductID{"shop", "game"} {
 		if _, err := cat.CreateProduct(t.Context(), catalog.Product{ID: p, TokenLifetime: time.Hour}); err != nil {
@@ -106,7 +107,7 @@ func TestCatalog_AFullProductRefusesAnotherRevocationUntilSomeHaveEnded(t *testi
 	if err := revoke("game", "bob"); err != nil {
 		t.Errorf("another product: %v", err)
 	}
-	clock.move(3 * time.Hour)
+	clock.Advance(3 * time.Hour)
 	if err := revoke("shop", "bob"); err != nil {
 		t.Errorf("after one has ended: %v", err)
 	}
@@ -114,7 +115,7 @@ func TestCatalog_AFullProductRefusesAnotherRevocationUntilSomeHaveEnded(t *testi
 
 // What others have left behind is cleared away too, and does not stand before what the product itself has.
 func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(t *testing.T) {
-	clock := newHandClock()
+	clock := clocktest.New()
 	cat := newCatalog(t, opened(t, vfs.NewMem(), "data", 1), clock)
 	for _, p := range []push.ProductID{"shop", "game"} {
 		if _, err := cat.CreateProduct(t.Context(), catalog.Product{ID: p, TokenLifetime: time.Hour}); err != nil {
@@ -130,7 +131,7 @@ func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(
 			t.Fatal(err)
 		}
 	}
-	clock.move(time.Minute)
+	clock.Advance(time.Minute)
 	if err := revoke("shop", "alice"); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(
 	if _, err := cat.db.Commit(full); err != nil {
 		t.Fatal(err)
 	}
-	clock.move(3 * time.Hour)
+	clock.Advance(3 * time.Hour)
 	if err := revoke("shop", "bob"); err != nil {
 		t.Errorf("all have ended: %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"carillon/server/catalog"
 	"carillon/server/catalog/catalogtest"
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
@@ -100,7 +101,7 @@ func (n *nodes) Close() error {
 // TestConformance_OverNodes has whatever one node writes be read, and raced for, by others.
 func TestConformance_OverNodes(t *testing.T) {
 	catalogtest.Run(t, func(t *testing.T) *catalogtest.Fixture {
-		c := redisdbtest.NewClock()
+		c := clocktest.New()
 		of := pool.Standalone(t)
 		mk := func() catalog.Catalog {
 			n := &nodes{}
@@ -128,7 +129,7 @@ func mustRevoke(t *testing.T, c *Catalog, p push.ProductID, u string) catalog.Re
 // saw the lost ones must be able to tell, and to follow.
 func TestCatalog_StoreThatFellBackGivesNoVersionTwice(t *testing.T) {
 	of := pool.Standalone(t)
-	clock := redisdbtest.NewClock()
+	clock := clocktest.New()
 	c := open(t, redisdbtest.Open(t, of, clock))
 	if _, err := c.CreateProduct(t.Context(), catalog.Product{ID: "shop"}); err != nil {
 		t.Fatal(err)
@@ -175,7 +176,7 @@ func TestCatalog_StoreThatFellBackGivesNoVersionTwice(t *testing.T) {
 
 // TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind fills a product up, behind more of another one than a write clears away.
 func TestCatalog_AFullProductHasRoomOnceItsOwnHaveEndedWhateverOthersLeftBehind(t *testing.T) {
-	clock := redisdbtest.NewClock()
+	clock := clocktest.New()
 	of := pool.Standalone(t)
 	c := open(t, redisdbtest.Open(t, of, clock))
 	for _, p := range []push.ProductID{"shop", "game"} {

@@ -6,6 +6,7 @@ import (
 	"carillon/server/catalog"
 	"carillon/server/catalog/catalogtest"
 	"carillon/server/clock"
+	"carillon/server/clock/clocktest"
 	"carillon/server/redisdb"
 	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
@@ -30,7 +31,7 @@ func open(t *testing.T, db *redisdb.DB) *Catalog {
 // maker returns a maker of catalogs on a form of Redis; wrap is put around each.
 func maker(form redistest.Form, wrap func(catalog.Catalog, clock.Clock) catalog.Catalog) catalogtest.Maker {
 	return func(t *testing.T) *catalogtest.Fixture {
-		c := redisdbtest.NewClock()
+		c := clocktest.New()
 		of := pool.Take(t, form)
 		return &catalogtest.Fixture{
 			Catalog: wrap(open(t, redisdbtest.Open(t, of, c)), c),

@@ -12,41 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"carillon/server/clock"
+	"carillon/server/clock/clocktest"
 	"carillon/server/idgenerator"
 	"carillon/server/push"
 )
 
-// Clock is a clock that stands still until it is moved. Only Now is its own.
-type Clock struct {
-	clock.Clock
-	mu  sync.Mutex
-	now time.Time
-}
-
-// NewClock returns a clock at a fixed moment.
-func NewClock() *Clock {
-	return &Clock{Clock: clock.System, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
-}
-
-// Now returns the moment that the clock stands at.
-func (c *Clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-// Advance moves the clock, back if d is below zero.
-func (c *Clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // Subject is an implementation under test.
 type Subject struct {
 	Blocks idgenerator.Blocks
-	Clock  *Clock // given to Blocks
+	Clock  *clocktest.Clock // given to Blocks
 	// Crash ends the process without a goodbye, with everything lost that was not flushed, and starts another one.
 	Crash func(t *testing.T) idgenerator.Blocks
 	// Mark notes what is reserved; the function that it returns starts another process on that, with all that came

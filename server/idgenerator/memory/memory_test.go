@@ -3,6 +3,7 @@ package memory_test
 import (
 	"testing"
 
+	"carillon/server/clock/clocktest"
 	"carillon/server/idgenerator"
 	"carillon/server/idgenerator/idgeneratortest"
 	"carillon/server/idgenerator/memory"
@@ -10,7 +11,7 @@ import (
 
 func TestConformance(t *testing.T) {
 	idgeneratortest.Run(t, func(t *testing.T) *idgeneratortest.Subject {
-		c := idgeneratortest.NewClock()
+		c := clocktest.New()
 		b := memory.New(memory.Config{Clock: c})
 		s := &idgeneratortest.Subject{Blocks: b, Clock: c}
 		s.Crash = func(*testing.T) idgenerator.Blocks {

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"carillon/server/clock/clocktest"
 	"carillon/server/embedded"
 	"carillon/server/idgenerator"
 	"carillon/server/idgenerator/idgeneratortest"
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type disk struct {
 	fs    *vfs.MemFS
 	db    *embedded.DB
-	clock *idgeneratortest.Clock
+	clock *clocktest.Clock
 }
 
 func (d *disk) open(t *testing.T, fs *vfs.MemFS) idgenerator.Blocks {
@@ -45,7 +46,7 @@ func (d *disk) open(t *testing.T, fs *vfs.MemFS) idgenerator.Blocks {
 
 func TestConformance(t *testing.T) {
 	idgeneratortest.Run(t, func(t *testing.T) *idgeneratortest.Subject {
-		d := &disk{clock: idgeneratortest.NewClock()}
+		d := &disk{clock: clocktest.New()}
 		s := &idgeneratortest.Subject{Clock: d.clock, Blocks: d.open(t, vfs.NewCrashableMem())}
 		s.Crash = func(t *testing.T) idgenerator.Blocks {
 			return d.open(t, d.fs.CrashClone(vfs.CrashCloneCfg{}))
@@ -77,7 +78,7 @@ func TestBlocks_DamagedStateIsAnError(t *testing.T) {
 }
 
 func TestBlocks_ClosedDatabase(t *testing.T) {
-	d := &disk{clock: idgeneratortest.NewClock()}
+	d := &disk{clock: clocktest.New()}
 	b := d.open(t, vfs.NewCrashableMem())
 	if err := d.db.Close(); err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"carillon/server/clock"
+	"carillon/server/clock/clocktest"
 	"carillon/server/idgenerator"
 	"carillon/server/idgenerator/idgeneratortest"
 	"carillon/server/idgenerator/redis"
@@ -82,7 +83,7 @@ func (s *store) fallBack(t *testing.T, values map[string]string) {
 }
 
 func newSubject(t *testing.T) *idgeneratortest.Subject {
-	c := idgeneratortest.NewClock()
+	c := clocktest.New()
 	s := &store{Redis: pool.Standalone(t), clock: c}
 	return &idgeneratortest.Subject{
 		Clock: c, Blocks: s.process(t),

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"carillon/server/clock/clocktest"
 	"carillon/server/node"
 	"carillon/server/push"
 	"carillon/server/redisdb"
@@ -21,10 +22,10 @@ var pool redistest.Pool
 func TestMain(m *testing.M) { goleak.VerifyTestMain(pool.Closing(m)) }
 
 // open returns notices on an empty Redis, and its clock.
-func open(t *testing.T) (*Notices, *redisdbtest.Clock, *redistest.Redis) {
+func open(t *testing.T) (*Notices, *clocktest.Clock, *redistest.Redis) {
 	t.Helper()
 	r := pool.Standalone(t)
-	h := redisdbtest.NewClock()
+	h := clocktest.New()
 	return New(redisdbtest.Open(t, r, h)), h, r
 }
 

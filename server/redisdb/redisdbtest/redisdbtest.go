@@ -2,9 +2,7 @@
 package redisdbtest
 
 import (
-	"sync"
 	"testing"
-	"time"
 
 	"carillon/server/clock"
 	"carillon/server/redisdb"
@@ -34,30 +32,4 @@ func Open(t testing.TB, of *redistest.Redis, c clock.Clock) *redisdb.DB {
 		}
 	})
 	return db
-}
-
-// Clock is a clock that stands still until it is moved. Only Now is its own.
-type Clock struct {
-	clock.Clock
-	mu  sync.Mutex
-	now time.Time // guarded by mu
-}
-
-// NewClock returns a clock at a fixed moment.
-func NewClock() *Clock {
-	return &Clock{Clock: clock.System, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-}
-
-// Now returns the moment that the clock stands at.
-func (c *Clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-// Advance moves the clock, back if d is below zero.
-func (c *Clock) Advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
 }

@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"carillon/server/clock"
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 	"carillon/server/register"
 	"carillon/server/register/registertest"
@@ -18,32 +17,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// handClock tells the time that a test sets.
-type handClock struct {
-	clock.Clock
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newHandClock() *handClock {
-	return &handClock{Clock: clock.System, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-}
-
-func (c *handClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *handClock) move(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 func newFixture(hash func(push.ProductID, push.UserID) uint64) registertest.Maker {
 	return func(t *testing.T) *registertest.Fixture {
-		c := newHandClock()
+		c := clocktest.New()
 		mk := func() register.Register {
 			r := New(Config{Clock: c})
 			if hash != nil {
@@ -55,7 +31,7 @@ func newFixture(hash func(push.ProductID, push.UserID) uint64) registertest.Make
 			})
 			return r
 		}
-		return &registertest.Fixture{Register: mk(), Elapse: c.move, Restart: mk}
+		return &registertest.Fixture{Register: mk(), Elapse: c.Advance, Restart: mk}
 	}
 }
 
@@ -150,14 +126,14 @@ func kept(r *Register) (n int) {
 }
 
 func TestRegister_EpochsRiseWhenTheClockGoesBack(t *testing.T) {
-	c := newHandClock()
+	c := clocktest.New()
 	r := New(Config{Clock: c})
 	mustJoin(t, r, 1)
 	a, err := r.Insert(t.Context(), sessionOf(1, 1), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.move(-time.Hour)
+	c.Advance(-time.Hour)
 	b, err := r.Insert(t.Context(), sessionOf(1, 1), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +145,7 @@ func TestRegister_EpochsRiseWhenTheClockGoesBack(t *testing.T) {
 
 func TestRegister_SessionsOfEndedLivesAreClearedAway(t *testing.T) {
 	const n = 3000
-	r := New(Config{Clock: newHandClock()})
+	r := New(Config{Clock: clocktest.New()})
 	mustJoin(t, r, 1)
 	for i := range n {
 		if _, err := r.Insert(t.Context(), sessionOf(i, 1), nil); err != nil {
@@ -240,7 +216,7 @@ func household(t testing.TB, r *Register, i int) {
 }
 
 func TestRegister_LimitsThatLeaveAPlaceCostNoMemory(t *testing.T) {
-	r := New(Config{Clock: newHandClock()})
+	r := New(Config{Clock: clocktest.New()})
 	mustJoin(t, r, 1)
 	household(t, r, 1)
 	come := func(limits []push.SessionLimit) float64 {
@@ -288,7 +264,7 @@ func BenchmarkInsert(b *testing.B) {
 }
 
 func filled(b *testing.B, n int) (*Register, []register.Session) {
-	r := New(Config{Clock: newHandClock()}) // no lease runs out
+	r := New(Config{Clock: clocktest.New()}) // no lease runs out
 	mustJoin(b, r, 1)
 	ss := make([]register.Session, n)
 	for i := range ss {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 	"carillon/server/redisdb"
 	"carillon/server/redisdb/redisdbtest"
@@ -165,7 +166,7 @@ func second[V any](_ V, err error) error { return err }
 // some renewals, and the session that was replaced is told to go.
 func TestRegister_LostReplyLeavesNothingUncounted(t *testing.T) {
 	of := redistest.Standalone(t, redistest.Proxied())
-	c := redisdbtest.NewClock()
+	c := clocktest.New()
 	direct := func() *redisdb.DB {
 		db, err := redisdb.Open(t.Context(), redisdb.Config{Addrs: []string{of.Servers()[0].Addr()}, Clock: c})
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 	"carillon/server/redisdb/redisdbtest"
 	"carillon/server/redistest"
@@ -20,12 +21,12 @@ import (
 type pair struct {
 	t            *testing.T
 	of           *redistest.Redis
-	clock        *redisdbtest.Clock
+	clock        *clocktest.Clock
 	north, south *Register
 }
 
 func newPair(t *testing.T, of *redistest.Redis) *pair {
-	c := redisdbtest.NewClock()
+	c := clocktest.New()
 	p := &pair{t: t, of: of, clock: c, north: open(t, redisdbtest.Open(t, of, c), c), south: open(t, redisdbtest.Open(t, of, c), c)}
 	join(t, p.north, "north", 7)
 	join(t, p.south, "south", 8)

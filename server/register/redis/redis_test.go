@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"carillon/server/clock"
+	"carillon/server/clock/clocktest"
 	"carillon/server/push"
 	"carillon/server/redisdb"
 	"carillon/server/redisdb/redisdbtest"
@@ -40,7 +41,7 @@ func open(t testing.TB, db *redisdb.DB, c clock.Clock) *Register {
 
 func newFixture(form redistest.Form) registertest.Maker {
 	return func(t *testing.T) *registertest.Fixture {
-		c := redisdbtest.NewClock()
+		c := clocktest.New()
 		of := pool.Take(t, form)
 		db := redisdbtest.Open(t, of, c)
 		t.Cleanup(func() { recount(t, of) })
