@@ -127,27 +127,19 @@ func tryRedis(ctx context.Context, cfg Config, path, dir string, more []string) 
 
 // until asks the server again and again until it is as it should be.
 func (n *redisNode) until(ctx context.Context, what string, ok func(map[string]string) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
-	defer cancel()
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		select {
-		case <-n.child.Exited():
-			return fmt.Errorf("redis: %w", n.child.Err())
-		case <-ctx.Done():
-			return fmt.Errorf("redis: it was waited in vain until it %s: %w", what, context.Cause(ctx))
-		case <-poll.C:
-		}
+	err := awaitReady(ctx, n.child, func(ctx context.Context) (bool, error) {
 		if c, err := net.Dial("tcp", n.addr); err != nil { // the client would write its complaint to standard error
-			continue
+			return false, nil
 		} else if err := c.Close(); err != nil {
-			continue
+			return false, nil
 		}
-		if info, err := n.info(ctx, "everything"); err == nil && ok(info) {
-			return nil
-		}
+		info, err := n.info(ctx, "everything")
+		return err == nil && ok(info), nil
+	})
+	if err != nil {
+		return fmt.Errorf("redis: it was waited until it %s: %w", what, err)
 	}
+	return nil
 }
 
 // info returns what a section of INFO says.

@@ -81,26 +81,34 @@ var errNotStarted = errors.New("the server ended before it was ready")
 
 // await waits until the server that was started is ready.
 func (s *server) await(ctx context.Context) error {
+	return awaitReady(ctx, s.child, func(ctx context.Context) (bool, error) {
+		if err := s.load(); err != nil {
+			if dev.IsMissing(err) {
+				return false, nil
+			}
+			return false, err
+		}
+		_, err := s.ready(ctx)
+		return err == nil, nil
+	})
+}
+
+// awaitReady asks again and again whether a process that was started is ready, until it is, has ended, or has taken too long.
+func awaitReady(ctx context.Context, c *child.Process, ready func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	for {
 		select {
-		case <-s.child.Exited():
-			return fmt.Errorf("%w: %w", errNotStarted, s.child.Err())
+		case <-c.Exited():
+			return fmt.Errorf("%w: %w", errNotStarted, c.Err())
 		case <-ctx.Done():
-			return fmt.Errorf("the server did not become ready: %w\n%s", context.Cause(ctx), s.child.Said())
+			return fmt.Errorf("the server did not become ready: %w\n%s", context.Cause(ctx), c.Said())
 		case <-poll.C:
 		}
-		if err := s.load(); err != nil {
-			if dev.IsMissing(err) {
-				continue
-			}
+		if ok, err := ready(ctx); ok || err != nil {
 			return err
-		}
-		if _, err := s.ready(ctx); err == nil {
-			return nil
 		}
 	}
 }

@@ -79,27 +79,16 @@ func (s *server) startOnRedis(ctx context.Context, cfg Config, heartbeat time.Du
 		return err
 	}
 	s.pid = s.child.PID()
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
-	defer cancel()
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		select {
-		case <-s.child.Exited():
-			return fmt.Errorf("%w: %w", errNotStarted, s.child.Err())
-		case <-ctx.Done():
-			return fmt.Errorf("the server did not become ready: %w\n%s", context.Cause(ctx), s.child.Said())
-		case <-poll.C:
-		}
+	return awaitReady(ctx, s.child, func(ctx context.Context) (bool, error) {
 		if s.public == "" {
 			s.listensAt(s.child.Said())
 		}
-		if s.public != "" {
-			if _, err := s.ready(ctx); err == nil {
-				return nil
-			}
+		if s.public == "" {
+			return false, nil
 		}
-	}
+		_, err := s.ready(ctx)
+		return err == nil, nil
+	})
 }
 
 // listensAt finds the addresses in what a server logs when it begins to serve.
