@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -61,6 +62,11 @@ func process(t *testing.T, env []string, args ...string) (*exec.Cmd, *bufio.Scan
 		t.Fatal(err)
 	}
 	args = append([]string{"serve", "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--tcp-listen", "127.0.0.1:0"}, args...)
+	// Whoever started the tests with nohup does not hear of hangups, and neither would the server: a process does not inherit that a
+	// signal is caught, but that it is ignored.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(hangups) })
 	cmd := exec.Command(self, args...)
 	cmd.Env = append(append(os.Environ(), beCarillon+"=1"), env...)
 	out, err := cmd.StderrPipe()
