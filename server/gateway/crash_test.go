@@ -305,6 +305,14 @@ func leaveSomethingExpired(t *testing.T, p *proc) {
 	if !p.start("") {
 		t.Fatalf("the server died:\n%s", p.log.String())
 	}
+	over := sendForASecond(t, p)
+	p.kill()
+	waitUntil(t, over)
+}
+
+// sendForASecond publishes a message that expires, and returns when.
+func sendForASecond(t *testing.T, p *proc) time.Time {
+	t.Helper()
 	status, answer := p.post(t.Context(), p.http(), http.MethodPost, "/v1/messages", "", map[string]any{
 		"to": map[string]any{"users": []string{"nobody"}}, "message": map[string]any{"body": 1, "ttl_seconds": 1},
 	})
@@ -315,8 +323,12 @@ func leaveSomethingExpired(t *testing.T, p *proc) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.kill()
-	eventually(t, 10*time.Second, func() bool { return time.Now().After(expires) }, func() string { return "it did not expire" })
+	return expires
+}
+
+func waitUntil(t *testing.T, at time.Time) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() bool { return time.Now().After(at) }, func() string { return "it did not expire" })
 }
 
 // recaller sends messages to users of its own, without devices, and takes them back.

@@ -142,18 +142,7 @@ func (l *load) writesCatalog(ctx context.Context, f *fleet.Fleet) *sync.WaitGrou
 // leaveSomethingExpiredOnRedis publishes a message and waits until it has expired.
 func leaveSomethingExpiredOnRedis(t *testing.T, p *proc) {
 	t.Helper()
-	status, a := p.post(t.Context(), p.http(), http.MethodPost, "/v1/messages", "", map[string]any{
-		"to": map[string]any{"users": []string{"nobody"}}, "message": map[string]any{"body": 1, "ttl_seconds": 1},
-	})
-	if status != http.StatusCreated {
-		t.Fatalf("publishing: %d %v", status, a)
-	}
-	expires, err := time.Parse(time.RFC3339, a["expires"].(string))
-	if err != nil {
-		t.Fatal(err)
-	}
-	expires = expires.Add(time.Second) // it is told in whole seconds
-	eventually(t, 10*time.Second, func() bool { return time.Now().After(expires) }, func() string { return "it did not expire" })
+	waitUntil(t, sendForASecond(t, p).Add(time.Second)) // it is told in whole seconds
 }
 
 // forgetSweeper takes the lease of the sweep from a node that died, which would hold it for half a minute still. If it has not
