@@ -2,16 +2,24 @@ package center
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
+	"sync"
 
 	"carillon/server/catalog"
 	"carillon/server/push"
 	"carillon/server/saver"
 )
 
-// estimateSample is how many users of an audience an estimate looks at, at most.
-const estimateSample = 512
+const (
+	// estimateSample is how many users of an audience an estimate looks at, at most, and estimateAtOnce how many of them at the same time.
+	estimateSample = 512
+	estimateAtOnce = 16
+	// leastOfShard is how many users each shard names at least, however many shards there are: so few of them have more of a small audience
+	// than that, which an estimate would not be exact for.
+	leastOfShard = 8
+)
 
 // estimate is how large an audience by tags is, by the tags that are kept.
 type estimate struct {
@@ -47,11 +55,9 @@ func (c *Center) estimate(ctx context.Context, product *catalog.Product, req *re
 	if err != nil {
 		return e, false, err
 	}
-	matching := make([]int, len(refs)) // devices
-	for i := range refs {
-		if matching[i], err = c.matching(ctx, refs[i], &kept[i], req.filter()); err != nil {
-			return e, false, err
-		}
+	matching, err := c.matchingOf(ctx, refs, kept, req.filter())
+	if err != nil {
+		return e, false, err
 	}
 	var users, devices float64
 	for _, one := range sample {
@@ -102,6 +108,22 @@ func in(strata []stratum, has []push.Tag) int {
 		}
 	}
 	return max(n, 1)
+}
+
+// matchingOf returns how many devices of each user a filter admits by the tags that are kept. Each user is a call of the store, which on
+// Redis goes out with the others of its time.
+func (c *Center) matchingOf(ctx context.Context, refs []saver.UserRef, kept []saver.UserTags, f *push.Filter) ([]int, error) {
+	matching, failed := make([]int, len(refs)), make([]error, estimateAtOnce)
+	var running sync.WaitGroup
+	for first := range min(estimateAtOnce, len(refs)) {
+		running.Go(func() {
+			for i := first; i < len(refs) && failed[first] == nil; i += estimateAtOnce {
+				matching[i], failed[first] = c.matching(ctx, refs[i], &kept[i], f)
+			}
+		})
+	}
+	running.Wait()
+	return matching, errors.Join(failed...)
 }
 
 // matching returns how many devices of a user a filter admits by the tags that are kept.
@@ -157,7 +179,7 @@ func (c *Center) strataOfTerm(ctx context.Context, product *catalog.Product, t p
 	if t.Expr != nil {
 		return c.strataOf(ctx, product, t.Expr)
 	}
-	most := max(1, estimateSample/product.Shards)
+	most := max(leastOfShard, estimateSample/product.Shards)
 	shards, err := c.cfg.Saver.Tagged(ctx, product.ID, product.Shards, t.Tag, most)
 	if err != nil {
 		return nil, false, err
