@@ -213,25 +213,9 @@ func (s *OfflineRedis) broadcast(ctx context.Context, w *world, when string) err
 	memory := int64(0)
 	for i := range s.Broadcasts + 1 {
 		w.progress("broadcast %d of %d while %s users are known", i, s.Broadcasts, when)
-		ours, err := sample.CPU(w.server.pid)
-		if err != nil {
-			return err
-		}
-		before, err := w.redis.primary.spent(ctx)
-		if err != nil {
-			return err
-		}
-		began := time.Now()
-		err = w.pub.send(ctx, 1, func(int) message { return message{mark: w.mark(), size: s.Body, stored: true} })
-		if err != nil {
-			return err
-		}
-		wall := time.Since(began)
-		used, err := w.redis.primary.since(ctx, before)
-		if err != nil {
-			return err
-		}
-		oursNow, err := sample.CPU(w.server.pid)
+		c, err := w.costOf(ctx, w.server.pid, func() error {
+			return w.pub.send(ctx, 1, func(int) message { return message{mark: w.mark(), size: s.Body, stored: true} })
+		})
 		if err != nil {
 			return err
 		}
@@ -241,8 +225,8 @@ func (s *OfflineRedis) broadcast(ctx context.Context, w *world, when string) err
 			}
 			continue
 		}
-		server, cpu = append(server, millis(oursNow-ours)), append(cpu, millis(used.cpu))
-		commands, took = append(commands, used.commands), append(took, millis(wall))
+		server, cpu = append(server, millis(c.process)), append(cpu, millis(c.redis.cpu))
+		commands, took = append(commands, c.redis.commands), append(took, millis(c.wall))
 	}
 	memoryNow, err := w.redis.primary.memory(ctx)
 	if err != nil {
@@ -286,35 +270,21 @@ func (s *OfflineRedis) lookUpAll(ctx context.Context, w *world, o *online.Online
 	var took, cpu, redis []float64
 	for i := range lookups + 1 {
 		w.progress("look-up %d of %d of %d users who are %s", i, lookups, len(users), who)
-		ours, err := sample.CPU(os.Getpid())
+		var got int
+		c, err := w.costOf(ctx, os.Getpid(), func() (err error) {
+			got, err = o.Lookup(ctx, users)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		before, err := w.redis.primary.spent(ctx)
-		if err != nil {
-			return err
-		}
-		began := time.Now()
-		got, err := o.Lookup(ctx, users)
-		if err != nil {
-			return err
-		}
-		wall := time.Since(began)
 		if got != want {
 			return fmt.Errorf("%d of %d users have a session, and %d should", got, len(users), want)
-		}
-		used, err := w.redis.primary.since(ctx, before)
-		if err != nil {
-			return err
-		}
-		oursNow, err := sample.CPU(os.Getpid())
-		if err != nil {
-			return err
 		}
 		if i == 0 {
 			continue // it made connections
 		}
-		took, cpu, redis = append(took, millis(wall)), append(cpu, millis(oursNow-ours)), append(redis, millis(used.cpu))
+		took, cpu, redis = append(took, millis(c.wall)), append(cpu, millis(c.process)), append(redis, millis(c.redis.cpu))
 	}
 	w.set("lookup_"+who+"_ms", median(took))
 	w.set("lookup_"+who+"_cpu_ms", median(cpu))
@@ -323,6 +293,35 @@ func (s *OfflineRedis) lookUpAll(ctx context.Context, w *world, o *online.Online
 		w.unmarked = append(w.unmarked, "lookup_"+who+"_ms")
 	}
 	return nil
+}
+
+// cost is what something took: of a process, of Redis, and of time.
+type cost struct {
+	process, wall time.Duration
+	redis         spent
+}
+
+// costOf measures something that a process does together with Redis.
+func (w *world) costOf(ctx context.Context, pid int, do func() error) (c cost, err error) {
+	process, err := sample.CPU(pid)
+	if err != nil {
+		return c, err
+	}
+	before, err := w.redis.primary.spent(ctx)
+	if err != nil {
+		return c, err
+	}
+	began := time.Now()
+	if err := do(); err != nil {
+		return c, err
+	}
+	c.wall = time.Since(began)
+	if c.redis, err = w.redis.primary.since(ctx, before); err != nil {
+		return c, err
+	}
+	now, err := sample.CPU(pid)
+	c.process = now - process
+	return c, err
 }
 
 // redisMeter is what primary and replica have done.
