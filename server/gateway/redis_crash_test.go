@@ -5,7 +5,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
