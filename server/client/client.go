@@ -107,12 +107,13 @@ type Client struct {
 
 	// Owned by the goroutine that called Run.
 	progress progress
-	failed   int       // attempts in a row that did not catch up
-	url      int       // index of the address in use
-	detour   string    // an address that a goaway named, for one attempt
-	renew    bool      // the next token has to be another one
-	lastAck  time.Time // of any connection; zero: none yet
-	dirty    bool      // progress is not saved
+	failed   int               // attempts in a row that did not catch up
+	url      int               // index of the address in use
+	detour   string            // an address that a goaway named, for one attempt
+	renew    bool              // the next token has to be another one
+	lastAck  time.Time         // of any connection; zero: none yet
+	dirty    bool              // progress is not saved
+	last     push.SessionEpoch // the session of the last welcome of this Run; 0: none yet
 }
 
 // New returns a client, or what is wrong with its configuration. It does not connect yet.
@@ -159,7 +160,7 @@ func (c *Client) Run(ctx context.Context) error {
 		return err
 	}
 	c.progress.restore(state)
-	c.failed, c.renew, c.detour = 0, false, ""
+	c.failed, c.renew, c.detour, c.last = 0, false, "", 0
 	c.dirty = false
 	for {
 		acked := c.lastAck

@@ -150,6 +150,32 @@ func TestClient_ContinuesFromItsStorageInALaterLife(t *testing.T) {
 	})
 }
 
+func TestClient_NamesTheSessionThatItHadInThisLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start()
+		var named []push.SessionEpoch
+		for session := range push.SessionEpoch(3) {
+			p, c := w.accept()
+			named = append(named, c.After)
+			if session != 1 { // that one ends before it is welcomed
+				welcome := welcomeAt(cursorAt(1, 100, 200))
+				welcome.Session = 7 + session
+				p.send(welcome)
+			}
+			p.end(errors.New("lost"))
+		}
+		_, c := w.accept()
+		named = append(named, c.After)
+		w.stop()
+		w.start()
+		_, c = w.accept()
+		named = append(named, c.After)
+		w.stop()
+		equal(t, "named", named, []push.SessionEpoch{0, 7, 7, 9, 0})
+	})
+}
+
 func TestClient_AcknowledgesAfterARestartWhatTheServerMayNotKnow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -98,6 +98,7 @@ func (s *session) welcome(f *wire.Welcome) error {
 	if err := c.progress.welcome(f.Cursor); err != nil {
 		return err
 	}
+	c.last = f.Session
 	again := s.welcomed
 	s.welcomed, c.renew, c.dirty = true, false, true
 	heartbeat := time.Duration(f.HeartbeatMillis) * time.Millisecond

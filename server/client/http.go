@@ -170,6 +170,9 @@ func queryOf(c *wire.Connect, cursor string) url.Values {
 	if c.Client != "" {
 		q.Set("client", c.Client)
 	}
+	if c.After != 0 {
+		q.Set("after", strconv.FormatUint(uint64(c.After), 10))
+	}
 	return q
 }
 

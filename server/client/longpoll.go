@@ -110,6 +110,7 @@ func (c *pollConn) poll() error {
 	q.Set("wait", strconv.Itoa(int(c.wait/time.Second)))
 	if c.session != "" {
 		q.Set("session", c.session)
+		q.Del("after")
 	}
 	resp, err := c.do(ctx, http.MethodGet, "/poll", q, nil)
 	if err != nil {

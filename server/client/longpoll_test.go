@@ -141,6 +141,23 @@ func TestLongPoll_AnswerOfAnotherNodeGoesOn(t *testing.T) {
 	})
 }
 
+func TestLongPoll_FirstPollOfAClientThatComesBackNamesTheSessionBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPollWorld(t)
+		w.start()
+		p := w.next()
+		named := []string{p.query["session"], p.query["after"]}
+		p.answer <- answerOf("1", welcomeAt(cursorAt(1, 100, 200)))
+		p = w.next()
+		named = append(named, p.query["session"], p.query["after"])
+		p.answer <- answerOf("1", &wire.Goaway{Code: wire.CloseGoingAway})
+		p = w.next()
+		named = append(named, p.query["session"], p.query["after"])
+		equal(t, "named", named, []string{"", "", "1", "", "", "1"})
+		w.stop()
+	})
+}
+
 func TestLongPoll_EmptyAnswersAreFollowedByTheSamePollForDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newPollWorld(t)

@@ -134,7 +134,7 @@ func (s *session) run(ctx context.Context, token string, timeout time.Duration) 
 		}
 	}()
 	connect := &wire.Connect{
-		Version: wire.Version, Token: token, Cursor: s.c.progress.string(), Client: s.c.cfg.Name,
+		Version: wire.Version, Token: token, Cursor: s.c.progress.string(), Client: s.c.cfg.Name, After: s.c.last,
 	}
 	err := s.hearOut(s.write(connect))
 	if err == nil {

@@ -355,7 +355,7 @@ func TestNamespaces_APhoneWithAnotherAddressContinuesInItsOwnPlace(t *testing.T)
 				}
 				w.settle(p)
 				if c.told && p.over != transport.LongPoll {
-					w.waitClosesOver(p.over, "replaced")
+					w.waitClosesOver(p.over, "lost")
 				}
 			}
 			for _, p := range w.phones { // when it leaves, its place is free: the old session holds none

@@ -2,8 +2,8 @@ package register
 
 import "carillon/server/push"
 
-// A client that polls has one session after the other wherever its polls come to another room than the one before, or an answer to one of them
-// was lost. Each names the one before. A row is what one client had in this way without another client in between: so of a
+// A client has one session after the other: it comes back after its connection broke, its polls come to another room than the one before, or
+// an answer to one of them was lost. Each names the one before. A row is what one client had in this way without another client in between: so of a
 // session whose place is taken from within its row nobody has to be told, and a newcomer from a row whose place another client took is
 // the one that was replaced.
 //

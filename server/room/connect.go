@@ -74,6 +74,7 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	if !s.identify(id, policy, began) {
 		return nil // gone meanwhile
 	}
+	r.noteAfter(s, c.After)
 	s.enterBook()
 	if err := r.cfg.Tokens.Recheck(ctx, id); err != nil {
 		return err

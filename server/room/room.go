@@ -327,9 +327,6 @@ func (r *Room) Accept(c transport.Conn, meta transport.Meta) (transport.Session,
 	if r.cfg.Gate != nil {
 		r.places = append(r.places, place)
 	}
-	if meta.Continues != 0 {
-		r.rows[s] = meta.Continues
-	}
 	r.mu.Unlock()
 	s.mu.Lock()
 	r.wheel.arm(s, s.deadline)

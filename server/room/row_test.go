@@ -18,9 +18,18 @@ var twoRooms = []push.RoomID{"r1", "r2"}
 // firstPoll has alice's phone poll a room that knows no session of hers, naming the one before (0: none).
 func (w *world) firstPoll(room push.RoomID, before push.SessionEpoch) *device {
 	w.t.Helper()
-	d := w.dialAfter(before, transport.LongPoll, room)
-	d.send(&wire.Connect{Version: wire.Version, Token: "alice/phone/android"})
-	d.ask()
+	return w.comeOver(transport.LongPoll, room, before)
+}
+
+// comeOver has alice's phone connect to a room over a transport, naming the session before (0: none).
+func (w *world) comeOver(kind transport.Kind, room push.RoomID, before push.SessionEpoch) *device {
+	w.t.Helper()
+	d := w.dialOver(kind, room)
+	d.send(&wire.Connect{Version: wire.Version, Token: "alice/phone/android", After: before})
+	if kind == transport.LongPoll {
+		d.ask()
+	}
+	synctest.Wait()
 	return d
 }
 
@@ -214,4 +223,39 @@ func TestComeback_KeepsWhatIsKnownOfWhoWentOn(t *testing.T) {
 		w.wantPassedOn(third)
 		w.wantStays(late)
 	})
+}
+
+func TestConnect_OfAClientThatComesBackEndsWhatItHadWithoutAWord(t *testing.T) {
+	for kind := range capabilities {
+		inWorld(t, twoRooms, nil, func(w *world) {
+			first := w.comeOver(kind, "r1", 0)
+			second := w.comeOver(transport.WebSocket, "r2", first.number()) // r1 has not noticed yet that the connection is dead
+			third := w.comeOver(kind, "r1", second.number())
+			late := w.comeOver(kind, "r2", first.number()) // given up by its client, and opened all the same
+			w.wantPassedOn(first, second, third)
+			back := w.comeOver(kind, "r1", third.number())
+			w.wantPassedOn(late)
+			if back.number() <= late.number() {
+				t.Fatalf("%s: session %d came after %d", kind, back.number(), late.number())
+			}
+			twin := w.comeOver(kind, "r2", 0)
+			w.wantTold(back)
+			refused := w.comeOver(kind, "r1", back.number()) // as if it had not heard that
+			w.wantTold(refused)
+			if n := refused.number(); n != 0 {
+				t.Errorf("%s: a client that was replaced was welcomed to session %d", kind, n)
+			}
+			w.wantStays(twin)
+		})
+	}
+}
+
+func TestConnect_ThatEndedBeforeItWasOpenedKeepsNoRow(t *testing.T) {
+	inWorld(t, twoRooms, nil, func(w *world) {
+		d := w.dial("r1")
+		d.send(&wire.Connect{Version: wire.Version, Token: "alice/phone/android", After: 1})
+		d.Cut(wire.CloseLost)
+		synctest.Wait()
+		w.rooms["r1"].noteAfter(d.sess.(*session), 1)
+	}) // inWorld looks at what the rooms keep
 }

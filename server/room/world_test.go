@@ -422,16 +422,10 @@ func (w *world) connectOver(kind transport.Kind, room push.RoomID, token, cursor
 
 func (w *world) dialOver(kind transport.Kind, room push.RoomID) *device {
 	w.t.Helper()
-	return w.dialAfter(0, kind, room)
-}
-
-// dialAfter is dialOver by a client that names the session which it had before.
-func (w *world) dialAfter(before push.SessionEpoch, kind transport.Kind, room push.RoomID) *device {
-	w.t.Helper()
 	d := &device{
 		w: w, kind: kind, room: w.rooms[room], wakes: make(chan struct{}, 1), answered: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	s, err := d.room.Accept(d, transport.Meta{Kind: kind, Capabilities: capabilities[kind], Continues: before})
+	s, err := d.room.Accept(d, transport.Meta{Kind: kind, Capabilities: capabilities[kind]})
 	if err != nil {
 		w.t.Fatal(err)
 	}

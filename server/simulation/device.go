@@ -61,14 +61,15 @@ type life struct {
 	dead   atomic.Bool
 
 	mu      sync.Mutex
-	conn    end        // guarded by mu; the last it dialed
-	dials   int        // guarded by mu
-	acked   string     // guarded by mu; the cursor that it acknowledged last
-	kind    int        // guarded by mu; of conn, an index of kinds
-	not     int        // guarded by mu; the kind that it does not dial next: an index of kinds, below zero for none
-	session uint64     // owned by the client's goroutine
-	told    bool       // the same; that it is to stay away
-	kick    *wire.Kick // the same, and the driver's once the client ended; nil: it was not kicked
+	conn    end           // guarded by mu; the last it dialed
+	dials   int           // guarded by mu
+	acked   string        // guarded by mu; the cursor that it acknowledged last
+	kind    int           // guarded by mu; of conn, an index of kinds
+	not     int           // guarded by mu; the kind that it does not dial next: an index of kinds, below zero for none
+	session uint64        // owned by the client's goroutine, and the driver's once the client ended
+	since   time.Duration // the same: of its first welcome
+	told    bool          // the same; that it is to stay away
+	kick    *wire.Kick    // the same, and the driver's once the client ended; nil: it was not kicked
 
 	changing bool // the driver's: a change of tags is on its way to the client
 }
@@ -257,18 +258,20 @@ func (d *device) isAsked(err error) bool {
 // openedLate is how long after it was asked for a session may still be opened.
 const openedLate = 40 * time.Second
 
-// judgeKick holds the rooms to this: a client whose polls come to one room and another does not send itself away by that. Connects
-// that its device gave up, which name no session that it had, may still do so if they are opened late.
+// judgeKick holds the rooms to this: a client that comes back, or whose polls come to one room and another, does not send itself away by that.
+// Connects that its device gave up before this client was welcomed name no session of it, and may still do so if they are opened late.
 func (d *device) judgeKick(v *life) {
-	now := d.w.sched.now()
-	p, polls := v.lastConn().(*poller)
-	if v.kick == nil || v.kick.Code != wire.CloseReplaced || !polls || p.sessions < 2 || now < d.twins {
+	if v.kick == nil || v.kick.Code != wire.CloseReplaced {
+		return
+	}
+	off, ok := d.w.offs.Load(v.session)
+	if !ok || off.(time.Duration) < d.twins {
 		return
 	}
 	v.mu.Lock()
 	first := d.lives == 1 && v.dials == 1
 	v.mu.Unlock()
-	if !first && now < p.began+openedLate {
+	if !first && off.(time.Duration) < v.since+openedLate {
 		return
 	}
 	if string(v.kick.By) == d.id.Device || v.kick.By == "" && !d.w.opt.policies {
@@ -400,6 +403,9 @@ func (v *life) callbacks() client.Callbacks {
 				w.fault("%v goes on after it was told to stay away", d.id)
 			}
 			if s.Phase == client.Online && !v.dead.Load() {
+				if v.session == 0 {
+					v.since = w.sched.now()
+				}
 				v.session = uint64(s.Welcome.Session)
 				d.online(s.Welcome)
 			}

@@ -73,6 +73,7 @@ func (w *world) countPlaces() {
 // noteOff notes the sessions that had to go for another.
 func (w *world) noteOff(in *register.Inserted) {
 	for _, s := range in.Replaced {
+		w.offs.Store(uint64(s.Epoch), w.sched.now())
 		w.note(history.Record{
 			Kind: history.Off, Session: uint64(s.Epoch),
 			Device: history.Device{Product: string(s.Product), User: string(s.User), Device: string(s.Device)},

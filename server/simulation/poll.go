@@ -84,9 +84,7 @@ func (w *world) arrived(rq *pollRequest, r *roomProc, at *hanging) {
 	name := fmt.Sprintf("poll/%s/%d/", p.caller.name, p.sessions)
 	h := &hanging{w: w, room: r}
 	h.near = near{pump: w.sched.lane(name + "pump"), end: w.sched.lane(name + "cut"), down: w.sched.lane(name + "down"), work: h.write}
-	meta := p.meta
-	meta.Continues = rq.session
-	sess, err := r.room.Accept(h, meta)
+	sess, err := r.room.Accept(h, p.meta)
 	if err != nil {
 		p.fail(rq, err)
 		return
@@ -95,7 +93,7 @@ func (w *world) arrived(rq *pollRequest, r *roomProc, at *hanging) {
 	r.conns = append(r.conns, h)
 	p.serve(rq, h)
 	connect := *rq.connect
-	connect.Cursor = rq.cursor
+	connect.Cursor, connect.After = rq.cursor, max(connect.After, rq.session)
 	h.sess.Receive(&connect)
 	h.poll(rq, "")
 }

@@ -24,7 +24,6 @@ type poller struct {
 	caller caller
 	meta   transport.Meta
 	room   *roomProc
-	began  time.Duration
 
 	// Lanes: of writing, of reading, of ending, and the driver's.
 	up, read, bye, down *lane
@@ -50,7 +49,7 @@ var _ end = (*poller)(nil)
 
 // dialPoll returns a client's end. Nothing happens before its first frame.
 func (w *world) dialPoll(by caller, meta transport.Meta, r *roomProc) *poller {
-	p := &poller{w: w, caller: by, meta: meta, room: r, began: w.sched.now()}
+	p := &poller{w: w, caller: by, meta: meta, room: r}
 	p.ready = make(chan struct{}, 1)
 	for _, x := range []struct {
 		l    **lane

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing/synctest"
 	"time"
 
@@ -163,6 +164,7 @@ type world struct {
 	tagged int            // sets of tags that were asked for so far
 	taken  map[string]int // how often the script did what, and what came to pass how often; may be nil
 	healed bool
+	offs   sync.Map      // of sessions that had to go for another, from epoch to when: uint64 to time.Duration
 	jumped time.Duration // when time jumped last
 	faults []string      // what went wrong outside the checker's rules
 }

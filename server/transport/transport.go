@@ -65,7 +65,6 @@ import (
 	"net/netip"
 	"time"
 
-	"carillon/server/push"
 	"carillon/server/wire"
 )
 
@@ -103,9 +102,6 @@ type Meta struct {
 	Capabilities Capabilities
 	Remote       netip.AddrPort // the client's address, behind trusted proxies the one they name; may be invalid
 	UserAgent    string         // at most 256 bytes; may be empty
-
-	// Continues is the session that the client had before, as the first poll of one that polls names it; 0: none.
-	Continues push.SessionEpoch
 }
 
 // Share says whose share of a node's writing a wake takes. Transports serve both, so that a broadcast to a million

@@ -24,7 +24,7 @@ type form struct {
 
 // forms holds each frame's, at the index of its type.
 var forms = [...]form{
-	TypeConnect: {byClient, 1<<mVersion | 1<<mToken | 1<<mCursor | 1<<mClient, 1 << mVersion},
+	TypeConnect: {byClient, 1<<mVersion | 1<<mToken | 1<<mCursor | 1<<mClient | 1<<mAfter, 1 << mVersion},
 	TypeWelcome: {
 		byServer,
 		needWelcome | 1<<mExpires,

@@ -36,6 +36,7 @@ func (r *binaryReader) frame(t Type) Frame {
 		return &Connect{
 			Version: uint32(r.number("version", 1, math.MaxUint32)), Token: r.text("token", MaxToken),
 			Cursor: r.text("cursor", push.MaxCursorString), Client: r.text("client", MaxClient),
+			After: push.SessionEpoch(r.number("after", 0, math.MaxUint64)),
 		}
 	case TypeWelcome:
 		return r.welcome()

@@ -76,6 +76,7 @@ func (r *jsonReader) frame(t Type) Frame {
 			Token:   r.text(mToken, MaxToken),
 			Cursor:  r.text(mCursor, push.MaxCursorString),
 			Client:  r.text(mClient, MaxClient),
+			After:   r.session(mAfter),
 		}
 	case TypeWelcome:
 		return r.welcome()
@@ -122,7 +123,7 @@ func (r *jsonReader) frame(t Type) Frame {
 func (r *jsonReader) welcome() *Welcome {
 	return &Welcome{
 		Version: uint32(r.number(mVersion, 1, math.MaxUint32)),
-		Session: push.SessionEpoch(r.quoted(mSession, 0, math.MaxUint64)),
+		Session: r.session(mSession),
 		Cursor:  r.needText(mCursor, push.MaxCursorString),
 		Own:     jsonName[Start](r, mOwn, startNames[:]), Common: jsonName[Start](r, mCommon, startNames[:]),
 		HeartbeatMillis: uint32(r.number(mHeartbeat, 0, math.MaxUint32)),
@@ -191,6 +192,14 @@ func (r *jsonReader) quoted(m member, least, most uint64) uint64 {
 		r.fail(CodeInvalid, memberNames[m]+" is a string of digits in its range")
 	}
 	return n
+}
+
+// session reads the number of a session, 0 if the member is absent.
+func (r *jsonReader) session(m member) push.SessionEpoch {
+	if r.o.has&bit(m) == 0 {
+		return 0
+	}
+	return push.SessionEpoch(r.quoted(m, 0, math.MaxUint64))
 }
 
 func (r *jsonReader) id() push.MsgID { return push.MsgID(r.quoted(mID, 1, math.MaxInt64)) }

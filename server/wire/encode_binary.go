@@ -16,6 +16,7 @@ func appendBinary(dst []byte, f Frame) []byte {
 		dst = appendText(dst, f.Token)
 		dst = appendText(dst, f.Cursor)
 		dst = appendText(dst, f.Client)
+		dst = appendVarint(dst, f.After)
 	case *Welcome:
 		dst = appendVarint(dst, f.Version)
 		dst = appendVarint(dst, f.Session)

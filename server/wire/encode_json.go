@@ -18,6 +18,9 @@ func appendJSON(dst []byte, f Frame) []byte {
 		dst = optString(dst, `,"token":`, f.Token)
 		dst = optString(dst, `,"cursor":`, f.Cursor)
 		dst = optString(dst, `,"client":`, f.Client)
+		if f.After != 0 {
+			dst = appendQuoted(dst, `,"after":`, uint64(f.After))
+		}
 	case *Welcome:
 		dst = appendWelcome(dst, f)
 	case *Ack:

@@ -40,6 +40,10 @@ type Connect struct {
 	Token   string // device token (JWT)
 	Cursor  string // where to continue; empty: where the stored cursor stands
 	Client  string // name/version of the software, for statistics; at most 64 bytes
+
+	// After is the session that the client had before, over whichever transport; 0: none, or it is another run of the client. So a session
+	// that a client comes back from is told from another client's of the same device.
+	After push.SessionEpoch // in JSON a decimal string
 }
 
 // Start says where a slot begins for this session.

@@ -55,7 +55,7 @@ type abstract struct {
 	Version         uint32
 	Token, Cursor   string
 	Client          string
-	Session         string
+	Session, After  string
 	Own, Common     string
 	HeartbeatMS     uint32 `json:"heartbeat_ms"`
 	GraceMS         uint32 `json:"grace_ms"`
@@ -107,7 +107,8 @@ func (a *abstract) frame(t testing.TB) Frame {
 	}
 	switch a.Type {
 	case "connect":
-		return &Connect{Version: a.Version, Token: a.Token, Cursor: a.Cursor, Client: a.Client}
+		after, _ := strconv.ParseUint(a.After, 10, 64) // 0 where there is none
+		return &Connect{Version: a.Version, Token: a.Token, Cursor: a.Cursor, Client: a.Client, After: push.SessionEpoch(after)}
 	case "welcome":
 		session, err := strconv.ParseUint(a.Session, 10, 64)
 		if err != nil {

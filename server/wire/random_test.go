@@ -117,6 +117,7 @@ func (s source) frame(t Type) Frame {
 		return &Connect{
 			Version: 1 + uint32(s.upTo(math.MaxUint32-1)), Token: s.text(0, MaxToken),
 			Cursor: s.text(0, push.MaxCursorString), Client: s.text(0, MaxClient),
+			After: push.SessionEpoch(s.upTo(math.MaxUint64)),
 		}
 	case TypeWelcome:
 		return &Welcome{

@@ -42,6 +42,7 @@ const (
 	mJoin
 	mLeave
 	mTags
+	mAfter
 	memberCount
 )
 
@@ -51,7 +52,7 @@ var memberNames = [memberCount]string{
 	mFramesPerSecond: "frames_per_second", mTime: "time", mExpires: "expires", mSlot: "slot", mPos: "pos", mID: "id",
 	mRef: "ref", mCollapseKey: "collapse_key", mHeaders: "headers", mBody: "body", mBodyBase64: "body_base64",
 	mReason: "reason", mFrom: "from", mTo: "to", mCode: "code", mDetail: "detail", mBy: "by", mOn: "on",
-	mDelay: "delay_ms", mAddress: "address", mEvent: "event", mJoin: "join", mLeave: "leave", mTags: "tags",
+	mDelay: "delay_ms", mAddress: "address", mEvent: "event", mJoin: "join", mLeave: "leave", mTags: "tags", mAfter: "after",
 }
 
 // memberOf returns the member of that name, memberCount if there is none. The switch compares without a copy and
@@ -134,6 +135,8 @@ func rarerMemberOf(name []byte) member {
 		return mLeave
 	case "tags":
 		return mTags
+	case "after":
+		return mAfter
 	}
 	return memberCount
 }

@@ -143,6 +143,36 @@ func TestRegister_EpochsRiseWhenTheClockGoesBack(t *testing.T) {
 	}
 }
 
+func TestRegister_EpochsRiseAboveWhatClientsHadBeforeTheClockWasSetBack(t *testing.T) {
+	c := clocktest.New()
+	before := New(Config{Clock: c})
+	mustJoin(t, before, 1)
+	had, err := before.Insert(t.Context(), sessionOf(1, 1), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Advance(-time.Hour)
+	r := New(Config{Clock: c}) // of the next process
+	mustJoin(t, r, 1)
+	s := sessionOf(1, 1)
+	s.Row = had.Session.Epoch
+	came, err := r.Insert(t.Context(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if came.Session.Epoch <= had.Session.Epoch || came.Session.Row != had.Session.Epoch {
+		t.Errorf("after session %d its client has session %d, of row %d", had.Session.Epoch, came.Session.Epoch, came.Session.Row)
+	}
+	s.Row = 1 << 63 // says a client
+	next, err := r.Insert(t.Context(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next.Session.Epoch != came.Session.Epoch+1 {
+		t.Errorf("a client that names what is yet to come has session %d after %d", next.Session.Epoch, came.Session.Epoch)
+	}
+}
+
 func TestRegister_SessionsOfEndedLivesAreClearedAway(t *testing.T) {
 	const n = 3000
 	r := New(Config{Clock: clocktest.New()})

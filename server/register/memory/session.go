@@ -73,6 +73,7 @@ func (r *Register) put(l *life, s *register.Session, limits []push.SessionLimit)
 		}
 	}
 	if s.Epoch == 0 {
+		r.noteNamed(s.Row)
 		s.Epoch = r.nextEpoch()
 	} else {
 		r.noteEpoch(s.Epoch)

@@ -139,6 +139,7 @@ func (c *conn) stand(p *poll, rq *web.Request) {
 	c.mu.Unlock()
 	if !dead {
 		connect := rq.Connect // the session's to keep
+		connect.After = max(connect.After, rq.Session)
 		c.session.Receive(&connect)
 		c.session.Poll("", rq.Wait)
 	}

@@ -120,10 +120,14 @@ func TestPoll_ThatFitsNoSessionSaysWhichOneItsClientHad(t *testing.T) {
 	engines(t, func(t *testing.T, cfg Config) {
 		addr, r, _ := start(t, cfg)
 		l := dial(t, addr)
-		s, a := l.begin(r)
-		if got := s.meta.Continues; got != 0 {
-			t.Errorf("the first poll of a client continues session %d", got)
+		l.write(request("", "", "", "alice", ""))
+		s := r.session(t)
+		if got := s.connect(t).After; got != 0 {
+			t.Errorf("the first poll of a client comes after session %d", got)
 		}
+		get(t, s.polls, "a poll")
+		a := l.answer()
+		get(t, s.overs, "the end of the poll")
 		for _, tc := range []struct{ name, session, cursor string }{
 			{"of another node", "4711", ""},
 			{"with a cursor that is not that of the last answer", a.Session, cursorAt(s.number, 99)},
@@ -131,8 +135,8 @@ func TestPoll_ThatFitsNoSessionSaysWhichOneItsClientHad(t *testing.T) {
 			l.write(request(tc.session, tc.cursor, "", "alice", ""))
 			s := r.session(t)
 			l.answer()
-			if got := strconv.FormatUint(uint64(s.meta.Continues), 10); got != tc.session {
-				t.Errorf("%s: continues %s, want %s", tc.name, got, tc.session)
+			if got := strconv.FormatUint(uint64(s.connect(t).After), 10); got != tc.session {
+				t.Errorf("%s: comes after %s, want %s", tc.name, got, tc.session)
 			}
 			s.conn.Cut(wire.CloseLost)
 		}

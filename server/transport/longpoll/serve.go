@@ -111,9 +111,7 @@ func (t *Transport) open(r *http.Request, rq *web.Request, p *poll) *web.Problem
 			t.leave(c)
 		}
 	}()
-	meta := web.MetaOf(r, transport.LongPoll, capabilities, t.cfg.Remote)
-	meta.Continues = rq.Session
-	s, err := t.cfg.Acceptor.Accept(c, meta)
+	s, err := t.cfg.Acceptor.Accept(c, web.MetaOf(r, transport.LongPoll, capabilities, t.cfg.Remote))
 	if err != nil {
 		return web.ProblemOf(err)
 	}

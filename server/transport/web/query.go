@@ -77,6 +77,14 @@ var parameters = [...]parameter{
 		q.out.Connect.Version = uint32(n)
 		return nil
 	}},
+	{"after", 20, func(q *query, v string) *Problem {
+		n, ok := number(v, 1, math.MaxUint64)
+		if !ok {
+			return invalid("after", "the session before is the number that a welcome named")
+		}
+		q.out.Connect.After = push.SessionEpoch(n)
+		return nil
+	}},
 	{"session", 20, func(q *query, v string) *Problem {
 		n, ok := number(v, 1, math.MaxUint64)
 		if !ok {
