@@ -16,8 +16,8 @@ const (
 	// estimateSample is how many users of an audience an estimate looks at, at most, and estimateAtOnce how many of them at the same time.
 	estimateSample = 512
 	estimateAtOnce = 16
-	// leastOfShard is how many users each shard names at least, however many shards there are: so few of them have more of a small audience
-	// than that, which an estimate would not be exact for.
+	// leastOfShard is how many users each shard names at least, however many shards there are: an estimate is exact where no shard has more
+	// of the audience, which few shards of a small one have.
 	leastOfShard = 8
 )
 

@@ -74,7 +74,6 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	if !s.identify(id, policy, began) {
 		return nil // gone meanwhile
 	}
-	r.noteAfter(s, c.After)
 	s.enterBook()
 	if err := r.cfg.Tokens.Recheck(ctx, id); err != nil {
 		return err
@@ -82,7 +81,7 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	joins := r.joins.Load()
 	ins, err := r.insert(ctx, register.Session{
 		Key: s.key(), Shard: s.shard.ref.Shard, Platform: s.platform, Class: s.class(), Transport: string(s.kind.name()),
-		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began), Row: r.rowOf(s),
+		TokenID: s.tokenID, Room: r.cfg.ID, Boot: r.cfg.Boot, Since: push.Milli(began), Row: c.After,
 	}, policy)
 	if ins.Session.Epoch != 0 { // also if it may not stay, and could not be taken out again
 		s.setEpoch(ins.Session.Epoch, ins.Session.Row)

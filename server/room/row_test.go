@@ -253,9 +253,8 @@ func TestConnect_OfAClientThatComesBackEndsWhatItHadWithoutAWord(t *testing.T) {
 func TestConnect_ThatEndedBeforeItWasOpenedKeepsNoRow(t *testing.T) {
 	inWorld(t, twoRooms, nil, func(w *world) {
 		d := w.dial("r1")
-		d.send(&wire.Connect{Version: wire.Version, Token: "alice/phone/android", After: 1})
 		d.Cut(wire.CloseLost)
 		synctest.Wait()
-		w.rooms["r1"].noteAfter(d.sess.(*session), 1)
+		w.rooms["r1"].noteRow(d.sess.(*session), 1)
 	}) // inWorld looks at what the rooms keep
 }

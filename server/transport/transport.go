@@ -36,8 +36,9 @@
 // Where each answer of the server ends (Polls is set, as with HTTP long-poll) a session is a [PollSession] and outlives its
 // polls. The Conn that it knows is an object of the transport, not a socket. In order:
 //
-//  1. A poll that continues no session: Accept, whose Meta says which one it names (it has ended, or is another node's, or the
-//     answer with its cursor was lost), Receive(&wire.Connect{...}) with the cursor that it shows, Poll with none. It waits for the first frame, which is the welcome or a refusal, whatever else it said of waiting.
+//  1. A poll that continues no session: Accept, Receive(&wire.Connect{...}) with the cursor that it shows and After the session that it
+//     names (which has ended, or is another node's, or the answer with its cursor was lost), Poll with none. It waits for the first frame,
+//     which is the welcome or a refusal, whatever else it said of waiting.
 //  2. A poll that continues one: Receive(&wire.Refresh{...}) if it shows another token than the last, then Poll with the
 //     cursor that it shows, which is its acknowledgement. No frame stands for the poll itself: Alive and an Ack are not
 //     needed.

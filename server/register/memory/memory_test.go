@@ -106,6 +106,15 @@ func mustJoin(t testing.TB, r *Register, boot push.BootID) {
 	}
 }
 
+func mustInsert(t testing.TB, r *Register, s register.Session) register.Session {
+	t.Helper()
+	in, err := r.Insert(context.Background(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in.Session
+}
+
 func sessionOf(i int, boot push.BootID) register.Session {
 	u := push.UserID(fmt.Sprintf("user-%07d", i))
 	return register.Session{
@@ -129,17 +138,11 @@ func TestRegister_EpochsRiseWhenTheClockGoesBack(t *testing.T) {
 	c := clocktest.New()
 	r := New(Config{Clock: c})
 	mustJoin(t, r, 1)
-	a, err := r.Insert(t.Context(), sessionOf(1, 1), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	a := mustInsert(t, r, sessionOf(1, 1))
 	c.Advance(-time.Hour)
-	b, err := r.Insert(t.Context(), sessionOf(1, 1), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.Session.Epoch <= a.Session.Epoch {
-		t.Fatalf("epoch %d after the clock went back does not stand above %d", b.Session.Epoch, a.Session.Epoch)
+	b := mustInsert(t, r, sessionOf(1, 1))
+	if b.Epoch <= a.Epoch {
+		t.Fatalf("epoch %d after the clock went back does not stand above %d", b.Epoch, a.Epoch)
 	}
 }
 
@@ -147,29 +150,19 @@ func TestRegister_EpochsRiseAboveWhatClientsHadBeforeTheClockWasSetBack(t *testi
 	c := clocktest.New()
 	before := New(Config{Clock: c})
 	mustJoin(t, before, 1)
-	had, err := before.Insert(t.Context(), sessionOf(1, 1), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	had := mustInsert(t, before, sessionOf(1, 1))
 	c.Advance(-time.Hour)
 	r := New(Config{Clock: c}) // of the next process
 	mustJoin(t, r, 1)
 	s := sessionOf(1, 1)
-	s.Row = had.Session.Epoch
-	came, err := r.Insert(t.Context(), s, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if came.Session.Epoch <= had.Session.Epoch || came.Session.Row != had.Session.Epoch {
-		t.Errorf("after session %d its client has session %d, of row %d", had.Session.Epoch, came.Session.Epoch, came.Session.Row)
+	s.Row = had.Epoch
+	came := mustInsert(t, r, s)
+	if came.Epoch <= had.Epoch || came.Row != had.Epoch {
+		t.Errorf("after session %d its client has session %d, of row %d", had.Epoch, came.Epoch, came.Row)
 	}
 	s.Row = 1 << 63 // says a client
-	next, err := r.Insert(t.Context(), s, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if next.Session.Epoch != came.Session.Epoch+1 {
-		t.Errorf("a client that names what is yet to come has session %d after %d", next.Session.Epoch, came.Session.Epoch)
+	if next := mustInsert(t, r, s); next.Epoch != came.Epoch+1 {
+		t.Errorf("a client that names what is yet to come has session %d after %d", next.Epoch, came.Epoch)
 	}
 }
 
