@@ -45,7 +45,7 @@ type Register struct {
 	hash  func(push.ProductID, push.UserID) uint64
 
 	closed atomic.Bool
-	epoch  atomic.Uint64 // the highest epoch given or seen
+	epochs register.Epochs
 	lives  atomic.Pointer[table]
 	graves graves
 
@@ -107,39 +107,5 @@ func (r *Register) usable(ctx context.Context, op string) error {
 
 // now is the time that leases are measured in: since the register was made.
 func (r *Register) now() time.Duration { return r.clock.Now().Sub(r.begun) }
-
-// nextEpoch returns an epoch above all that were given or seen. It follows the wall clock (unix milliseconds << 20), so
-// that it rises across restarts, and does not follow it backwards.
-func (r *Register) nextEpoch() push.SessionEpoch {
-	floor := floorAt(r.clock.Now())
-	for {
-		last := r.epoch.Load()
-		next := max(last+1, floor)
-		if r.epoch.CompareAndSwap(last, next) {
-			return push.SessionEpoch(next)
-		}
-	}
-}
-
-// noteNamed makes later epochs higher than one that a client names as its session before: where the clock was set back over a restart, those are
-// how the register learns of the ones that the register before it gave. What lies more than a day ahead of the clock nobody can have had.
-func (r *Register) noteNamed(e push.SessionEpoch) {
-	if uint64(e) < floorAt(r.clock.Now().Add(24*time.Hour)) {
-		r.noteEpoch(e)
-	}
-}
-
-// floorAt is the lowest epoch that is given at a time.
-func floorAt(t time.Time) uint64 { return uint64(max(t.UnixMilli(), 0)) << 20 }
-
-// noteEpoch makes later epochs higher than e, which an earlier register may have given.
-func (r *Register) noteEpoch(e push.SessionEpoch) {
-	for {
-		last := r.epoch.Load()
-		if uint64(e) <= last || r.epoch.CompareAndSwap(last, uint64(e)) {
-			return
-		}
-	}
-}
 
 var _ register.Register = (*Register)(nil)

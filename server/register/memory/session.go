@@ -73,10 +73,9 @@ func (r *Register) put(l *life, s *register.Session, limits []push.SessionLimit)
 		}
 	}
 	if s.Epoch == 0 {
-		r.noteNamed(s.Row)
-		s.Epoch = r.nextEpoch()
+		s.Epoch = r.epochs.Next(s.Row, push.Milli(r.clock.Now()))
 	} else {
-		r.noteEpoch(s.Epoch)
+		r.epochs.See(s.Epoch)
 	}
 	s.Row = row
 	if row >= s.Epoch {

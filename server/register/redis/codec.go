@@ -104,10 +104,8 @@ func appendSession(b []byte, s *register.Session, at place, shard push.Shard) []
 	return b
 }
 
-// epochShift is how many low bits of an epoch lie below the milliseconds since 1970.
-const epochShift = 20
-
-func epochMilli(e push.SessionEpoch) int64 { return int64(e >> epochShift) }
+// epochMilli is about when an epoch was given.
+func epochMilli(e push.SessionEpoch) int64 { return int64(e >> register.EpochShift) }
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)

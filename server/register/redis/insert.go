@@ -172,7 +172,7 @@ func (in *insertion) decide() error {
 	var own *register.Seat
 	for i := range in.sessions {
 		s := &in.sessions[i]
-		in.noteEpoch(s.Epoch)
+		in.epochs.See(s.Epoch)
 		if s.Device == in.s.Device {
 			in.own = s
 		}
@@ -206,9 +206,9 @@ func (in *insertion) decide() error {
 func (in *insertion) write(ctx context.Context) (bool, error) {
 	s := in.s
 	if s.Epoch == 0 {
-		s.Epoch = in.nextEpoch(in.now)
+		s.Epoch = in.epochs.Next(s.Row, in.now)
 	} else {
-		in.noteEpoch(s.Epoch)
+		in.epochs.See(s.Epoch)
 	}
 	s.Row = in.row
 	if s.Row >= s.Epoch {

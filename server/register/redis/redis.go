@@ -39,9 +39,9 @@ type Register struct {
 	seed  maphash.Seed
 
 	closed atomic.Bool
-	epoch  atomic.Uint64 // the highest epoch given or seen
-	shards sync.Map      // push.ProductID to int
-	users  turns         // whoever changes a user's sessions has the turn of it
+	epochs register.Epochs
+	shards sync.Map // push.ProductID to int
+	users  turns    // whoever changes a user's sessions has the turn of it
 	view   atomic.Pointer[view]
 	asked  atomic.Uint64 // how many times reading the table of leases was begun
 	dead   dead
@@ -134,27 +134,4 @@ func (r *Register) shardsOf(ctx context.Context, p push.ProductID) (int, error) 
 	}
 	r.shards.Store(p, n)
 	return n, nil
-}
-
-// nextEpoch returns an epoch above all that were given or seen. It follows the store's clock, so that it rises across nodes and
-// restarts, and does not follow it backwards.
-func (r *Register) nextEpoch(now push.MilliTime) push.SessionEpoch {
-	floor := uint64(max(now, 0)) << epochShift
-	for {
-		last := r.epoch.Load()
-		next := max(last+1, floor)
-		if r.epoch.CompareAndSwap(last, next) {
-			return push.SessionEpoch(next)
-		}
-	}
-}
-
-// noteEpoch makes later epochs higher than e, which another node may have given.
-func (r *Register) noteEpoch(e push.SessionEpoch) {
-	for {
-		last := r.epoch.Load()
-		if uint64(e) <= last || r.epoch.CompareAndSwap(last, uint64(e)) {
-			return
-		}
-	}
 }
