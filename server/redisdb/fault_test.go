@@ -632,7 +632,7 @@ func TestLane_RefusesMoreThanMayWait(t *testing.T) {
 		return w
 	}
 	var wg sync.WaitGroup
-	for i := range laneBytes / size { // one is under way, the others wait
+	taken := func(i int) {
 		wg.Go(func() {
 			if w := write(i); !w.Done || w.Err != nil {
 				t.Errorf("what may wait: done %v, error %v", w.Done, w.Err)
@@ -640,11 +640,19 @@ func TestLane_RefusesMoreThanMayWait(t *testing.T) {
 		})
 	}
 	lane := db.laneOf(&unit{tag: tag, class: classWrite})
-	until(t, "the lane is full", func() bool {
-		lane.mu.Lock()
-		defer lane.mu.Unlock()
-		return lane.bytes > laneBytes-2*size+1
-	})
+	holds := func(enough func() bool) func() bool {
+		return func() bool {
+			lane.mu.Lock()
+			defer lane.mu.Unlock()
+			return enough()
+		}
+	}
+	taken(0)
+	until(t, "one is under way", holds(func() bool { return lane.running && lane.bytes == 0 }))
+	for i := 1; i < laneBytes/size; i++ { // a command is a little more than its value: one more would be too much
+		taken(i)
+	}
+	until(t, "the lane is full", holds(func() bool { return lane.bytes+size > laneBytes }))
 	wantCode(t, write(100).Err, push.KindUnavailable, "store_busy")
 	if err := r.Servers()[0].Thaw(t.Context()); err != nil {
 		t.Fatal(err)
