@@ -112,6 +112,7 @@ func tryRedis(ctx context.Context, cfg Config, path, dir string, more []string) 
 	args := append([]string{
 		path, "--bind", "127.0.0.1", "--port", port, "--dir", dir, "--logfile", filepath.Join(dir, "log"), "--save", "",
 		"--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+		"--auto-aof-rewrite-min-size", "1gb", // as docs/operations/redis.md advises
 	}, more...)
 	if n.child, err = child.Start(args, cfg.Env); err != nil {
 		return n, err

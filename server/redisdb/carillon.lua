@@ -35,13 +35,23 @@ local function some(kind, u, i, n)
   return all, i
 end
 
+-- Units of one kind have the same numbers, so those of the last few kinds are kept apart already.
+local shapes, shapes_known = {}, 0
+local shapes_most = 1000
+
 -- parts returns the numbers of a unit and its strings.
 local function parts(u)
-  local n, s, i = struct.unpack('<I4I4', u)
-  local numbers, texts
-  numbers, i = some('I2', u, i, n)
-  texts = some('I4c0', u, i, s)
-  return numbers, texts
+  local n, s = struct.unpack('<I4I4', u)
+  local head = string.sub(u, 9, 8 + 2 * n)
+  local numbers = shapes[head]
+  if not numbers then
+    if shapes_known == shapes_most then
+      shapes, shapes_known = {}, 0
+    end
+    numbers = some('I2', u, 9, n)
+    shapes[head], shapes_known = numbers, shapes_known + 1
+  end
+  return numbers, (some('I4c0', u, 9 + 2 * n, s))
 end
 
 -- standing returns lineage and clock, or what to answer instead. A replica answers nothing: what it has seen may be old, or of another history.
@@ -160,7 +170,7 @@ end
 -- run runs commands: how many stands at numbers[n], and their texts begin at texts[s]. The unit's keys are those of the call behind the base-th. It returns
 -- their replies, or the text of the first error.
 local function run(keys, base, numbers, texts, n, s, lineage, now)
-  local replies = {}
+  local replies, call = {}, redis.pcall
   local commands = numbers[n]
   n = n + 1
   for c = 1, commands do
@@ -168,11 +178,11 @@ local function run(keys, base, numbers, texts, n, s, lineage, now)
     if kind == 0 then
       local args = numbers[n + 2]
       if args == 1 then
-        r = redis.pcall(texts[s], key, texts[s + 1])
+        r = call(texts[s], key, texts[s + 1])
       elseif args == 2 then
-        r = redis.pcall(texts[s], key, texts[s + 1], texts[s + 2])
+        r = call(texts[s], key, texts[s + 1], texts[s + 2])
       else
-        r = redis.pcall(texts[s], key, unpack(texts, s + 1, s + args))
+        r = call(texts[s], key, unpack(texts, s + 1, s + args))
       end
       n, s = n + 3, s + 1 + args
     elseif kind == 1 then

@@ -53,7 +53,8 @@ type primary struct {
 	elsewhere *redis.Client // of the planted bug WaitElsewhere; nil
 
 	standing atomic.Pointer[standing]
-	downFrom atomic.Int64 // unix nanoseconds since which nobody could connect; 0: somebody could
+	heard    atomic.Pointer[heard] // nil: nothing yet
+	downFrom atomic.Int64          // unix nanoseconds since which nobody could connect; 0: somebody could
 
 	loading sync.Mutex // held while the functions are loaded; nothing else is taken under it
 }
@@ -212,6 +213,9 @@ func (p *primary) peek(l *pipeline) {
 
 	raw, err := who.Result()
 	a, f, ok := callAnswer(raw, err, l.class, nil)
+	if ok {
+		p.hear(a)
+	}
 	for i := range l.calls {
 		c := &l.calls[i]
 		if ok {
@@ -328,8 +332,11 @@ func (p *primary) send(l *pipeline) {
 		c := &l.calls[i]
 		raw, err := c.cmd.Result()
 		p.reached(err)
-		_, f, ok := callAnswer(raw, err, l.class, c.units)
+		a, f, ok := callAnswer(raw, err, l.class, c.units)
 		if ok {
+			if i == 0 {
+				p.hear(a)
+			}
 			p.answer(c, short)
 			continue
 		}

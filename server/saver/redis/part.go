@@ -92,6 +92,7 @@ type partsOp struct {
 	r       redisdb.Read
 	w       redisdb.Write
 	reading bool    // the next decide gets the first read of an attempt
+	guessed bool    // that read was answered by a guess
 	more    []*slot // those that asked for more
 	rooms   []roomsAsked
 	lives   []livesAsked
@@ -185,6 +186,7 @@ func (s *Store) opsOf(parts []*part, room []partsOp) (rounds [][]op) {
 
 // ask reads the states of the slots, what may be collapsed in them, and the records.
 func (o *partsOp) ask() *redisdb.Read {
+	o.judge(false) // or else there would be no other attempt
 	if o.where == nil {
 		o.gather()
 	}
@@ -500,6 +502,10 @@ func (o *partsOp) tell(p *part, i int, sl *slot) {
 
 // wrote implements op.
 func (o *partsOp) wrote(w *redisdb.Write) {
+	o.judge(true)
+	for _, sl := range o.slots {
+		o.s.guesses.note(sl)
+	}
 	for _, q := range o.rooms {
 		q.part.rooms[q.target] = roomsOf(w.Replies[q.command], q.how)
 	}

@@ -111,6 +111,17 @@ func (s *Store) publishRun(ctx context.Context, ps []*saver.Publication, out []s
 	return n
 }
 
+// askOrGuess adds to reads those of the ops that no guess answers.
+func (s *Store) askOrGuess(reads []*redisdb.Read, ops []op, asked []*redisdb.Read) []*redisdb.Read {
+	for i, o := range ops {
+		o := o.(*partsOp)
+		if now, ok := s.db.Presume(o.tag); !ok || !o.guess(now) {
+			reads = append(reads, asked[i])
+		}
+	}
+	return reads
+}
+
 // publishAhead is the planted bug AcknowledgeBeforeStore: it answers, and then it stores.
 func (s *Store) publishAhead(ctx context.Context, items []*item) {
 	a, err := s.ask(ctx)
@@ -200,12 +211,13 @@ func (s *Store) publishItems(ctx context.Context, items []*item, room *runRoom) 
 		for _, o := range rounds[0] {
 			asked = append(asked, o.ask())
 		}
+		reads = s.askOrGuess(reads, rounds[0], asked)
 	}
-	if all := append(reads, asked...); len(all) > 0 {
-		s.peek(ctx, all...)
+	if len(reads) > 0 {
+		s.peek(ctx, reads...)
 	}
 	if len(keys) > 0 {
-		s.run(ctx, keys, reads)
+		s.run(ctx, keys, reads[:len(keys)])
 		failpoint.Hit(failpoint.SaverKeyClaimed)
 		for _, it := range items {
 			if it.keyed() { // what was read of the slots is not what is to be done

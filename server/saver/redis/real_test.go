@@ -269,6 +269,7 @@ func TestRoundTrips_DoNotDependOnHowMany(t *testing.T) {
 		p.want(fmt.Sprint("publish ", many), 2, publish(many, "", faultCases[0]))
 		p.want(fmt.Sprint("publish with keys ", many), 3, publish(many, fmt.Sprint("a", many), faultCases[0]))
 	}
+	p.want("publish 50 to the same again", 1, publish(50, "", faultCases[0])) // by states that are remembered
 	// Time; bodies; read and write intents; read and write slots; note that they are finished.
 	p.want("publish to several", 6, publish(1, "", faultCases[1]))
 	p.want("publish to everyone", 7, publish(1, "", faultCases[4]))

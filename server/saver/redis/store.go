@@ -42,6 +42,7 @@ type database interface {
 	Peek(ctx context.Context, rs ...*redisdb.Read)
 	Write(ctx context.Context, ws ...*redisdb.Write)
 	Walk(kind string) *redisdb.Walk
+	Presume(t redisdb.Tag) (redisdb.Answer, bool)
 	Durability() push.Durability
 	Health(ctx context.Context) error
 	Full() bool
@@ -60,6 +61,7 @@ type Store struct {
 	slack     int // see slot
 
 	turns   *turns
+	guesses *guesses
 	claims  claims
 	lasting lasting
 
@@ -80,7 +82,7 @@ func New(c Config) (*Store, error) {
 	}
 	s := &Store{
 		db: c.DB, shards: c.Shards, limits: c.Limits, clock: c.Clock, log: c.Log,
-		inline: c.Inline, sweepKeys: c.SweepKeys, slack: listSlack, turns: newTurns(),
+		inline: c.Inline, sweepKeys: c.SweepKeys, slack: listSlack, turns: newTurns(), guesses: newGuesses(),
 	}
 	if s.limits == nil {
 		s.limits = func(push.ProductID) push.Limits { return push.Limits{} }

@@ -263,7 +263,7 @@ func orNil(v string) any {
 	return v
 }
 
-func (o *userOp) wrote(*redisdb.Write) {}
+func (o *userOp) wrote(*redisdb.Write) { o.s.guesses.note(o.own) }
 func (o *userOp) fail(err error)       { o.err = err }
 
 // find returns where a device lies among devices, or would lie.
