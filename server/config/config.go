@@ -99,6 +99,7 @@ type Limits struct {
 	QueueMessages   int           // waiting for one client
 	QueueBytes      int           // waiting for one client
 	WriteDeadline   time.Duration // a client that takes nothing for so long is cut as slow
+	Broadcasts      int           // messages a second out of what goes to many; 0: as fast as it goes
 
 	// Of connections, before anybody knows whose they are; 0: none.
 	Connects            int // a second

@@ -124,6 +124,9 @@ var nodeTable = []key{
 		func(c *Config) *int { return &c.Limits.QueueBytes }),
 	duration("limits.write_deadline", "10s", "a client that takes nothing for so long is cut as slow",
 		100*time.Millisecond, 10*time.Minute, func(c *Config) *time.Duration { return &c.Limits.WriteDeadline }),
+	number("limits.broadcasts_per_second", "0", "messages a second that a room hands to its clients, all together, out of what goes to everybody or "+
+		"to tags; what is for single users does not wait for it; 0: as fast as it goes", 0, 1_000_000_000,
+		func(c *Config) *int { return &c.Limits.Broadcasts }),
 	number("limits.connects_per_second", "5000", "connections that the node takes a second; the others are told when to come back; 0: no limit",
 		0, 1_000_000, func(c *Config) *int { return &c.Limits.Connects }),
 	number("limits.connect_burst", "10000", "how many of them at once", 1, 10_000_000,

@@ -50,6 +50,9 @@ func (f *fanout) deliverBulk(ctx context.Context, j bulkJob) {
 		j = <-f.bulk // nobody else takes from it
 		f.plan(&j)
 	}
+	if f.room.pace.perSecond > 0 {
+		f.room.pace.begin(f.room.now(), f.room.jitter(paceTick))
+	}
 	for i, bs := range f.planned {
 		if ctx.Err() == nil {
 			f.handOut(ctx, bs)
@@ -103,10 +106,18 @@ func (r *Room) workerAt(bs *bookShard) *fanout { return r.workers[int(bs.n)%len(
 // throughout is met exactly once, however many others come and go meanwhile. That is 8 bytes a session of one shard.
 func (f *fanout) handOut(ctx context.Context, bs *bookShard) {
 	f.all = bs.appendAll(f.all[:0])
-	for chunk := range slices.Chunk(f.all, bulkChunk) {
-		now := f.room.now()
+	pace := &f.room.pace
+	paced := pace.perSecond > 0
+	for chunk := range slices.Chunk(f.all, pace.chunk(len(bs.plan))) {
+		if paced && !f.awaitPace(ctx) {
+			break
+		}
+		now, messages := f.room.now(), 0
 		for _, s := range chunk {
-			s.carryOut(bs.plan, now)
+			messages += s.carryOut(bs.plan, now)
+		}
+		if paced {
+			pace.spend(now, messages)
 		}
 		f.deliverDirect()
 		if ctx.Err() != nil {
@@ -116,9 +127,10 @@ func (f *fanout) handOut(ctx context.Context, bs *bookShard) {
 	clear(f.all) // hold no session longer than its delivery
 }
 
-// carryOut queues what a pass brings.
-func (s *session) carryOut(plan []planItem, now moment) {
+// carryOut queues what a pass brings, and returns how many messages that is. One that the session is now going to read counts too.
+func (s *session) carryOut(plan []planItem, now moment) (messages int) {
 	s.mu.Lock()
+	before := s.queue.len()
 	for i := range plan {
 		switch p := &plan[i]; p.kind {
 		case planLive:
@@ -126,8 +138,12 @@ func (s *session) carryOut(plan []planItem, now moment) {
 		case planCommon:
 			s.noticeLocked(push.Common, p.place, p.out, p.filter)
 		case planBehind:
-			s.noticeBehindLocked(push.Common, p.place)
+			if s.noticeBehindLocked(push.Common, p.place) {
+				messages++
+			}
 		}
 	}
+	messages += max(0, s.queue.len()-before)
 	s.wakeAndUnlock(now, transport.Bulk)
+	return messages
 }

@@ -26,7 +26,7 @@
 // is locked and woken once for all of them, in chunks of bulkChunk sessions, and after each chunk the worker does what the
 // first inbox holds. Sessions tell their transports which of the two they are woken for, and transports share their
 // writing alike. So a message to one user, or a pong, waits for a chunk and not for a million, and a stream of them takes no
-// more than every other turn.
+// more than every other turn. Where Config.Pace is set, chunks go out no faster than that (pace.go).
 //
 // # When the store falls back
 //

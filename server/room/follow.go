@@ -96,10 +96,11 @@ func (s *session) noticeBehind(k push.SlotKind, place push.Place) {
 	s.noticeBehindLocked(k, place)
 }
 
-func (s *session) noticeBehindLocked(k push.SlotKind, place push.Place) {
+// noticeBehindLocked reports whether the session did not have the entry.
+func (s *session) noticeBehindLocked(k push.SlotKind, place push.Place) bool {
 	f := &s.slots[k]
 	if place.IsZero() || s.state == open && place.Epoch == f.at.Epoch && place.Lineage == f.at.Lineage && place.Pos <= f.at.Pos {
-		return
+		return false
 	}
 	// The log tells it once: whatever this session is busy with, it has to remember.
 	f.wanted = max(f.wanted, place.Pos)
@@ -113,6 +114,7 @@ func (s *session) noticeBehindLocked(k push.SlotKind, place push.Place) {
 		s.room.m.swept()
 		s.startHoldLocked(k)
 	}
+	return true
 }
 
 // extendLocked moves the slot's place to pos, which directly follows it, queueing the entry if it is for this device. It

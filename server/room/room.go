@@ -104,6 +104,7 @@ type Config struct {
 	Readers         int           // slot reads in progress at once: 4
 	ReadBatch       int           // slots in one of them: 16
 	Deliverers      int           // fan-out workers: GOMAXPROCS
+	Pace            int           // messages a second that are handed to sessions in bulk; 0: as fast as it goes
 	TailEntries     int           // newest entries of each common slot kept in memory: 256
 }
 
@@ -172,6 +173,7 @@ type Room struct {
 	reads     *mailbox[reading] // slots to be read
 	leavings  *mailbox[leaving] // sessions that ended
 	workers   []*fanout
+	pace      pacer // of all of them
 	acks      ackBook
 	loose     looseAcks
 	tags      tagBook
@@ -207,6 +209,8 @@ func New(cfg Config) (*Room, error) {
 		return nil, errors.New("room: a saver, a register, a token verifier and a policy are needed")
 	case cfg.Heartbeat < leastHeartbeat || cfg.QueueMessages < 1 || cfg.QueueBytes < 1 || cfg.FramesPerSecond < 1:
 		return nil, errors.New("room: the heartbeat is at least a second, and limits are above zero")
+	case cfg.Pace < 0:
+		return nil, errors.New("room: the pace is above zero, or zero for none")
 	case cfg.CutOffAfter < register.ZombieAfter:
 		return nil, fmt.Errorf("room: a room that could not renew its lease is cut off after %v at the earliest", register.ZombieAfter)
 	}
@@ -232,6 +236,7 @@ func New(cfg Config) (*Room, error) {
 		rand:     cfg.Rand,
 	}
 	r.goodbye.Store(&r.cfg.Goodbye)
+	r.pace.perSecond, r.pace.paid = cfg.Pace, -moment(paceTick) // nothing went out yet
 	r.tails = newTails(cfg.TailEntries)
 	r.wheel = newWheel(cfg.Clock.Now(), wheelTick, (*session).tick)
 	for i := range cfg.Deliverers {

@@ -141,7 +141,7 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 			QueueBytes: c.Limits.QueueBytes, WriteDeadline: c.Limits.WriteDeadline,
 			Heartbeat: c.Heartbeat.Interval, Heartbeats: heartbeats(c.Heartbeat.Intervals),
 			Grace: c.Heartbeat.Grace, Linger: c.Heartbeat.Linger, Goodbye: room.Goodbye{Spread: c.Drain.Spread},
-			CutOffAfter: c.Node.CutOff,
+			CutOffAfter: c.Node.CutOff, Pace: c.Limits.Broadcasts,
 		},
 		DrainAddress: c.Drain.Address,
 		Roles:        rolesOf(c.Roles),
