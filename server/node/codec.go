@@ -13,6 +13,7 @@ const (
 	hasMessage  = 1 << 0
 	toEveryone  = 1 << 1
 	hasFilter   = 1 << 2
+	isBare      = 1 << 3 // neither a message nor a recall; rooms that do not know it get none, since they tell no tags
 	flagsOfUser = 1 << 0 // of one user or place: a filter follows
 )
 
@@ -36,6 +37,9 @@ func appendDelivery(b []byte, d *push.Delivery) []byte {
 	}
 	if !d.Filter.IsZero() {
 		flags |= hasFilter
+	}
+	if d.IsBare() {
+		flags |= isBare
 	}
 	b = binary.AppendUvarint(b, flags)
 	b = appendString(b, string(d.Product))
@@ -127,7 +131,7 @@ func decodeDelivery(b []byte) (*push.Delivery, error) {
 			d.Users[i] = push.UserFilter{User: push.UserID(r.str()), Filter: r.maybe()}
 		}
 	}
-	if r.err == nil && d.Message == nil && d.Recall == 0 {
+	if r.err == nil && d.IsBare() && flags&isBare == 0 {
 		r.err = errBatch
 	}
 	if r.err != nil {

@@ -4,10 +4,13 @@ import "context"
 
 // Delivery is what a publisher tells one room: a hint. Everything persistent in it lies in slots already, so a room may
 // drop it when it is short of something, and reads the slots later. It is shared; nobody changes it.
+//
+// One to a room of which it is thought that nobody there is meant may leave the message out (IsBare): the room passes over the entries
+// for all whom the filter does not let through, and reads them for anybody whom it does.
 type Delivery struct {
 	Product ProductID
-	Message *Message // nil if it is a recall
-	Recall  MsgID    // the message taken back, if Message is nil
+	Message *Message // nil if it is a recall, or left out
+	Recall  MsgID    // the message taken back; 0: it is no recall
 	Lineage Lineage  // of the store at the append
 
 	// A persistent message, or a recall: the entries that the room's sessions may read.
@@ -20,6 +23,9 @@ type Delivery struct {
 
 	Filter *Filter // with Common and Everyone
 }
+
+// IsBare reports whether the delivery says where the entries of a message are, and not what it says.
+func (d *Delivery) IsBare() bool { return d.Message == nil && d.Recall == 0 }
 
 // OwnPlace is an entry in a user's own slot.
 type OwnPlace struct {

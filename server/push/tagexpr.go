@@ -88,6 +88,38 @@ func (e *TagExpr) Matches(has func(Tag) bool) bool {
 	return false
 }
 
+// MayMatch reports whether there may be a device that is meant, among devices that have, between them, the tags of which has says so. They
+// may each lack any tag, so what stands in Not keeps nobody out.
+func (e *TagExpr) MayMatch(has func(Tag) bool) bool {
+	for _, t := range e.All {
+		if !t.mayMatch(has) {
+			return false
+		}
+	}
+	return len(e.Any) == 0 || slices.ContainsFunc(e.Any, func(t TagTerm) bool { return t.mayMatch(has) })
+}
+
+func (t TagTerm) mayMatch(has func(Tag) bool) bool {
+	if t.Expr != nil {
+		return t.Expr.MayMatch(has)
+	}
+	return has(t.Tag)
+}
+
+// AppendAsked appends the tags for which MayMatch may ask.
+func (e *TagExpr) AppendAsked(dst []Tag) []Tag {
+	for _, list := range [...][]TagTerm{e.All, e.Any} {
+		for _, t := range list {
+			if t.Expr != nil {
+				dst = t.Expr.AppendAsked(dst)
+			} else {
+				dst = append(dst, t.Tag)
+			}
+		}
+	}
+	return dst
+}
+
 func (t TagTerm) matches(has func(Tag) bool) bool {
 	if t.Expr != nil {
 		return t.Expr.Matches(has)

@@ -189,3 +189,52 @@ func TestTagExpr_MatchingAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestTagExpr_MayMatchWhateverADeviceAmongThemMatches(t *testing.T) {
+	for _, c := range []struct {
+		expr, held string // the tags that devices have between them, one letter each
+		want       bool
+	}{
+		{"all:a", "", false}, {"all:a", "a", true}, {"all:a,b", "a", false}, {"all:a,b", "ab", true},
+		{"any:a,b", "", false}, {"any:a,b", "b", true}, {"not:a", "", true}, {"not:a", "a", true},
+		{"all:a not:b", "ab", true}, {"all:a not:b", "b", false}, {"all:a any:b,c", "a", false}, {"all:a any:b,c", "ac", true},
+	} {
+		has := func(t Tag) bool { return strings.Contains(c.held, string(t)) }
+		if got := expr(t, c.expr).MayMatch(has); got != c.want {
+			t.Errorf("%s among devices with %q: got %v, want %v", c.expr, c.held, got, c.want)
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	never := 0
+	for range 2000 {
+		e := randomExpr(r, 3)
+		asked := e.AppendAsked(nil)
+		devices := make([]Tag, 3) // a set of letters each
+		held := map[Tag]bool{}
+		for i := range devices {
+			for _, l := range "abcd" {
+				if r.IntN(3) == 0 {
+					devices[i] += Tag(l)
+					held[Tag(l)] = true
+				}
+			}
+		}
+		may := e.MayMatch(func(t Tag) bool {
+			if !slices.Contains(asked, t) {
+				panic("asked for " + t + ", which it does not name")
+			}
+			return held[t]
+		})
+		if !may {
+			never++
+		}
+		for _, d := range devices {
+			if e.Matches(func(t Tag) bool { return strings.Contains(string(d), string(t)) }) && !may {
+				t.Fatalf("%+v matches a device with %q and may not match", e, d)
+			}
+		}
+	}
+	if never == 0 {
+		t.Error("every expression may match everybody")
+	}
+}

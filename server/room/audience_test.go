@@ -240,3 +240,51 @@ func TestAudience_WhoIsNotOfItPassesOver(t *testing.T) {
 		}
 	})
 }
+
+func TestAudience_OfAnEntryWithoutItsBodyCostsNobodyElseARead(t *testing.T) {
+	inTaggedWorld(t, func(w *world) {
+		vip := w.connect("r1", "alice/phone/android#vip", "")
+		same := w.connect("r1", "alice/laptop/web", "")
+		other := w.connect("r1", "bob/phone/ios#trial", "")
+		reads := w.saver.readCount()
+		a := w.publish(post{filter: having("vip"), bare: true, body: `1`})
+		synctest.Wait()
+		vip.want(a)
+		if got := w.saver.readCount() - reads; got != 1 {
+			t.Errorf("%d slots were read for the one device that is meant", got)
+		}
+		w.publish(post{filter: having("nobody"), bare: true, body: `1`})
+		c := w.publish(post{body: `1`})
+		synctest.Wait()
+		vip.want(a, c)
+		same.want(c)
+		other.want(c)
+		if got := w.saver.readCount() - reads; got != 1 {
+			t.Errorf("%d slots were read in all, want none more for those who pass over", got)
+		}
+		other.leave()
+		w.connect("r1", "bob/phone/ios#vip", other.theCursor()).want() // its place has passed the first one
+	})
+}
+
+func TestAudience_OfAnEntryWithoutItsBodyOutOfTurnIsReadInItsTurn(t *testing.T) {
+	inTaggedWorld(t, func(w *world) {
+		vip := w.connect("r1", "alice/phone/android#vip", "")
+		other := w.connect("r1", "alice/laptop/web", "")
+		first, notifyFirst := w.store(post{body: `1`})
+		second, notifySecond := w.store(post{filter: having("vip"), bare: true, body: `2`})
+		third, notifyThird := w.store(post{body: `3`})
+		reads := w.saver.readCount()
+		notifyThird()
+		notifySecond()
+		synctest.Wait()
+		vip.want()
+		notifyFirst()
+		synctest.Wait()
+		vip.want(first, second, third)
+		other.want(first, third)
+		if got := w.saver.readCount() - reads; got != 1 {
+			t.Errorf("%d slots were read, want that of the one who is meant", got)
+		}
+	})
+}

@@ -78,7 +78,9 @@ func (f *fanout) plan(j *bulkJob) {
 		}
 		entry := d.entry
 		entry.Pos = p.Place.Pos
-		f.room.tails.extend(bs.ref, p.Place, entry)
+		if !d.IsBare() {
+			f.room.tails.extend(bs.ref, p.Place, entry)
+		}
 		f.planFor(bs, planItem{kind: planCommon, place: p.Place, out: placed(entry.out(), push.Common, p.Place.Pos), filter: d.Filter})
 	}
 	if d.Everyone {

@@ -46,6 +46,9 @@ type delivery struct {
 }
 
 func newDelivery(d *push.Delivery) *delivery {
+	if d.IsBare() {
+		return &delivery{d, tailEntry{}} // of which out is bare, too
+	}
 	if d.Message == nil {
 		return &delivery{d, tailEntry{Entry: saver.Entry{ID: d.Recall, Kind: saver.EntryRecall, Filter: d.Filter}}}
 	}

@@ -117,14 +117,22 @@ func (s *session) noticeBehindLocked(k push.SlotKind, place push.Place) bool {
 	return true
 }
 
+// isBare reports whether the room was told of an entry without what it says (push.Delivery.IsBare).
+func isBare(o *wire.Out) bool { return o.Shared == nil && o.Frame == nil }
+
 // extendLocked moves the slot's place to pos, which directly follows it, queueing the entry if it is for this device. It
-// reports false if the queue is full; the slot then keeps the entry and is read later.
+// reports false if the queue is full, or what the entry says is not here; the slot then keeps it and is read.
 func (s *session) extendLocked(k push.SlotKind, pos push.Position, o wire.Out, filter *push.Filter) bool {
 	f := &s.slots[k]
 	if !s.admitsOutLocked(filter, &o) {
 		f.at.Pos = pos
 		s.passLocked(k, 1)
 		return true
+	}
+	if isBare(&o) {
+		s.room.m.bare()
+		s.requestReadLocked(k)
+		return false
 	}
 	if !s.queue.fits(o.Size(), s.room.cfg.QueueMessages, s.room.cfg.QueueBytes) {
 		s.room.m.lagged()

@@ -65,7 +65,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		drops:      counter("drops_total", "Messages or notifications given up, by reason.", "reason"),
 		gaps:       counter("gaps_total", "Gap frames, by reason.", "reason"),
 		reads:      one("slot_reads_total", "Slots read from the store."),
-		repairs:    counter("repairs_total", "Slots read because a notification was late, lost or did not fit.", "cause"),
+		repairs:    counter("repairs_total", "Slots read because a notification was late, lost, did not fit or lacked a body that somebody here is meant to get.", "cause"),
 		failures:   counter("store_failures_total", "Calls to store or register that failed.", "call"),
 		lostBodies: one("lost_bodies_total", "Entries found without their body. Anything but zero is a fault."),
 		reopens:    one("devices_reopened_total", "Devices of live sessions that a store which fell back had forgotten."),
@@ -119,6 +119,7 @@ func (m *Metrics) read(n int)             { m.reads.Add(float64(n)) }
 func (m *Metrics) swept()                 { m.repairs.WithLabelValues("sweep").Inc() }
 func (m *Metrics) outOfTurn()             { m.repairs.WithLabelValues("out_of_turn").Inc() }
 func (m *Metrics) lagged()                { m.repairs.WithLabelValues("queue_full").Inc() }
+func (m *Metrics) bare()                  { m.repairs.WithLabelValues("without_body").Inc() }
 func (m *Metrics) failed(call string)     { m.failures.WithLabelValues(call).Inc() }
 func (m *Metrics) lost()                  { m.lostBodies.Inc() }
 func (m *Metrics) reopened()              { m.reopens.Inc() }

@@ -276,6 +276,7 @@ type post struct {
 	collapse string
 	ttl      time.Duration
 	silent   bool // store it, and notify nobody
+	bare     bool // notify without the body
 }
 
 func (w *world) message(p post) *push.Message {
@@ -326,6 +327,9 @@ func (w *world) store(p post) (push.MsgID, func()) {
 	}
 	d := w.deliveryOf(res.Own, res.Common, p.filter)
 	d.Message, d.Lineage = res.Message, res.Lineage
+	if p.bare {
+		d.Message = nil
+	}
 	return m.ID, func() {
 		for _, r := range w.rooms {
 			r.Deliver(d)
