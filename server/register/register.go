@@ -62,6 +62,15 @@ type Register interface {
 	// Count returns how many sessions that count a product has, at constant cost.
 	Count(ctx context.Context, p push.ProductID) (int, error)
 
+	// TellTags notes which tags a room whose lease holds (otherwise KindConflict, "lease_lost") may hold from now on. Calls of one
+	// room come one after the other. News that rely on earlier ones which the register does not have, KindConflict, "tags_lost", have no effect; after
+	// that, and after any other failure, nobody knows what it has, until it was told all. Without any change it is asked
+	// whether what was told before is still there; a room asks now and then (TagsKept).
+	TellTags(ctx context.Context, room push.RoomID, boot push.BootID, news TagNews) error
+	// RoomsByTags returns the rooms whose lease holds, and which of these tags each may hold, by id and in one round trip. Whatever was told
+	// before the call is in it.
+	RoomsByTags(ctx context.Context, p push.ProductID, tags []push.Tag) ([]RoomTags, error)
+
 	// Close releases the register; every later call fails with KindClosed.
 	Close() error
 }
@@ -73,6 +82,9 @@ const (
 	RenewEvery  = time.Second
 	ZombieAfter = 3 * time.Second
 )
+
+// TagsKept is for how long a register keeps, at least, what a room told of its tags and did not confirm since.
+const TagsKept = 10 * time.Minute
 
 // Room is a node that holds sessions.
 type Room struct {

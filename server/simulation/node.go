@@ -116,6 +116,10 @@ func (r *registry) Leave(ctx context.Context, room push.RoomID, boot push.BootID
 	return orElse(r.err(), func() error { return r.Register.Leave(ctx, room, boot) })
 }
 
+func (r *registry) TellTags(ctx context.Context, room push.RoomID, boot push.BootID, news register.TagNews) error {
+	return orElse(r.err(), func() error { return r.Register.TellTags(ctx, room, boot, news) })
+}
+
 func orElse(err error, f func() error) error {
 	if err != nil {
 		return err
@@ -379,7 +383,11 @@ func (n notifier) Deliver(id push.RoomID, d *push.Delivery) {
 	if d.Message != nil {
 		what = d.Message.ID
 	}
-	l := w.sched.lane(fmt.Sprintf("deliver/%s/%s/%d/%v", id, d.Product, what, d.Message == nil))
+	kind := fmt.Sprint(d.Message == nil)
+	if d.IsBare() {
+		kind, what = fmt.Sprint("place of shard ", d.Common[0].Shard), push.MsgID(d.Common[0].Place.Pos)
+	}
+	l := w.sched.lane(fmt.Sprintf("deliver/%s/%s/%d/%s", id, d.Product, what, kind))
 	if (d.Message == nil || d.Message.Persistent) && l.chance(w.opt.dropHints) {
 		return
 	}

@@ -23,6 +23,8 @@ type life struct {
 	mu     sync.Mutex
 	orders []register.Order // guarded by mu; those since the last renewal, nil once ended
 
+	tags heldTags
+
 	lists [stripeCount]*entry // the sessions of each stripe, guarded by that stripe's lock
 }
 

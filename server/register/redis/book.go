@@ -29,6 +29,7 @@ type tenure struct {
 	// Static.
 	at   place
 	boot push.BootID
+	tags toldTags // and what is in it, by its turn
 
 	// Guarded by the register's mu.
 	shaken  bool // sessions may be gone that were there: the room has to put them back
@@ -92,7 +93,7 @@ func (r *Register) begin(at place, boot push.BootID) {
 		r.endLocked(old)
 	}
 	r.book.rooms[at.room] = &tenure{
-		at: at, boot: boot, numbers: make(map[push.ProductID]int), told: make(map[push.ProductID]int),
+		at: at, boot: boot, tags: toldTags{turn: newTurn()}, numbers: make(map[push.ProductID]int), told: make(map[push.ProductID]int),
 		clearing: make(map[shardRef]string),
 	}
 }

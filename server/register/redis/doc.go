@@ -16,6 +16,7 @@
 // Those of a room, under a tag of its own:
 //
 //	m:<room><life>   list of orders for the room, once more: what it fetches with each renewal
+//	t:<room><life>   hash of the tags that its sessions may have: product and tag (tags.go)
 //
 // Those of all, under the tag "rooms":
 //

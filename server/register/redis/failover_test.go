@@ -24,12 +24,35 @@ func TestRegister_FailoverHasSessionsPutBack(t *testing.T) {
 				users, all = append(users, u), append(all, insert(t, p.north, at(u, "phone", "north", 7)).Session)
 			}
 			renew(t, p.north, "north", 7)
+			vip := register.TagNews{All: true, Add: []register.TagOf{{Product: "shop", Tag: "vip"}}}
+			for _, room := range []struct {
+				r    *Register
+				id   push.RoomID
+				boot push.BootID
+			}{{p.north, "north", 7}, {p.south, "south", 8}} {
+				if err := room.r.TellTags(t.Context(), room.id, room.boot, vip); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wantVips(t, p.south, "north has, south has")
 			if _, err := of.Crash(t.Context(), primaryOf(t, of, users[0])); err != nil {
 				t.Fatal(err)
 			}
 			lookedUp(t, p.north, users)
 			lookedUp(t, p.south, users)
 			putBack(t, p.north, "north", 7, all...)
+			if form == redistest.FormSentinel { // of a cluster, only what lay on that primary is in doubt
+				wantVips(t, p.south, "north any, south any")
+				if err := p.north.TellTags(t.Context(), "north", 7, register.TagNews{}); asError(err).Code != register.CodeTagsLost {
+					t.Errorf("after a failover the room hears that its tags are known: %v", err)
+				}
+			}
+			if err := p.north.TellTags(t.Context(), "north", 7, register.TagNews{All: true}); err != nil {
+				t.Fatal(err)
+			}
+			if held := vips(t, p.south); held["north"] != "not" {
+				t.Errorf("tags told anew: got %v", held)
+			}
 			for i, u := range users {
 				wantSessions(t, p.south, u, all[i])
 			}

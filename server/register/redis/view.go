@@ -94,10 +94,23 @@ func (r *Register) looking() uint64 { return r.asked.Add(1) }
 
 // take makes a view of the answer of a reading, and stores it. Who calls it has the turn.
 func (r *Register) take(number uint64, read *redisdb.Read) (*view, error) {
+	v, err := r.viewOf(read)
+	if err != nil {
+		return nil, err
+	}
+	v.number = number
+	if was := r.view.Swap(v); was.lineage != v.lineage {
+		r.dead.clear()
+	}
+	return v, nil
+}
+
+// viewOf makes a view of the answer of a reading.
+func (r *Register) viewOf(read *redisdb.Read) (*view, error) {
 	if read.Err != nil {
 		return nil, read.Err
 	}
-	v := &view{rooms: make(map[push.RoomID]*lease), at: read.Now, got: r.clock.Now(), number: number, lineage: read.Lineage}
+	v := &view{rooms: make(map[push.RoomID]*lease), at: read.Now, got: r.clock.Now(), lineage: read.Lineage}
 	err := pairs(read.Replies[0], func(room, value string) error {
 		l, err := readLease(value)
 		v.rooms[push.RoomID(room)] = &l
@@ -105,9 +118,6 @@ func (r *Register) take(number uint64, read *redisdb.Read) (*view, error) {
 	})
 	if err != nil {
 		return nil, damaged("leases", err)
-	}
-	if was := r.view.Swap(v); was.lineage != v.lineage {
-		r.dead.clear()
 	}
 	return v, nil
 }

@@ -219,6 +219,8 @@ func closed(t *testing.T, h *harness) {
 		{"Insert", func() error { _, err := r.Insert(ctx, session(k, north, 7), nil); return err }},
 		{"Remove", func() error { _, err := r.Remove(ctx, k, 1, 7); return err }},
 		{"Lookup", func() error { _, err := r.Lookup(ctx, shop, []push.UserID{"alice"}); return err }},
+		{"TellTags", func() error { return r.TellTags(ctx, north, 7, register.TagNews{All: true}) }},
+		{"RoomsByTags", func() error { _, err := r.RoomsByTags(ctx, shop, []push.Tag{"a"}); return err }},
 		{"Count", func() error { _, err := r.Count(ctx, shop); return err }},
 	} {
 		wantError(t, call.name, call.do(), push.KindClosed, "")
