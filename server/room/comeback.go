@@ -50,6 +50,7 @@ func (r *Room) rejoin(ctx context.Context, b *comeback) error {
 		if err := r.cfg.Register.Join(ctx, r.self()); err != nil {
 			return err
 		}
+		r.held.forget()
 		r.joins.Add(1) // before the sessions are looked at: see open
 		b.joined = true
 		for _, s := range r.snapshot() {

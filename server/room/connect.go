@@ -111,8 +111,13 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	if planted.Is(planted.MoveFromHead) {
 		beginAtHead(&ins, &opened)
 	}
+	release, err := r.held.hold(ctx, s.shard.ref.Product, s.tokenTags(), opened.Tags.Given, opened.Tags.Joined)
+	if err != nil {
+		return err
+	}
 	failpoint.Hit(failpoint.RoomOpened)
 	s.welcome(c.Version, &opened)
+	release()
 	r.m.opened(s.kind, r.cfg.Clock.Now().Sub(began))
 	return nil
 }
@@ -142,9 +147,9 @@ func (s *session) identify(id auth.Identity, p Policy, now time.Time) bool {
 	s.classLen = uint8(len(class))
 	s.tokenID, s.platform, s.since = names[s.deviceEnd:len(names)-len(class)], id.Platform, push.Milli(now)
 	s.noteExpiryLocked(id)
-	s.noteTokenTagsLocked(id)
 	s.owner = push.OwnerOf(id.Product.ID, id.User, id.Device)
 	s.shard = s.room.book.shard(saver.ShardRef{Product: id.Product.ID, Shard: push.ShardOf(id.User, p.Shards)}, p.Shards)
+	s.noteTokenTagsLocked(id)
 	s.shard.noteUnseen(p.Limits)
 	return true
 }
@@ -320,6 +325,12 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	id, err := r.cfg.Tokens.Verify(ctx, f.Token)
 	if err == nil && (register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}) != s.key() {
 		err = push.Errorf(push.KindUnauthenticated, "token_refused", "the new token speaks for another device")
+	}
+	if err == nil {
+		var release func()
+		if release, err = r.held.hold(ctx, s.shard.ref.Product, tagsIn(id)); err == nil {
+			defer release()
+		}
 	}
 	taken := err == nil && s.noteTokenID(id)
 	if taken {

@@ -39,6 +39,7 @@ type Metrics struct {
 	reopens    prometheus.Counter
 	posts      *prometheus.CounterVec
 	events     *prometheus.CounterVec
+	tags       prometheus.Gauge
 	cutOff     prometheus.Gauge
 	cutOffs    *prometheus.CounterVec
 }
@@ -71,13 +72,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reopens:    one("devices_reopened_total", "Devices of live sessions that a store which fell back had forgotten."),
 		posts:      counter("posts_total", "Frames that clients sent beside their session, by who took them.", "to"),
 		events:     counter("events_total", "Events that clients reported.", "product", "event"),
+		tags: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "room", Name: "tags",
+			Help: "Different tags that sessions have or had lately."}),
 		cutOff: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "room", Name: "cut_off",
 			Help: "1 while the room takes no clients, since it has no lease and others have."}),
 		cutOffs: counter("cut_off_questions_total", "Times that other rooms were asked for their leases by this one without, by whether one has.", "elsewhere"),
 	}
 	if reg != nil {
 		reg.MustRegister(m.sessions, m.connects, m.accepts, m.closes, m.refusals, m.frames, m.batches, m.drops, m.gaps, m.reads,
-			m.repairs, m.failures, m.lostBodies, m.reopens, m.posts, m.events, m.cutOff, m.cutOffs)
+			m.repairs, m.failures, m.lostBodies, m.reopens, m.posts, m.events, m.tags, m.cutOff, m.cutOffs)
 	}
 	return m
 }

@@ -105,6 +105,7 @@ type Config struct {
 	ReadBatch       int           // slots in one of them: 16
 	Deliverers      int           // fan-out workers: GOMAXPROCS
 	Pace            int           // messages a second that are handed to sessions in bulk; 0: as fast as it goes
+	HeldTags        int           // different tags of sessions of which the register is told; with more the room may hold any: 100 000
 	TailEntries     int           // newest entries of each common slot kept in memory: 256
 }
 
@@ -143,6 +144,7 @@ func (c Config) withDefaults() Config {
 	def(&c.ReadBatch, 16)
 	def(&c.Deliverers, runtime.GOMAXPROCS(0))
 	def(&c.TailEntries, 256)
+	def(&c.HeldTags, 100_000)
 	return c
 }
 
@@ -177,6 +179,7 @@ type Room struct {
 	acks      ackBook
 	loose     looseAcks
 	tags      tagBook
+	held      *heldTags
 	entrances entrances
 	posting   chan struct{} // holds a token for each call of Post; never closed
 	renewed   atomic.Int64  // nanoseconds from began to the last good renewal, on the monotonic clock
@@ -238,6 +241,7 @@ func New(cfg Config) (*Room, error) {
 	r.goodbye.Store(&r.cfg.Goodbye)
 	r.pace.perSecond, r.pace.paid = cfg.Pace, -moment(paceTick) // nothing went out yet
 	r.tails = newTails(cfg.TailEntries)
+	r.held = newHeldTags(&r.cfg)
 	r.wheel = newWheel(cfg.Clock.Now(), wheelTick, (*session).tick)
 	for i := range cfg.Deliverers {
 		r.workers = append(r.workers, newFanout(r, i))

@@ -28,11 +28,22 @@ func (r *Room) sweepLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+			r.keepTags(ctx)
 			if err := r.sweep(ctx); err != nil && ctx.Err() == nil {
 				r.m.failed("sweep")
 				r.log.Warn("sweeping change logs failed; the next one covers it", "err", err)
 			}
 		}
+	}
+}
+
+// keepTags has the register know which tags are here. It needs no hurry: a tag that a session is about to have is told at once.
+func (r *Room) keepTags(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := r.held.keep(ctx, r.now()); err != nil && ctx.Err() == nil {
+		r.m.failed("tags")
+		r.log.Warn("telling which tags are here failed; trying again", "err", err)
 	}
 }
 

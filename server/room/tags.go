@@ -74,9 +74,11 @@ func (s *session) settleTagsLocked(t *sessionTags) {
 }
 
 func (s *session) dropTagsLocked() {
-	if !s.tagged {
+	t := s.tagsLocked()
+	if t == nil {
 		return
 	}
+	s.room.held.count(s.shard.ref.Product, -1, t.token, t.kept.Given, t.kept.Joined)
 	b := &s.room.tags
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -90,15 +92,45 @@ func (s *session) noteTokenTagsLocked(id auth.Identity) {
 		return
 	}
 	t := s.needTagsLocked()
-	t.token, t.patterns = nil, nil
-	for _, tag := range id.Tags {
-		t.token = append(t.token, push.Tag(strings.Clone(tag)))
+	old := t.token
+	t.token, t.patterns = tagsIn(id), nil
+	for i := range t.token {
+		t.token[i] = push.Tag(strings.Clone(string(t.token[i])))
 	}
-	slices.Sort(t.token)
+	s.room.held.count(s.shard.ref.Product, 1, t.token)
+	s.room.held.count(s.shard.ref.Product, -1, old)
 	for _, p := range id.TagPatterns {
 		t.patterns = append(t.patterns, push.TagPattern(strings.Clone(p)))
 	}
 	s.settleTagsLocked(t)
+}
+
+// tagsIn returns the tags of a token, sorted.
+func tagsIn(id auth.Identity) []push.Tag {
+	tags := make([]push.Tag, len(id.Tags))
+	for i, tag := range id.Tags {
+		tags[i] = push.Tag(tag)
+	}
+	slices.Sort(tags)
+	return tags
+}
+
+// tokenTags returns the tags that the session has of its token.
+func (s *session) tokenTags() []push.Tag {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.tagsLocked(); t != nil {
+		return t.token
+	}
+	return nil
+}
+
+// keepTagsLocked notes which tags are kept for the session.
+func (s *session) keepTagsLocked(t *sessionTags, kept saver.KeptTags) {
+	old := t.kept
+	t.kept = kept
+	s.room.held.count(s.shard.ref.Product, 1, kept.Given, kept.Joined)
+	s.room.held.count(s.shard.ref.Product, -1, old.Given, old.Joined)
 }
 
 // openTagsLocked notes the tags that Open found, unless somebody has looked again since the session is in the book. From here
@@ -110,7 +142,7 @@ func (s *session) openTagsLocked(kept saver.KeptTags) {
 	}
 	t = s.needTagsLocked()
 	if !t.fresh {
-		t.kept = kept // also while somebody looks: until that is over these are the newest
+		s.keepTagsLocked(t, kept) // also while somebody looks: until that is over these are the newest
 	}
 	t.fresh = false
 	s.settleTagsLocked(t)
@@ -145,7 +177,7 @@ func (r *Room) Retag(ctx context.Context, p push.ProductID, users []push.UserID)
 	return r.look(ctx, ss)
 }
 
-// look reads the tags that are kept for sessions. Of several looks for one session that overlap, only the one that began last
+// look reads the tags that are kept for sessions of one product. Of several looks for one session that overlap, only the one that began last
 // counts: it reads what all before it could have read.
 func (r *Room) look(ctx context.Context, ss []*session) error {
 	if len(ss) == 0 {
@@ -156,15 +188,36 @@ func (r *Room) look(ctx context.Context, ss []*session) error {
 	for i, s := range ss {
 		looks[i], refs[i] = s.beginLook(), s.userRef()
 	}
-	kept, err := r.cfg.Saver.Tags(ctx, refs)
+	release, kept, err := r.lookAndHold(ctx, ss, refs)
 	for i, s := range ss {
 		if err != nil {
 			s.failLook(looks[i])
 			continue
 		}
-		s.endLook(looks[i], kept[i].Kept(s.device()))
+		s.endLook(looks[i], kept[i])
 	}
+	release()
 	return err
+}
+
+// lookAndHold returns what is kept for sessions, and has the register know it until release is called.
+func (r *Room) lookAndHold(ctx context.Context, ss []*session, refs []saver.UserRef) (release func(), kept []saver.KeptTags, err error) {
+	none := func() {}
+	users, err := r.cfg.Saver.Tags(ctx, refs)
+	if err != nil {
+		return none, nil, err
+	}
+	kept = make([]saver.KeptTags, len(ss))
+	var lists [][]push.Tag
+	for i, s := range ss {
+		kept[i] = users[i].Kept(s.device())
+		lists = append(lists, kept[i].Given, kept[i].Joined)
+	}
+	release, err = r.held.hold(ctx, refs[0].Product, lists...)
+	if err != nil {
+		return none, nil, err
+	}
+	return release, kept, nil
 }
 
 // beginLook returns the number of a look that begins now; 0, which ends nothing, if the session is on its way out.
@@ -186,7 +239,8 @@ func (s *session) endLook(look uint64, kept saver.KeptTags) {
 	if t == nil || look == 0 || t.look != look {
 		return
 	}
-	t.look, t.kept, t.fresh = 0, kept, s.state == opening_
+	s.keepTagsLocked(t, kept)
+	t.look, t.fresh = 0, s.state == opening_
 	s.settleTagsLocked(t)
 }
 

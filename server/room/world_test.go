@@ -144,6 +144,11 @@ func (w *world) leftNothing(r *Room) {
 	if n := len(r.tags.of); n != 0 {
 		w.t.Errorf("room %s still keeps the tags of %d sessions", r.cfg.ID, n)
 	}
+	for k, e := range r.held.of {
+		if e.n != 0 {
+			w.t.Errorf("room %s still counts %d times the tag %s", r.cfg.ID, e.n, k.Tag)
+		}
+	}
 	if n := r.wheel.count(); n != 0 {
 		w.t.Errorf("room %s: %d sessions are still armed", r.cfg.ID, n)
 	}
