@@ -485,7 +485,16 @@ func (s *faultyStore) ChangeTags(ctx context.Context, cs []saver.TagChange) []sa
 // faultyRegister is a register that can be told to fail.
 type faultyRegister struct {
 	*registermemory.Register
-	fail atomic.Bool
+	fail  atomic.Bool
+	asked atomic.Int64 // how often it was asked for rooms by tags
+}
+
+func (r *faultyRegister) RoomsByTags(ctx context.Context, p push.ProductID, tags []push.Tag) ([]register.RoomTags, error) {
+	r.asked.Add(1)
+	if r.fail.Load() {
+		return nil, errOut
+	}
+	return r.Register.RoomsByTags(ctx, p, tags)
 }
 
 var errOut = errors.New("out of order")

@@ -290,6 +290,7 @@ func TestHTTP_LogsNeitherSecretsNorBodies(t *testing.T) {
 
 func TestHTTP_CountsByOperationAndCode(t *testing.T) {
 	g := newGateway(t)
+	g.connect("alice", "phone")
 	g.publish(okBody, "k").want(t, 201)
 	g.publish(okBody, "k").want(t, 201)
 	g.publish(`{}`).want(t, 400)
@@ -313,6 +314,9 @@ func TestHTTP_CountsByOperationAndCode(t *testing.T) {
 		}
 	}
 	want := []string{
+		"carillon_center_deliveries_total told=body 1",
+		"carillon_center_deliveries_total told=nothing 0",
+		"carillon_center_deliveries_total told=place 0",
 		"carillon_center_messages_total code= outcome=accepted 1",
 		"carillon_center_messages_total code= outcome=repeated 1",
 		"carillon_center_messages_total code=idempotency_key_reused outcome=refused 1",

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"carillon/server/push"
 )
 
 // metrics are what center counts. Labels are patterns, classes and codes, never anything that a sender chooses.
@@ -14,6 +16,9 @@ type metrics struct {
 	problems *prometheus.CounterVec // code
 	messages *prometheus.CounterVec // outcome, code
 	publish  prometheus.Histogram   // seconds from the request to its answer
+
+	deliveries                  *prometheus.CounterVec // what the rooms are told
+	withBody, withoutBody, none prometheus.Counter     // of deliveries
 }
 
 // outcome says what became of a message that somebody asked to publish.
@@ -41,10 +46,15 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}),
 	}
+	m.deliveries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "carillon_center_deliveries_total", Help: "Messages told to rooms, by what of them: with or without their body, or, for tags that nobody has there, " +
+			"nothing of one that is not stored.",
+	}, []string{"told"})
+	m.withBody, m.withoutBody, m.none = m.deliveries.WithLabelValues("body"), m.deliveries.WithLabelValues("place"), m.deliveries.WithLabelValues("nothing")
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.problems, m.messages, m.publish} {
+	for _, c := range []prometheus.Collector{m.requests, m.problems, m.messages, m.publish, m.deliveries} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("center: register metrics: %w", err)
 		}
@@ -65,5 +75,18 @@ func (m *metrics) request(method, route string, status int, code string) {
 func (m *metrics) message(o outcome, code Code) {
 	m.messages.WithLabelValues(string(o), string(code)).Inc()
 }
+
+// delivered counts what a room is told of a message.
+func (m *metrics) delivered(d *push.Delivery) {
+	switch {
+	case d.IsBare():
+		m.withoutBody.Inc()
+	case d.Message != nil:
+		m.withBody.Inc()
+	}
+}
+
+// spared counts rooms that are told nothing of a message.
+func (m *metrics) spared(rooms int) { m.none.Add(float64(rooms)) }
 
 func (m *metrics) published(took time.Duration) { m.publish.Observe(took.Seconds()) }

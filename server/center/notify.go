@@ -30,16 +30,19 @@ func (ds *deliveries) of(room push.RoomID, like *push.Delivery) *push.Delivery {
 
 func (c *Center) deliver(ds deliveries) {
 	for _, d := range ds {
+		c.metrics.delivered(d.Delivery)
 		c.cfg.Rooms.Deliver(d.room, d.Delivery)
 	}
 }
 
-// notifyStored tells the rooms that the store named of a message that was stored just now.
-func (c *Center) notifyStored(product push.ProductID, p *saver.Publication, s *saver.Published) {
+// notifyStored tells the rooms that the store named of a message that was stored just now, and those in which nobody is meant of its
+// places alone.
+func (c *Center) notifyStored(product push.ProductID, p *saver.Publication, s *saver.Published, held *holders) {
 	like := &push.Delivery{Product: product, Message: s.Message, Lineage: s.Lineage, Filter: p.Filter}
 	var ds deliveries
 	ds.addOwn(like, s.Own, func(i int) *push.Filter { return p.Own[i].Filter })
 	ds.addCommon(like, s.Common)
+	ds.withhold(held, p.Filter)
 	c.deliver(ds)
 }
 
@@ -68,6 +71,7 @@ func (ds *deliveries) addCommon(like *push.Delivery, common []saver.Placed) {
 // result is as long as reqs, or nil if none needs it.
 func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request, results []result) []deliveries {
 	var users []push.UserID
+	var exprs []*push.TagExpr
 	live, everyone := false, false
 	for i, req := range reqs {
 		if req == nil || results[i].err != nil || req.message.Persistent {
@@ -75,6 +79,9 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 		}
 		live = true
 		everyone = everyone || req.inCommon()
+		if req.tags != nil {
+			exprs = append(exprs, req.tags)
+		}
 		for _, t := range req.targets {
 			users = append(users, t.User)
 		}
@@ -82,7 +89,7 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 	if !live {
 		return nil
 	}
-	rooms, err := c.roomsOf(ctx, p, users, everyone)
+	rooms, err := c.roomsOf(ctx, p, users, everyone, asks(exprs))
 	found := make([]deliveries, len(reqs))
 	for i, req := range reqs {
 		if req == nil || results[i].err != nil || req.message.Persistent {
@@ -93,6 +100,9 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 			continue
 		}
 		found[i] = rooms.of(p, req)
+		if req.inCommon() {
+			c.metrics.spared(len(rooms.all) - len(found[i]))
+		}
 	}
 	return found
 }
@@ -100,13 +110,21 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 // liveRooms is where those online are.
 type liveRooms struct {
 	byUser map[push.UserID][]push.RoomID
-	all    []push.RoomID // if somebody asked for everyone, or for tags: any room may hold who has them
+	all    []push.RoomID // if somebody asked for everyone, or for tags
+	held   *holders      // those among them that may hold who has tags; nil: all may
 }
 
 func (c *Center) roomsOf(
-	ctx context.Context, p push.ProductID, users []push.UserID, everyone bool,
+	ctx context.Context, p push.ProductID, users []push.UserID, everyone bool, tags []push.Tag,
 ) (l liveRooms, err error) {
-	if everyone {
+	if len(tags) > 0 {
+		if l.held, err = c.holdersOf(ctx, p, tags); err != nil {
+			return l, err
+		}
+		for i := range l.held.rooms {
+			l.all = append(l.all, l.held.rooms[i].Room)
+		}
+	} else if everyone {
 		rooms, err := c.cfg.Register.Rooms(ctx)
 		if err != nil {
 			return l, err
@@ -139,6 +157,9 @@ func (l *liveRooms) of(p push.ProductID, req *request) deliveries {
 	var ds deliveries
 	if req.inCommon() {
 		for _, room := range l.all {
+			if !l.held.may(room, req.tags) {
+				continue
+			}
 			ds.of(room, &push.Delivery{Product: p, Everyone: true, Filter: req.filter()})
 		}
 		return ds

@@ -110,9 +110,10 @@ func (c *Center) publish(ctx context.Context, product *catalog.Product, reqs []*
 	live := c.findLive(ctx, product.ID, reqs, results)
 	stored := c.store(ctx, ps, results)
 	failpoint.Hit(failpoint.CenterPublishStored)
+	held := c.holdersOfStored(ctx, product.ID, ps, stored)
 	for i, s := range stored {
 		if r := &results[i]; s != nil && r.err == nil && !r.repeated && r.message.Persistent {
-			c.notifyStored(product.ID, ps[i], s)
+			c.notifyStored(product.ID, ps[i], s, held)
 		}
 	}
 	c.deliverLive(product.ID, reqs, results, live)

@@ -431,3 +431,42 @@ func TestHeld_WhoGivesUpWaitingHoldsNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestHeld_StaleKnowledgeCostsAReadAndNoMessage stores a message for a tag and asks the register, as who publishes does; the tag comes to the
+// room before what was made of the answer does.
+func TestHeld_StaleKnowledgeCostsAReadAndNoMessage(t *testing.T) {
+	for _, c := range []struct {
+		with  string
+		comes func(w *world, d *device) *device
+	}{
+		{"a change", func(w *world, d *device) *device { w.give("phone", "vip"); return d }},
+		{"a connect", func(w *world, d *device) *device {
+			return w.connect("r1", "alice/phone/android#vip", d.theCursor())
+		}},
+		{"a connect that is not over", func(w *world, d *device) *device {
+			again := w.dial("r1")
+			again.send(&wire.Connect{Version: wire.Version, Token: "alice/phone/android#vip", Cursor: d.theCursor()})
+			return again
+		}},
+	} {
+		t.Run(c.with, func(t *testing.T) {
+			inHearsay(t, nil, func(w *world, _ *hearsay) {
+				alice := w.connect("r1", "alice/phone/android", "")
+				bob := w.connect("r1", "bob/phone/android", "")
+				reads := w.saver.readCount()
+				id, notify := w.store(post{filter: having("vip"), body: `1`, bare: true})
+				if held := w.among("vip"); len(held) != 0 {
+					t.Fatalf("the room may hold %v", held)
+				}
+				alice = c.comes(w, alice)
+				notify()
+				synctest.Wait()
+				alice.want(id)
+				bob.want()
+				if n := w.saver.readCount() - reads; n != 1 {
+					t.Errorf("%d slots were read, want one", n)
+				}
+			})
+		})
+	}
+}
