@@ -186,7 +186,7 @@ func (c *Center) problemOf(err error) publicapi.Problem {
 }
 
 // ofStore is what the contract calls errors of stores that have finer names.
-var ofStore = map[string]Code{"store_weak": codeDurability, "store_busy": codeStorageSlow}
+var ofStore = map[string]Code{"store_weak": codeDurability, "store_short": codeDurability, "store_busy": codeStorageSlow}
 
 // codeOf returns the error's own code if the contract knows it, otherwise the one that stands for it or for its kind.
 func codeOf(e *push.Error) Code {

@@ -357,6 +357,7 @@ func TestPublish_NeverAcceptedWhenTheStoreFails(t *testing.T) {
 		{push.Error{Kind: push.KindUnavailable, Code: "storage_slow"}, 503, "storage_slow", "1"},
 		{push.Error{Kind: push.KindUnavailable, Code: "store_full", After: 10 * time.Second}, 503, "store_full", "10"},
 		{push.Error{Kind: push.KindUnavailable, Code: "store_weak", After: 10 * time.Second}, 503, "durability_unavailable", "10"},
+		{push.Error{Kind: push.KindUnavailable, Code: "store_short", After: time.Second}, 503, "durability_unavailable", "1"},
 		{push.Error{Kind: push.KindUnavailable, Code: "store_busy", After: time.Second}, 503, "storage_slow", "1"},
 		{push.Error{Kind: push.KindUnavailable, Code: "store_unavailable", After: time.Second}, 503, "storage_failed", "1"},
 		{push.Error{Kind: push.KindUnavailable, Code: "unheard_of"}, 503, "storage_failed", "1"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"time"
@@ -26,6 +27,12 @@ func unavailable(code string, err error) error {
 }
 
 func errUnknown(err error) error { return unavailable("store_unavailable", err) }
+
+// errShort is the error of what fewer replicas have than are asked for. The primary has it, so that its outcome is unknown.
+func errShort(have, want int) error {
+	return &push.Error{Kind: push.KindUnavailable, Code: "store_short", After: comeBack,
+		Detail: fmt.Sprintf("%d of the %d replicas that were asked for have confirmed it; it may still be kept", have, want)}
+}
 
 // errOpen is why the store cannot be opened: of KindInvalid if trying again changes nothing.
 func errOpen(err error) error {

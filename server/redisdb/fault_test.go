@@ -226,7 +226,10 @@ func TestWait_ShortOfReplicasIsUnknown(t *testing.T) {
 	w := &Write{Tag: tag, Do: []Command{{Name: "SET", Key: tag.Key("x", "a"), Args: []any{"2"}}}}
 	conflict := &Write{Tag: tag, If: []Condition{IfValue(tag.Key("x", "a"), nil)}, Do: w.Do}
 	db.Write(t.Context(), w, conflict)
-	wantCode(t, w.Err, push.KindUnavailable, "store_unavailable")
+	wantCode(t, w.Err, push.KindUnavailable, "store_short")
+	if got := w.Err.Error(); !strings.Contains(got, "1 of the 2 replicas") {
+		t.Errorf("the error says %q", got)
+	}
 	if w.Done {
 		t.Error("it is called done")
 	}
@@ -235,7 +238,7 @@ func TestWait_ShortOfReplicasIsUnknown(t *testing.T) {
 	}
 	kept := &Read{Tag: tag, Kept: true, Do: []Command{{Name: "GET", Key: tag.Key("x", "a")}}}
 	db.Read(t.Context(), kept)
-	wantCode(t, kept.Err, push.KindUnavailable, "store_unavailable")
+	wantCode(t, kept.Err, push.KindUnavailable, "store_short")
 	lax := &Write{Tag: tag, Lax: true, Do: []Command{{Name: "GET", Key: tag.Key("x", "a")}}}
 	if db.Write(t.Context(), lax); !lax.Done || lax.Replies[0] != "2" {
 		t.Errorf("a lax write: done %v, error %v, replies %v", lax.Done, lax.Err, lax.Replies)

@@ -354,12 +354,13 @@ func (p *primary) short(waited *redis.Cmd) error {
 		return nil
 	}
 	n, err := waited.Int()
-	if err == nil && n < p.db.config.Replicas {
-		err = fmt.Errorf("%d of %d replicas have the write", n, p.db.config.Replicas)
-	}
-	if err != nil {
+	switch {
+	case err != nil:
 		p.db.config.Metrics.short.Inc()
 		return errUnknown(err)
+	case n < p.db.config.Replicas:
+		p.db.config.Metrics.short.Inc()
+		return errShort(n, p.db.config.Replicas)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ type Write struct {
 type Answer struct {
 	Lineage push.Lineage
 	Now     push.MilliTime // by the store's clock
-	// Err is of KindUnavailable if nobody knows whether a write was done (store_unavailable), or if it was not (store_busy,
+	// Err is of KindUnavailable if nobody knows whether a write was done (store_unavailable; store_short if too few replicas confirmed it), or if it was not (store_busy,
 	// store_full, store_weak: come back after After), KindInternal if a command was refused for what it is, and KindClosed.
 	Err error
 }
