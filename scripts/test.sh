@@ -21,7 +21,7 @@ FIRST_SEED=${FIRST_SEED:-1}
 # Programs that the tests of steps race and failpoints need on Linux, each with the Debian package that it comes in.
 NEEDED=(ip:iproute2 ss:iproute2 iptables:iptables)
 # What Redis is in step torture.
-FORMS=(standalone sentinel cluster)
+FORMS=(embedded standalone sentinel cluster)
 ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted torture readme fuzz)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
