@@ -69,6 +69,9 @@ const (
 	// CollapseOverFilters: a message takes the place of an older one of its key that was for others.
 	CollapseOverFilters Bug = "collapse-over-filters"
 
+	// TagsUntold: a room tells the register of no tag, and takes what it is told without a body for what concerns nobody here.
+	TagsUntold Bug = "tags-untold"
+
 	// Those below are of Redis alone; see OnRedis.
 
 	// NoWait: a write counts as replicated when the primary has answered, and no replica is asked for.
@@ -100,7 +103,7 @@ func All() []Bug {
 		TailOverLineage, RegisterDelete, NoSweep, RemovalOnPush, IDsBeforeBound, KickInRegisterOnly, PlacesByRoom,
 		KeyWithoutProduct, BlockingSend, FlushErrorIgnored, AnswerAcknowledges, KickUnheard, MoveFromHead, TailOverGap, LeaseForgotten,
 		OpenBeforeFlush, DeviceForgotten, TokenIDIgnored, TokenIDUnheard, TagsUnheard, JoinedForSet,
-		TagsNotRead, CollapseOverFilters, ContinuedIsReplaced,
+		TagsNotRead, CollapseOverFilters, ContinuedIsReplaced, TagsUntold,
 		NoWait, WaitElsewhere, ReplicaRead, ClientRetries,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"carillon/server/clock"
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/saver"
 	"carillon/server/transport"
@@ -130,6 +131,10 @@ func (s *session) extendLocked(k push.SlotKind, pos push.Position, o wire.Out, f
 		return true
 	}
 	if isBare(&o) {
+		if planted.Is(planted.TagsUntold) {
+			f.at.Pos = pos
+			return true
+		}
 		s.room.m.bare()
 		s.requestReadLocked(k)
 		return false

@@ -3,12 +3,14 @@ package room
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/register"
 )
@@ -123,6 +125,10 @@ func (h *heldTags) hold(ctx context.Context, p push.ProductID, lists ...[]push.T
 	if noTags(lists) {
 		return func() {}, nil
 	}
+	return h.holdSome(ctx, p, slices.Clone(lists)) // so that for most nothing is allocated
+}
+
+func (h *heldTags) holdSome(ctx context.Context, p push.ProductID, lists [][]push.Tag) (release func(), err error) {
 	h.mu.Lock()
 	known := h.countLocked(p, 1, lists)
 	known = (known || h.any) && !h.all
@@ -172,7 +178,11 @@ func (h *heldTags) tell(ctx context.Context, tidy bool) error {
 		if !some {
 			return nil
 		}
-		err := h.reg.TellTags(ctx, h.room, h.boot, news)
+		told := news
+		if planted.Is(planted.TagsUntold) {
+			told.Add = nil
+		}
+		err := h.reg.TellTags(ctx, h.room, h.boot, told)
 		h.settle(&news, life, err)
 		var e *push.Error
 		switch {

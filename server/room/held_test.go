@@ -160,6 +160,16 @@ func TestHeld_WhoHasNoTagsCostsNothingAndWhoHasThoseOfOthersALook(t *testing.T) 
 		if told := h.take(); len(told) != 0 {
 			t.Errorf("for sessions without tags the register was told %+v", told)
 		}
+		held := w.rooms["r1"].held
+		if n := testing.AllocsPerRun(100, func() {
+			release, err := held.hold(w.ctx, product, nil, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			release()
+		}); n != 0 {
+			t.Errorf("who has no tags costs %v allocations", n)
+		}
 		for i := range 20 {
 			w.connect("r1", fmt.Sprintf("user%d/laptop/web#vip", i), "")
 		}

@@ -47,6 +47,7 @@ var found = map[planted.Bug]struct {
 	planted.JoinedForSet:               {rules: []string{"tags"}},
 	planted.TagsNotRead:                {rules: []string{"phantom"}},
 	planted.CollapseOverFilters:        {rules: []string{"lost"}},
+	planted.TagsUntold:                 {rules: []string{"lost"}},
 	planted.DeviceForgotten:            {memory: true, rules: []string{"world"}},
 }
 
