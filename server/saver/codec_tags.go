@@ -27,7 +27,7 @@ func DecodeTags(b []byte) ([]push.Tag, error) {
 }
 
 // AppendDeviceTags appends the tags of a device: version, id, then number and tags of those set, and of those joined,
-// ascending. There is at least one.
+// ascending. There is at least one. Those of its token are a value of their own, see AppendTokenTags.
 func AppendDeviceTags(dst []byte, v *DeviceTags) []byte {
 	dst = appendString(appendVersion(dst), string(v.Device))
 	return appendTags(appendTags(dst, v.Set), v.Joined)
@@ -45,6 +45,24 @@ func DecodeDeviceTags(b []byte) (DeviceTags, error) {
 		return DeviceTags{}, err
 	}
 	return v, nil
+}
+
+// AppendTokenTags appends the tags of a device's token, of which there is at least one, in the form of tags that are set. They stand apart
+// from the device's other tags because the first version knows only those: it does without these, and reads the rest.
+func AppendTokenTags(dst []byte, v *DeviceTags) []byte {
+	return AppendDeviceTags(dst, &DeviceTags{Device: v.Device, Set: v.Token})
+}
+
+// DecodeTokenTags reads what AppendTokenTags wrote.
+func DecodeTokenTags(b []byte) (push.DeviceID, []push.Tag, error) {
+	v, err := DecodeDeviceTags(b)
+	if err == nil && len(v.Joined) > 0 {
+		err = wrapDecode("tags of a token", push.Errorf(push.KindInternal, "corrupt_value", "more than a token has"))
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	return v.Device, v.Set, nil
 }
 
 func appendTags(dst []byte, tags []push.Tag) []byte {

@@ -47,6 +47,14 @@ func codecs() []codec {
 		{"tags", func(r *rand.Rand) any { return append(randomTags(r), "~") },
 			func(v any) []byte { return AppendTags(nil, v.([]push.Tag)) },
 			func(b []byte) (any, error) { return DecodeTags(b) }},
+		{"tags of a token", func(r *rand.Rand) any {
+			return DeviceTags{Device: push.DeviceID(text(r, 9)), Token: append(randomTags(r), "~")}
+		},
+			func(v any) []byte { d := v.(DeviceTags); return AppendTokenTags(nil, &d) },
+			func(b []byte) (any, error) {
+				d, tags, err := DecodeTokenTags(b)
+				return DeviceTags{Device: d, Token: tags}, err
+			}},
 		{"tags of a device", func(r *rand.Rand) any { return randomDeviceTags(r) },
 			func(v any) []byte { d := v.(DeviceTags); return AppendDeviceTags(nil, &d) },
 			func(b []byte) (any, error) { return DecodeDeviceTags(b) }},
@@ -504,4 +512,5 @@ func FuzzDecodeKey(f *testing.F)     { fuzz(f, "idempotency record") }
 func FuzzDecodeRecord(f *testing.F)  { fuzz(f, "message record") }
 func FuzzDecodeTags(f *testing.F)    { fuzz(f, "tags") }
 
+func FuzzDecodeTokenTags(f *testing.F)  { fuzz(f, "tags of a token") }
 func FuzzDecodeDeviceTags(f *testing.F) { fuzz(f, "tags of a device") }

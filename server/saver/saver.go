@@ -74,13 +74,14 @@ type Store interface {
 	DeleteDevice(ctx context.Context, u UserRef, d push.DeviceID) (bool, error)
 
 	// Tags returns the tags that are kept for users and their devices. The result is as long as us; a user of whom nothing
-	// is kept has none. The tags of tokens are not kept.
+	// is kept has none.
 	Tags(ctx context.Context, us []UserRef) ([]UserTags, error)
 
 	// ChangeTags changes tags of users and devices, in the order given where two meet. Each change has its own result and is
 	// made whole or not at all; the slice of results is as long as the argument. One that is answered without error is
 	// stored at the store's Durability, also if it changed nothing. A user needs no device to have tags, and keeps them
-	// until they are removed; a device's tags go with the device. A device has at most push.MaxTags, its user's among them.
+	// until they are removed; a device's tags go with the device. A device has at most push.MaxTags, its user's among them, and as many
+	// of its token.
 	ChangeTags(ctx context.Context, cs []TagChange) []TagsChanged
 
 	// Tagged tells, for each of the product's shards by its number, who has a tag that is kept for them or for one of their

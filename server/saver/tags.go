@@ -14,19 +14,21 @@ type UserTags struct {
 	Devices []DeviceTags // by id, only those that have some
 }
 
-// DeviceTags are the tags that are kept for one device beside its user's. Both lists are sorted, each tag once; a tag may
-// be in both.
+// DeviceTags are the tags that are kept for one device beside its user's. Each list is sorted, each tag once; a tag may
+// be in several.
 type DeviceTags struct {
 	Device push.DeviceID
 	Set    []push.Tag // by the product's server
 	Joined []push.Tag // by the device's own client
+	Token  []push.Tag // of the newest token that the device came with
 }
 
 // KeptTags are the tags that are kept for a device as its session needs them: those that the product's server gave, to
-// the device or its user, and those that its client joined. Both are sorted, each tag once; a tag may be in both.
+// the device or its user, those that its client joined, and those of its token. Each is sorted, each tag once; a tag may be in several.
 type KeptTags struct {
 	Given  []push.Tag
 	Joined []push.Tag
+	Token  []push.Tag
 }
 
 // TagChange changes one set of tags: first all go if Replace says so, then those in Remove, then those in Add come.
@@ -35,6 +37,7 @@ type TagChange struct {
 	UserRef
 	Device  push.DeviceID // empty: the user's own tags
 	Joined  bool          // with a Device: the tags that its client joined, not those set by the product's server
+	Token   bool          // with a Device, and without Joined: the tags of its token
 	Replace bool
 	Remove  []push.Tag
 	Add     []push.Tag
@@ -64,8 +67,13 @@ func (t *UserTags) Apply(c *TagChange, known bool) (*UserTags, TagsChanged) {
 		if !found {
 			after.Devices = slices.Insert(after.Devices, i, DeviceTags{Device: c.Device})
 		}
-		if set = &after.Devices[i].Set; c.Joined && !planted.Is(planted.JoinedForSet) {
-			set = &after.Devices[i].Joined
+		switch v := &after.Devices[i]; {
+		case c.Token:
+			set = &v.Token
+		case c.Joined && !planted.Is(planted.JoinedForSet):
+			set = &v.Joined
+		default:
+			set = &v.Set
 		}
 	}
 	before := *set
@@ -74,7 +82,7 @@ func (t *UserTags) Apply(c *TagChange, known bool) (*UserTags, TagsChanged) {
 	if !r.Changed {
 		return t, r
 	}
-	if after.most() > push.MaxTags {
+	if after.most() > push.MaxTags || c.Token && len(r.Tags) > push.MaxTags {
 		return t, TagsChanged{Err: push.Errorf(push.KindConflict, "too_many_tags",
 			"a device would have more than %d tags, its user's among them", push.MaxTags)}
 	}
@@ -96,7 +104,8 @@ func (c *TagChange) applied(set []push.Tag) []push.Tag {
 }
 
 // most returns how many tags the device with the most of them has; a device of the user that has none of its own counts
-// with the user's.
+// with the user's. Those of a token do not count: it has a limit of its own, and what a server or a client did before may not
+// keep a device from coming with another token.
 func (t *UserTags) most() int {
 	n := len(t.User)
 	for i := range t.Devices {
@@ -107,7 +116,7 @@ func (t *UserTags) most() int {
 
 // tidy removes devices that have no tags, and returns nil if nothing is left.
 func (t *UserTags) tidy() *UserTags {
-	t.Devices = slices.DeleteFunc(t.Devices, func(d DeviceTags) bool { return len(d.Set)+len(d.Joined) == 0 })
+	t.Devices = slices.DeleteFunc(t.Devices, func(d DeviceTags) bool { return len(d.Set)+len(d.Joined)+len(d.Token) == 0 })
 	if len(t.Devices) == 0 {
 		t.Devices = nil
 	}
@@ -140,7 +149,7 @@ func (t *UserTags) Kept(d push.DeviceID) KeptTags {
 		return KeptTags{}
 	}
 	v := t.Of(d)
-	return KeptTags{Given: push.UniteTags(t.User, v.Set), Joined: slices.Clone(v.Joined)}
+	return KeptTags{Given: push.UniteTags(t.User, v.Set), Joined: slices.Clone(v.Joined), Token: slices.Clone(v.Token)}
 }
 
 // All returns every tag that is kept for the user or for a device, sorted, each once.
@@ -150,7 +159,7 @@ func (t *UserTags) All() []push.Tag {
 	}
 	sets := [][]push.Tag{t.User}
 	for i := range t.Devices {
-		sets = append(sets, t.Devices[i].Set, t.Devices[i].Joined)
+		sets = append(sets, t.Devices[i].Set, t.Devices[i].Joined, t.Devices[i].Token)
 	}
 	return push.UniteTags(sets...)
 }
@@ -178,7 +187,7 @@ func (t *UserTags) Clone() UserTags {
 	c := UserTags{User: slices.Clone(t.User), Devices: slices.Clone(t.Devices)}
 	for i := range c.Devices {
 		d := &c.Devices[i]
-		d.Set, d.Joined = slices.Clone(d.Set), slices.Clone(d.Joined)
+		d.Set, d.Joined, d.Token = slices.Clone(d.Set), slices.Clone(d.Joined), slices.Clone(d.Token)
 	}
 	return c
 }
@@ -190,9 +199,18 @@ func (t *UserTags) Count() int {
 	}
 	n := len(t.User)
 	for i := range t.Devices {
-		n += len(t.Devices[i].Set) + len(t.Devices[i].Joined)
+		n += len(t.Devices[i].Set) + len(t.Devices[i].Joined) + len(t.Devices[i].Token)
 	}
 	return n
+}
+
+// WithToken notes the tags of a device's token, while a store reads them piece by piece into a value of its own.
+func (t *UserTags) WithToken(d push.DeviceID, tags []push.Tag) {
+	i, found := t.find(d)
+	if !found {
+		t.Devices = slices.Insert(t.Devices, i, DeviceTags{Device: d})
+	}
+	t.Devices[i].Token = tags
 }
 
 // find returns where a device's tags lie, or would lie.

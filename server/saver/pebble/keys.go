@@ -16,6 +16,7 @@ import (
 //	s u product shard(2) user s                the state of the own slot
 //	s u product shard(2) user t                the tags of the user
 //	s u product shard(2) user t device         the tags of a device
+//	s u product shard(2) user u device         those of the device's token
 //	s g product shard(2) tag user              nothing: the user has the tag, or a device of the user
 //	s c product shard(2) c collapse(32)        the same for the shard's common slot
 //	s c product shard(2) e position(8)
@@ -38,6 +39,7 @@ const (
 	subEntry    = 'e'
 	subState    = 's'
 	subTags     = 't'
+	subToken    = 'u' // right behind subTags: one scan reads both
 )
 
 func appendSpace(dst []byte, space byte) []byte { return append(dst, byte(embedded.SpaceSaver), space) }
@@ -89,6 +91,11 @@ func tagsKey[P ~string | ~[]byte](dst []byte, prefix P, d push.DeviceID) []byte 
 		return dst
 	}
 	return embedded.AppendKeyString(dst, d)
+}
+
+// tokenKey is the key of the tags of a device's token.
+func tokenKey[P ~string | ~[]byte](dst []byte, prefix P, d push.DeviceID) []byte {
+	return embedded.AppendKeyString(sub(dst, prefix, subToken), d)
 }
 
 // taggedPrefix begins the keys of those in a shard who have a tag.

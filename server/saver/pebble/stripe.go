@@ -216,7 +216,7 @@ func (t *tx) devices(u *user) error {
 	if err := u.own.st.applied(); err != nil {
 		return err
 	}
-	it, err := t.s.db.Scan(sub(nil, u.own.prefix, subDevice), sub(nil, u.own.prefix, subTags+1))
+	it, err := t.s.db.Scan(sub(nil, u.own.prefix, subDevice), sub(nil, u.own.prefix, subToken+1))
 	if err != nil {
 		return err
 	}

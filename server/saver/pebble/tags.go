@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"carillon/server/embedded"
 	"carillon/server/push"
@@ -27,7 +28,7 @@ func (s *Store) Tags(_ context.Context, us []saver.UserRef) ([]saver.UserTags, e
 
 func (s *Store) tags(ref saver.UserRef, out *saver.UserTags) error {
 	prefix := userPrefix(nil, ref.Shard(), ref.User)
-	it, err := s.db.ScanPrefix(sub(nil, prefix, subTags))
+	it, err := s.db.Scan(sub(nil, prefix, subTags), sub(nil, prefix, subToken+1))
 	if err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func (s *Store) tags(ref saver.UserRef, out *saver.UserTags) error {
 
 // scanTags reads the tags of a user and its devices with an iterator whose range ends with them; nil if there are none.
 func scanTags[P ~string | ~[]byte](it *embedded.Iter, prefix P) (*saver.UserTags, error) {
-	own := sub(nil, prefix, subTags)
+	own, tokens := sub(nil, prefix, subTags), sub(nil, prefix, subToken)
 	var tags saver.UserTags
 	for ok := it.SeekGE(own); ok; ok = it.Next() {
 		v, err := it.Value()
@@ -52,6 +53,14 @@ func scanTags[P ~string | ~[]byte](it *embedded.Iter, prefix P) (*saver.UserTags
 			if tags.User, err = saver.DecodeTags(v); err != nil {
 				return nil, err
 			}
+			continue
+		}
+		if bytes.HasPrefix(it.Key(), tokens) {
+			d, of, err := saver.DecodeTokenTags(v)
+			if err != nil {
+				return nil, err
+			}
+			tags.WithToken(d, of)
 			continue
 		}
 		d, err := saver.DecodeDeviceTags(v)
@@ -139,14 +148,36 @@ func (t *tx) putTags(u *user, after *saver.UserTags, d push.DeviceID) {
 		return
 	}
 	t.reindex(u, after)
+	before := u.tags.Of(d)
 	u.tags = after
-	t.key = tagsKey(t.key, u.own.prefix, d)
+	v := after.Of(d)
 	t.val = t.val[:0]
-	if after != nil && d == "" && len(after.User) > 0 {
-		t.val = saver.AppendTags(t.val, after.User)
-	} else if v := after.Of(d); d != "" && len(v.Set)+len(v.Joined) > 0 {
-		t.val = saver.AppendDeviceTags(t.val, &v)
+	if d == "" {
+		if after != nil && len(after.User) > 0 {
+			t.val = saver.AppendTags(t.val, after.User)
+		}
+	} else {
+		if len(v.Token) > 0 {
+			t.val = saver.AppendTokenTags(t.val, &v)
+		}
+		if !slices.Equal(v.Token, before.Token) {
+			t.key = tokenKey(t.key, u.own.prefix, d)
+			t.putOrDelete()
+		}
+		t.val = t.val[:0]
+		if len(v.Set)+len(v.Joined) > 0 {
+			t.val = saver.AppendDeviceTags(t.val, &v)
+		}
+		if slices.Equal(v.Set, before.Set) && slices.Equal(v.Joined, before.Joined) {
+			return
+		}
 	}
+	t.key = tagsKey(t.key, u.own.prefix, d)
+	t.putOrDelete()
+}
+
+// putOrDelete stores the value at hand under the key at hand, or removes what is there if the value is empty.
+func (t *tx) putOrDelete() {
 	if len(t.val) == 0 {
 		t.b.Delete(t.key)
 		return

@@ -121,6 +121,10 @@ func TestTags_ComeBackAsTheyWere(t *testing.T) {
 		{User: []push.Tag{"a", "b"}},
 		{Devices: []saver.DeviceTags{{Device: "phone", Set: []push.Tag{"a"}}, {Device: "tv", Joined: []push.Tag{"b"}}}},
 		{User: []push.Tag{"a"}, Devices: []saver.DeviceTags{{Device: "", Set: []push.Tag{"a"}, Joined: []push.Tag{"b"}}}},
+		{Devices: []saver.DeviceTags{{Device: "phone", Token: []push.Tag{"a", "b"}}}},
+		{User: []push.Tag{"a"}, Devices: []saver.DeviceTags{
+			{Device: "a", Token: []push.Tag{"t"}}, {Device: "b", Set: []push.Tag{"s"}}, {Device: "c", Joined: []push.Tag{"j"}, Token: []push.Tag{"t"}},
+		}},
 	} {
 		if got, err := decodeTags(string(appendTags(nil, u))); err != nil || !reflect.DeepEqual(got, u) {
 			t.Fatalf("%+v came back as %+v, %v", u, got, err)
@@ -160,6 +164,37 @@ func later(b []byte, shift int) string {
 	return string(append(appendText([]byte{b[0]}, "what is not known yet"), b[1:]...))
 }
 
+// laterTags returns a user's tags as the version after this one writes them: behind what version 2 added stands more.
+func laterTags(u *saver.UserTags) string {
+	var tokens, rest []byte
+	of := *u
+	of.Devices = nil
+	for _, v := range u.Devices {
+		tokens = appendText(tokens, string(saver.AppendTokenTags(nil, &v)))
+	}
+	rest = appendTags(nil, &of)[1:] // behind the version, which is the first where no token has tags
+	part := append(appendText(nil, string(tokens)), "what is not known yet"...)
+	return string(append(appendText([]byte{tagsVersion + 1}, string(part)), rest...))
+}
+
+// TestTags_OfTokensAreNoneForTheVersionBefore: it passes over what stands between the version and what it knows.
+func TestTags_OfTokensAreNoneForTheVersionBefore(t *testing.T) {
+	b := appendTags(nil, &saver.UserTags{User: []push.Tag{"a"}, Devices: []saver.DeviceTags{
+		{Device: "phone", Token: []push.Tag{"t"}}, {Device: "tv", Set: []push.Tag{"s"}, Token: []push.Tag{"t"}},
+	}})
+	r := reader{v: string(b)}
+	r.version(tagsVersion - 1)
+	before := appendTags(nil, &saver.UserTags{User: []push.Tag{"a"}, Devices: []saver.DeviceTags{{Device: "tv", Set: []push.Tag{"s"}}}})
+	if got, want := r.v, string(before[1:]); r.bad || got != want {
+		t.Fatalf("%q is left to read, want %q", got, want)
+	}
+	for _, bad := range []string{"\x02\x00\x00", "\x02\x01\x00\x00", "\x02\x03\x00ab\x00"} {
+		if got, err := decodeTags(bad); err == nil {
+			t.Errorf("%q was read as %+v", bad, got)
+		}
+	}
+}
+
 func TestValues_WhatTheNextVersionAddedIsPassedOver(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
 	check := func(want, got any, err error) {
@@ -179,9 +214,14 @@ func TestValues_WhatTheNextVersionAddedIsPassedOver(t *testing.T) {
 	in := &intent{product: shop, shards: 8, limits: push.Limits{}.WithDefaults(), message: &push.Message{ID: 9, Persistent: true}, everyone: true}
 	gotI, err := decodeIntent(shop, later(appendIntent(nil, in), 0))
 	check(in, gotI, err)
-	u := &saver.UserTags{User: []push.Tag{"a"}}
-	gotT, err := decodeTags(later(appendTags(nil, u), 0))
-	check(u, gotT, err)
+	for _, token := range [][]push.Tag{nil, {"t"}} {
+		u := &saver.UserTags{User: []push.Tag{"a"}}
+		if token != nil {
+			u.Devices = []saver.DeviceTags{{Device: "phone", Token: token}}
+		}
+		gotT, err := decodeTags(laterTags(u))
+		check(u, gotT, err)
+	}
 	k := taken{KeyRecord: saver.KeyRecord{ID: 7, Created: 5, Until: 9}}
 	gotK, err := decodeTaken(later(appendTaken(nil, &k), 4))
 	check(k, gotK, err)

@@ -11,19 +11,33 @@ import (
 	"carillon/server/saver"
 )
 
-const tagsVersion = 1 + nextversion.Step
+const tagsVersion = 2 + nextversion.Step
 
 // appendTags appends what is kept for a user: version, the user's tags as AppendTags writes them (nothing if there are none) with the
-// length before them, and those of each device as AppendDeviceTags does.
+// length before them, and those of each device as AppendDeviceTags does. Version 2 added the tags of tokens, as AppendTokenTags writes
+// those of each device, with the length of all before them. Where there are none, the value is of version 1.
 func appendTags(dst []byte, t *saver.UserTags) []byte {
-	dst = appendVersion(dst, tagsVersion)
+	var tokens []byte
+	for i := range t.Devices {
+		if v := &t.Devices[i]; len(v.Token) > 0 {
+			tokens = appendText(tokens, string(saver.AppendTokenTags(nil, v)))
+		}
+	}
+	if len(tokens) > 0 || nextversion.Enabled {
+		part := append(appendText(nil, string(tokens)), nextversion.Part...)
+		dst = appendText(append(dst, tagsVersion), string(part))
+	} else {
+		dst = append(dst, 1)
+	}
 	user := ""
 	if len(t.User) > 0 {
 		user = string(saver.AppendTags(nil, t.User))
 	}
 	dst = appendText(dst, user)
 	for i := range t.Devices {
-		dst = appendText(dst, string(saver.AppendDeviceTags(nil, &t.Devices[i])))
+		if v := &t.Devices[i]; len(v.Set)+len(v.Joined) > 0 {
+			dst = appendText(dst, string(saver.AppendDeviceTags(nil, v)))
+		}
 	}
 	return dst
 }
@@ -35,10 +49,12 @@ func decodeTags(v any) (*saver.UserTags, error) {
 		return nil, corrupt("the tags of a user")
 	}
 	r := reader{v: s}
-	r.version(tagsVersion)
+	tokens, err := decodeTokens(&r)
+	if err != nil {
+		return nil, err
+	}
 	t := &saver.UserTags{}
 	if user := r.text(); user != "" {
-		var err error
 		if t.User, err = saver.DecodeTags([]byte(user)); err != nil {
 			return nil, err
 		}
@@ -50,7 +66,38 @@ func decodeTags(v any) (*saver.UserTags, error) {
 		}
 		t.Devices = append(t.Devices, d)
 	}
+	for i := range tokens {
+		t.WithToken(tokens[i].Device, tokens[i].Token)
+	}
 	return t, r.end("the tags of a user")
+}
+
+// decodeTokens reads the version, and the tags of tokens if they were added: of the version after ours what stands behind them is passed over.
+func decodeTokens(r *reader) (tokens []saver.DeviceTags, err error) {
+	version := r.byte()
+	switch {
+	case version < 1 || version > tagsVersion+1:
+		r.fail()
+		return nil, nil
+	case version == 1:
+		return nil, nil
+	}
+	part := reader{v: r.text()}
+	of := reader{v: part.text()}
+	if part.bad || version <= tagsVersion && !nextversion.Enabled && len(part.v) > 0 {
+		r.fail()
+	}
+	for len(of.v) > 0 {
+		var v saver.DeviceTags
+		if v.Device, v.Token, err = saver.DecodeTokenTags([]byte(of.text())); err != nil {
+			return nil, err
+		}
+		tokens = append(tokens, v)
+	}
+	if of.bad || version <= tagsVersion && !nextversion.Enabled && len(tokens) == 0 {
+		r.fail()
+	}
+	return tokens, nil
 }
 
 // Tags reads those of one shard together.

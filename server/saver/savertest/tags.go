@@ -16,6 +16,8 @@ var tagCases = []testCase{
 	{name: "AreSetAddedAndRemoved", run: tagsChange},
 	{name: "OfUserAndDeviceAreToldApart", run: tagsApart},
 	{name: "ComeWithTheDevicesArrival", run: tagsOpened},
+	{name: "OfTokensAreKeptApart", run: tagsOfTokens},
+	{name: "OfTokensCountForThemselves", run: tagsOfTokensLimit},
 	{name: "NeedAKnownDevice", run: tagsUnknownDevice},
 	{name: "AreLimitedForEachDevice", run: tagsLimit},
 	{name: "InBulkHaveEachTheirResult", run: tagsBulk},
@@ -73,6 +75,7 @@ func tagsChange(e *env) {
 	e.open(alice, phone)
 	for _, of := range []saver.TagChange{
 		{UserRef: ref(alice)}, {UserRef: ref(alice), Device: phone}, {UserRef: ref(alice), Device: phone, Joined: true},
+		{UserRef: ref(alice), Device: phone, Token: true},
 	} {
 		for i, c := range []struct {
 			saver.TagChange
@@ -90,7 +93,7 @@ func tagsChange(e *env) {
 			{saver.TagChange{Replace: true}, nil, true},
 			{saver.TagChange{Replace: true}, nil, false},
 		} {
-			c.UserRef, c.Device, c.Joined = of.UserRef, of.Device, of.Joined
+			c.UserRef, c.Device, c.Joined, c.Token = of.UserRef, of.Device, of.Joined, of.Token
 			r := e.change(c.TagChange)
 			if !slices.Equal(r.Tags, c.want) || r.Changed != c.changed {
 				e.Fatalf("change %d: %q, changed %v; want %q, %v", i, r.Tags, r.Changed, c.want, c.changed)
@@ -226,6 +229,75 @@ func tagsOpened(e *env) {
 	if got := e.open(alice, laptop).Tags; !reflect.DeepEqual(got, saver.KeptTags{Given: tags("u")}) {
 		e.Fatalf("another device opened with %q", got)
 	}
+}
+
+// tagsOfTokens: they come with the device's arrival, its user is found by them, they are replaced as one, and go with the device.
+func tagsOfTokens(e *env) {
+	e.open(alice, phone)
+	e.open(alice, laptop)
+	who := func(tag push.Tag) int {
+		e.Helper()
+		shards, err := e.s.Store.Tagged(e.ctx, shop, Shards, tag, 10)
+		if err != nil {
+			e.Fatal(err)
+		}
+		n := 0
+		for i := range shards {
+			n += shards[i].Count
+		}
+		return n
+	}
+	token := func(d push.DeviceID, ts ...push.Tag) {
+		e.Helper()
+		e.change(saver.TagChange{UserRef: ref(alice), Device: d, Token: true, Replace: true, Add: ts})
+	}
+	token(phone, "t", "x")
+	token(laptop, "t")
+	e.change(saver.TagChange{UserRef: ref(alice), Device: laptop, Joined: true, Add: tags("t", "j")})
+	e.change(saver.TagChange{UserRef: ref(alice), Device: laptop, Add: tags("s")})
+	e.wantTags(ref(alice), saver.UserTags{Devices: []saver.DeviceTags{
+		{Device: laptop, Set: tags("s"), Joined: tags("j", "t"), Token: tags("t")}, {Device: phone, Token: tags("t", "x")},
+	}})
+	if got, want := e.open(alice, phone).Tags, (saver.KeptTags{Token: tags("t", "x")}); !reflect.DeepEqual(got, want) {
+		e.Fatalf("opened with %q, want %q", got, want)
+	}
+	if who("t") != 1 || who("x") != 1 {
+		e.Fatal("she is not found by the tags of her token")
+	}
+	token(phone, "y")
+	if who("x") != 0 || who("y") != 1 || who("t") != 1 {
+		e.Fatal("she is not found by the tags of her newest token alone")
+	}
+	token(laptop) // its client joined the same tag
+	if who("t") != 1 {
+		e.Fatal("a tag that was joined went with the token")
+	}
+	e.wantTags(ref(alice), saver.UserTags{Devices: []saver.DeviceTags{
+		{Device: laptop, Set: tags("s"), Joined: tags("j", "t")}, {Device: phone, Token: tags("y")},
+	}})
+	if found, err := e.s.Store.DeleteDevice(e.ctx, ref(alice), phone); err != nil || !found {
+		e.Fatalf("DeleteDevice: %v, %v", found, err)
+	}
+	if who("y") != 0 {
+		e.Fatal("she is found by a tag of a device that is gone")
+	}
+	if got := e.open(alice, phone).Tags; !reflect.DeepEqual(got, saver.KeptTags{}) {
+		e.Fatalf("a deleted device came back with %q", got)
+	}
+}
+
+func tagsOfTokensLimit(e *env) {
+	e.open(alice, phone)
+	of := saver.TagChange{UserRef: ref(alice), Device: phone, Token: true}
+	full := of
+	full.Add = numberedTags("t", push.MaxTags)
+	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Add: numberedTags("s", push.MaxTags)})
+	e.change(full)
+	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Remove: numberedTags("s", 1), Add: tags("swapped")})
+	of.Add = tags("one more")
+	e.wantCode(e.tryChange(of).Err, push.KindConflict, "too_many_tags")
+	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Replace: true})
+	e.wantTags(ref(alice), saver.UserTags{Devices: []saver.DeviceTags{{Device: phone, Token: full.Add}}})
 }
 
 func tagsUnknownDevice(e *env) {
@@ -422,11 +494,13 @@ func tagsNotAliased(e *env) {
 	first := e.change(saver.TagChange{UserRef: ref(alice), Add: add})
 	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Add: add})
 	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Joined: true, Add: add})
+	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Token: true, Add: add})
 	want := e.tagsOf(ref(alice))[0].Clone()
 	o := e.open(alice, phone)
 	got := e.tagsOf(ref(alice))
 	for _, ts := range [][]push.Tag{
-		add, first.Tags, o.Tags.Given, o.Tags.Joined, got[0].User, got[0].Devices[0].Set, got[0].Devices[0].Joined,
+		add, first.Tags, o.Tags.Given, o.Tags.Joined, o.Tags.Token,
+		got[0].User, got[0].Devices[0].Set, got[0].Devices[0].Joined, got[0].Devices[0].Token,
 	} {
 		ts[0], ts[1] = "x", "y"
 	}
@@ -463,7 +537,8 @@ func tagged(e *env) saver.UserTags {
 	e.change(saver.TagChange{UserRef: ref(alice), Add: tags("u")})
 	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Add: tags("p")})
 	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Joined: true, Add: tags("j")})
-	return saver.UserTags{User: tags("u"), Devices: []saver.DeviceTags{{Device: phone, Set: tags("p"), Joined: tags("j")}}}
+	e.change(saver.TagChange{UserRef: ref(alice), Device: phone, Token: true, Add: tags("t")})
+	return saver.UserTags{User: tags("u"), Devices: []saver.DeviceTags{{Device: phone, Set: tags("p"), Joined: tags("j"), Token: tags("t")}}}
 }
 
 func tagsReopened(e *env) {
