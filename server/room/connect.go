@@ -111,6 +111,9 @@ func (r *Room) open(ctx context.Context, s *session, c *wire.Connect) error {
 	if planted.Is(planted.MoveFromHead) {
 		beginAtHead(&ins, &opened)
 	}
+	if err := s.keepTokenTags(ctx, opened.Tags.Token); err != nil {
+		return err
+	}
 	release, err := r.held.hold(ctx, s.shard.ref.Product, s.tokenTags(), opened.Tags.Given, opened.Tags.Joined)
 	if err != nil {
 		return err
@@ -328,13 +331,16 @@ func (r *Room) refresh(ctx context.Context, s *session, f *wire.Refresh) {
 	}
 	if err == nil {
 		var release func()
-		if release, err = r.held.hold(ctx, s.shard.ref.Product, tagsIn(id)); err == nil {
+		if release, err = r.held.hold(ctx, s.shard.ref.Product, tokenTags(id)); err == nil {
 			defer release()
 		}
 	}
 	taken := err == nil && s.noteTokenID(id)
 	if taken {
 		err = r.cfg.Tokens.Recheck(ctx, id)
+	}
+	if err == nil && taken {
+		err = s.keepTagsOf(ctx, id)
 	}
 	now := r.now()
 	s.mu.Lock()

@@ -93,10 +93,7 @@ func (s *session) noteTokenTagsLocked(id auth.Identity) {
 	}
 	t := s.needTagsLocked()
 	old := t.token
-	t.token, t.patterns = tagsIn(id), nil
-	for i := range t.token {
-		t.token[i] = push.Tag(strings.Clone(string(t.token[i])))
-	}
+	t.token, t.patterns = tokenTags(id), nil
 	s.room.held.count(s.shard.ref.Product, 1, t.token)
 	s.room.held.count(s.shard.ref.Product, -1, old)
 	for _, p := range id.TagPatterns {
@@ -105,17 +102,27 @@ func (s *session) noteTokenTagsLocked(id auth.Identity) {
 	s.settleTagsLocked(t)
 }
 
-// tagsIn returns the tags of a token, sorted.
-func tagsIn(id auth.Identity) []push.Tag {
-	tags := make([]push.Tag, len(id.Tags))
-	for i, tag := range id.Tags {
-		tags[i] = push.Tag(tag)
+// tokenTags returns the tags of a token, sorted, in memory of their own.
+func tokenTags(id auth.Identity) (tags []push.Tag) {
+	for _, tag := range id.Tags {
+		tags = append(tags, push.Tag(strings.Clone(tag)))
 	}
 	slices.Sort(tags)
 	return tags
 }
 
-// tokenTags returns the tags that the session has of its token.
+// keepTokenTags has the store keep the tags of the token that a session is opened with, where it has others, so that who looks for the
+// devices that have a tag finds this one also when it is away. It is done before the welcome: whoever was welcomed is found.
+func (s *session) keepTokenTags(ctx context.Context, kept []push.Tag) error {
+	return s.changeTokenTags(ctx, kept, s.tokenTags())
+}
+
+// keepTagsOf does the same for the new token of an open session, which has the tags of its old one.
+func (s *session) keepTagsOf(ctx context.Context, id auth.Identity) error {
+	return s.changeTokenTags(ctx, s.tokenTags(), tokenTags(id))
+}
+
+// tokenTags returns the tags of the session's token.
 func (s *session) tokenTags() []push.Tag {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,9 +135,23 @@ func (s *session) tokenTags() []push.Tag {
 // keepTagsLocked notes which tags are kept for the session.
 func (s *session) keepTagsLocked(t *sessionTags, kept saver.KeptTags) {
 	old := t.kept
+	kept.Token = nil // the session has its token
 	t.kept = kept
 	s.room.held.count(s.shard.ref.Product, 1, kept.Given, kept.Joined)
 	s.room.held.count(s.shard.ref.Product, -1, old.Given, old.Joined)
+}
+
+func (s *session) changeTokenTags(ctx context.Context, from, to []push.Tag) error {
+	if slices.Equal(from, to) {
+		return nil
+	}
+	err := s.room.cfg.Saver.ChangeTags(ctx, []saver.TagChange{{
+		UserRef: s.userRef(), Device: s.device(), Token: true, Replace: true, Add: to,
+	}})[0].Err
+	if push.KindOf(err) == push.KindNotFound {
+		return nil // the device was deleted a moment ago, which ends its session by itself
+	}
+	return err
 }
 
 // openTagsLocked notes the tags that Open found, unless somebody has looked again since the session is in the book. From here

@@ -206,6 +206,73 @@ func TestTags_OfANewTokenTakeThePlaceOfThoseOfTheOld(t *testing.T) {
 	})
 }
 
+func TestTags_OfTokensAreKeptAndWrittenOnlyWhereTheyDiffer(t *testing.T) {
+	inTaggedWorld(t, func(w *world) {
+		changes := 0
+		want := func(what string, more int, tags ...push.Tag) {
+			t.Helper()
+			synctest.Wait()
+			kept, err := w.saver.Store.Tags(w.ctx, []saver.UserRef{aliceRef()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := kept[0].Of("phone").Token; !slices.Equal(got, tags) {
+				t.Errorf("%s: %q are kept, want %q", what, got, tags)
+			}
+			w.saver.set(func(g *gate) {
+				if changes += more; g.changes != changes {
+					t.Errorf("%s: %d changes in all, want %d", what, g.changes, changes)
+					changes = g.changes
+				}
+			})
+		}
+		d := w.connect("r1", "alice/phone/android", "")
+		want("a token without tags", 0)
+		d.leave()
+		d = w.connect("r1", "alice/phone/android#b,a", "")
+		want("a token with tags", 1, "a", "b")
+		d.leave()
+		d = w.connect("r1", "alice/phone/android#a,b", "")
+		want("the same once more", 0, "a", "b")
+		d.send(&wire.Refresh{Token: "alice/phone/android#a,b"})
+		want("a refresh with the same", 0, "a", "b")
+		d.send(&wire.Refresh{Token: "alice/phone/android#c"})
+		want("a refresh with others", 1, "c")
+		w.give("", "user")
+		want("a change by the server", 1, "c")
+		d.leave()
+		d = w.connect("r1", "alice/phone/android#b", "")
+		want("another token", 1, "b")
+		w.wantTags("phone", "b user")
+		d.leave()
+		w.connect("r1", "alice/phone/android", "")
+		want("one without tags again", 1)
+		w.wantTags("phone", "user")
+	})
+}
+
+// A device whose tags could not be kept would be missing among those that have them: it is told to come back instead.
+func TestTags_OfTokensThatCannotBeKeptOpenNoSession(t *testing.T) {
+	inTaggedWorld(t, func(w *world) {
+		d := w.connect("r1", "alice/laptop/web#old", "")
+		w.saver.set(func(g *gate) { g.changeErr = &push.Error{Kind: push.KindUnavailable, Code: "storage_failed"} })
+		late := w.connect("r1", "alice/phone/android#a", "")
+		w.connect("r1", "alice/tv/tv", "")
+		d.send(&wire.Refresh{Token: "alice/laptop/web#new"})
+		synctest.Wait()
+		var got []push.DeviceID
+		for _, l := range w.rooms["r1"].Sessions(product, "alice") {
+			got = append(got, l.Device)
+		}
+		if !slices.Equal(got, []push.DeviceID{"tv"}) {
+			t.Errorf("%q have sessions, want the one whose token has no tags", got)
+		}
+		if n := len(framesOf[*wire.Welcome](late)); n != 0 {
+			t.Error("it was welcomed")
+		}
+	})
+}
+
 func TestTags_FailedLooksAndChangesLeaveWhatWasThere(t *testing.T) {
 	inTaggedWorld(t, func(w *world) {
 		d := w.connect("r1", "alice/phone/android#token#*", "")

@@ -197,7 +197,9 @@ type gate struct {
 	after  func() // a read or an open was carried out, and its result is not handed over yet
 	reads  int
 
-	tagsErr error // of every look at tags
+	tagsErr   error // of every look at tags
+	changeErr error // of every change of tags
+	changes   int   // calls that change tags
 }
 
 func (g *gate) hooks() (r func([]saver.Read) error, a func([]saver.Ack) error, o func() error) {
@@ -250,6 +252,21 @@ func (g *gate) Tags(ctx context.Context, us []saver.UserRef) ([]saver.UserTags, 
 	tags, err := g.Store.Tags(ctx, us)
 	g.carriedOut()
 	return tags, err
+}
+
+func (g *gate) ChangeTags(ctx context.Context, cs []saver.TagChange) []saver.TagsChanged {
+	g.mu.Lock()
+	err := g.changeErr
+	g.changes++
+	g.mu.Unlock()
+	if err == nil {
+		return g.Store.ChangeTags(ctx, cs)
+	}
+	out := make([]saver.TagsChanged, len(cs))
+	for i := range out {
+		out[i].Err = err
+	}
+	return out
 }
 
 func (g *gate) Ack(ctx context.Context, as []saver.Ack) ([]int, error) {
