@@ -70,6 +70,10 @@ type Store interface {
 	// is stored has no devices; that is no error.
 	User(ctx context.Context, u UserRef) (User, error)
 
+	// Devices returns what devices users have, of each by id. The result is as long as us; a user of whom nothing is stored has
+	// none. It is for many users at once: round trips do not depend on how many.
+	Devices(ctx context.Context, us []UserRef) ([][]push.DeviceFacts, error)
+
 	// DeleteDevice forgets a device, its cursors and its tags, and reports whether there was one.
 	DeleteDevice(ctx context.Context, u UserRef, d push.DeviceID) (bool, error)
 
@@ -157,6 +161,7 @@ type Publication struct {
 	Digest Digest
 
 	Own      []Target // users, each once
+	Found    bool     // whom it is for was found out by what users have now: of a repeat the first one's Own, or Everyone, counts. Own may be empty
 	Everyone bool
 	Filter   *push.Filter // with Everyone
 }

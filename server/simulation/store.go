@@ -162,6 +162,11 @@ func (k *link) ChangeTags(ctx context.Context, cs []saver.TagChange) []saver.Tag
 	return out
 }
 
+func (k *link) Devices(ctx context.Context, us []saver.UserRef) (out [][]push.DeviceFacts, err error) {
+	err = k.call(ctx, nil, func() (err error) { out, err = k.Store.Devices(ctx, us); return err })
+	return out, err
+}
+
 func (k *link) Tags(ctx context.Context, us []saver.UserRef) (out []saver.UserTags, err error) {
 	err = k.call(ctx, nil, func() (err error) { out, err = k.Store.Tags(ctx, us); return err })
 	return out, err

@@ -145,6 +145,33 @@ func (s *Store) User(_ context.Context, ref saver.UserRef) (saver.User, error) {
 	return out, nil
 }
 
+// Devices takes each shard's lock for a user at a time.
+func (s *Store) Devices(_ context.Context, us []saver.UserRef) ([][]push.DeviceFacts, error) {
+	if err := s.enter("devices"); err != nil {
+		return nil, err
+	}
+	defer s.calls.Done()
+	defer s.leave()
+	out := make([][]push.DeviceFacts, len(us))
+	for i := range us {
+		if sh := s.lookupShard(us[i].Shard()); sh != nil {
+			out[i] = sh.factsOf(us[i].User)
+		}
+	}
+	return out, nil
+}
+
+func (sh *shard) factsOf(id push.UserID) (facts []push.DeviceFacts) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if u := sh.users[id]; u != nil {
+		for i := range u.devices {
+			facts = append(facts, u.devices[i].DeviceFacts)
+		}
+	}
+	return facts
+}
+
 // DeleteDevice also frees what only this device had not acknowledged.
 func (s *Store) DeleteDevice(_ context.Context, ref saver.UserRef, d push.DeviceID) (bool, error) {
 	if err := s.enter("delete device"); err != nil {

@@ -163,3 +163,41 @@ func (s *Store) user(ref saver.UserRef) (saver.User, error) {
 	out.Slots[push.Common], err = s.state(commonPrefix(nil, ref.Shard()))
 	return out, err
 }
+
+// Devices reads each user's as they are at one moment.
+func (s *Store) Devices(ctx context.Context, us []saver.UserRef) ([][]push.DeviceFacts, error) {
+	if err := s.enter("devices"); err != nil {
+		return nil, err
+	}
+	defer s.calls.Done()
+	out := make([][]push.DeviceFacts, len(us))
+	for i := range us {
+		err := ctx.Err()
+		if err != nil {
+			err = &push.Error{Kind: push.KindUnavailable, Code: "storage_slow", Err: err}
+		} else {
+			out[i], err = s.facts(us[i])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("saver: devices: %w", err)
+		}
+	}
+	return out, nil
+}
+
+func (s *Store) facts(ref saver.UserRef) (facts []push.DeviceFacts, err error) {
+	prefix := userPrefix(nil, ref.Shard(), ref.User)
+	it, err := s.db.ScanPrefix(sub(nil, prefix, subDevice))
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	devices, err := scanDevices(it, prefix)
+	for i := range devices {
+		facts = append(facts, devices[i].DeviceFacts)
+	}
+	if err == nil {
+		err = it.Err()
+	}
+	return facts, err
+}

@@ -231,6 +231,29 @@ func (s *Store) User(ctx context.Context, ref saver.UserRef) (saver.User, error)
 	return out, nil
 }
 
+// Devices reads those of one shard together.
+func (s *Store) Devices(ctx context.Context, us []saver.UserRef) ([][]push.DeviceFacts, error) {
+	if err := s.enter("devices"); err != nil {
+		return nil, err
+	}
+	defer s.calls.Done()
+	out := make([][]push.DeviceFacts, len(us))
+	err := s.lookEach(ctx, len(us), func(i int) (redisdb.Tag, redisdb.Command) {
+		t := tagOf(us[i].Shard())
+		return t, redisdb.Command{Name: "HGETALL", Key: t.Key(kindUser, string(us[i].User))}
+	}, func(i int, reply any, _ redisdb.Answer) error {
+		_, devices, err := userOf(reply)
+		for j := range devices {
+			out[i] = append(out[i], devices[j].DeviceFacts)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("saver: devices: %w", err)
+	}
+	return out, nil
+}
+
 func (s *Store) user(ctx context.Context, ref saver.UserRef) (saver.User, error) {
 	t := tagOf(ref.Shard())
 	r := &redisdb.Read{Tag: t, Do: []redisdb.Command{

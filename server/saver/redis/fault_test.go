@@ -475,3 +475,47 @@ func opened(t *testing.T, s *Store, d push.DeviceID, rule push.StartAt) push.Pla
 	}
 	return o.Starts[push.Own].At
 }
+
+// TestPublish_OfARepeatThatFindsOthersTheFirstAudienceCounts fails each call of a message whose users were found in turn, and repeats the
+// request when others would be found. One of the two audiences has the message, whole: the first as soon as it was accepted.
+func TestPublish_OfARepeatThatFindsOthersTheFirstAudienceCounts(t *testing.T) {
+	audiences := []faultCase{{to: people[:1]}, {to: people[1:]}, {to: nil}, {everyone: true}}
+	found := func(c *faultCase) *saver.Publication {
+		p := c.publication(100, "k")
+		p.Found = true
+		return p
+	}
+	for _, pair := range [][2]int{{0, 1}, {1, 0}, {0, 2}, {2, 1}, {1, 3}, {3, 0}} {
+		first, second := audiences[pair[0]], audiences[pair[1]]
+		for _, lost := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d then %d/executed=%v", pair[0], pair[1], lost), func(t *testing.T) {
+				for at, failed := 1, true; failed; at++ {
+					d := &trouble{at: at, lost: lost}
+					_, well, ill := broken(t, d)
+					r := ill.Publish(t.Context(), []*saver.Publication{found(&first)})[0]
+					failed, d.at = d.calls >= at, 0
+					if r.Err != nil && push.KindOf(r.Err) != push.KindUnavailable {
+						t.Fatalf("call %d: %v", at, r.Err)
+					}
+					again := well.Publish(t.Context(), []*saver.Publication{found(&second)})[0]
+					if again.Err != nil || r.Err == nil && !again.Repeated {
+						t.Fatalf("call %d: the repeat is answered %+v", at, again)
+					}
+					rec, err := well.Message(t.Context(), shop, 100)
+					if err != nil {
+						t.Fatalf("call %d: %v", at, err)
+					}
+					has, hasNot := &first, &second
+					if r.Err != nil && (rec.Everyone != first.everyone || len(rec.Own) != len(first.to)) {
+						has, hasNot = hasNot, has
+					}
+					if rec.Everyone != has.everyone || len(rec.Own) != len(has.to) {
+						t.Fatalf("call %d: it is on record for %+v", at, rec)
+					}
+					has.wantEach(t, well, "100 ", false)
+					hasNot.wantEach(t, well, "", false)
+				}
+			})
+		}
+	}
+}

@@ -33,9 +33,16 @@ type item struct {
 	partRoom [1]*part
 }
 
-// wide reports whether the publication goes to more than one slot, single whether it goes to one.
-func (it *item) wide() bool   { return it.p.Message.Persistent && (it.p.Everyone || len(it.p.Own) > 1) }
-func (it *item) single() bool { return it.p.Message.Persistent && !it.p.Everyone && len(it.p.Own) == 1 }
+// wide reports whether the publication goes to more than one slot, single whether it goes to one. One whose users were found goes the way
+// of those to several, however many they are: what is stored first says who they are, for a repeat that finds others.
+func (it *item) wide() bool { return isWide(it.p) }
+func (it *item) single() bool {
+	return it.p.Message.Persistent && !it.p.Everyone && len(it.p.Own) == 1 && !it.p.Found
+}
+
+func isWide(p *saver.Publication) bool {
+	return p.Message.Persistent && (p.Everyone || len(p.Own) > 1 || p.Found)
+}
 
 // Publish stores the publications in runs. The publications of a run share round trips: one reads, one takes the keys, one writes to the
 // slots; those to several slots take some more.
@@ -361,7 +368,7 @@ func partsOf(items []*item) []*part {
 // answer gathers what became of the parts, the places in the room that is there if there is one. A publication to several slots is stored as a whole before, so that it is accepted
 // whatever became of them: those that failed have no place yet.
 func (it *item) answer(room []saver.Placed) {
-	if it.answered || len(it.parts) == 0 {
+	if it.answered || len(it.parts) == 0 && it.in == nil {
 		return
 	}
 	out := it.out

@@ -272,6 +272,20 @@ func TestRoundTrips_DoNotDependOnHowMany(t *testing.T) {
 	p.want("publish 50 to the same again", 1, publish(50, "", faultCases[0])) // by states that are remembered
 	// Time; bodies; read and write intents; read and write slots; note that they are finished.
 	p.want("publish to several", 6, publish(1, "", faultCases[1]))
+	for _, many := range []int{0, 1, 3, 50} { // none: nothing is read and written but the intent
+		found := faultCases[1].publication(0, "")
+		found.Own, found.Found = nil, true
+		for i := range many {
+			found.Own = append(found.Own, saver.Target{User: push.UserID(fmt.Sprint("found", i))})
+		}
+		id++
+		found.Message.ID = id
+		want := 6
+		if many == 0 {
+			want = 4
+		}
+		p.want(fmt.Sprint("publish to found ", many), want, func() error { return s.Publish(ctx, []*saver.Publication{found})[0].Err })
+	}
 	p.want("publish to everyone", 7, publish(1, "", faultCases[4]))
 	p.want("publish five to everyone", 7, publish(5, "", faultCases[4]))
 	open := func(n int) saver.Open {
@@ -296,6 +310,7 @@ func TestRoundTrips_DoNotDependOnHowMany(t *testing.T) {
 	}
 	p.want("read 50", 2, func() error { _, err := s.Read(ctx, reads); return err })
 	p.want("ack 50", 2, func() error { _, err := s.Ack(ctx, acks); return err })
+	p.want("devices of 50", 1, func() error { _, err := s.Devices(ctx, users); return err })
 	p.want("tags of 50", 1, func() error { _, err := s.Tags(ctx, users); return err })
 	p.want("changes", 1, func() error {
 		var qs []saver.ChangeQuery

@@ -323,6 +323,9 @@ func (n nodes) Ack(ctx context.Context, as []saver.Ack) ([]int, error) { return 
 func (n nodes) User(ctx context.Context, u saver.UserRef) (saver.User, error) {
 	return n.any().User(ctx, u)
 }
+func (n nodes) Devices(ctx context.Context, us []saver.UserRef) ([][]push.DeviceFacts, error) {
+	return n.any().Devices(ctx, us)
+}
 func (n nodes) DeleteDevice(ctx context.Context, u saver.UserRef, d push.DeviceID) (bool, error) {
 	return n.any().DeleteDevice(ctx, u, d)
 }

@@ -61,8 +61,8 @@ func (k *keyOp) decide() (*redisdb.Write, *redisdb.Read, error) {
 		}
 	}
 	k.rec = taken{KeyRecord: saver.KeyRecordOf(k.p, saver.Stamp(k.p, a.Now))}
-	k.rec.Finished = !k.p.Message.Persistent || !k.p.Everyone && len(k.p.Own) == 0
-	if k.rec.single = !k.rec.Finished && len(k.p.Own) == 1; k.rec.single {
+	k.rec.Finished = !k.p.Message.Persistent || !isWide(k.p) && len(k.p.Own) == 0
+	if k.rec.single = !k.rec.Finished && !isWide(k.p); k.rec.single {
 		k.rec.user = whose(k.p.Own[0].User)
 	}
 	return k.writing(string(appendTaken(nil, &k.rec)), k.rec.Until.Add(keySlack)), nil, nil

@@ -12,11 +12,33 @@ import (
 
 var deviceLimitCases = []testCase{
 	{name: "ForgetsTheLongestUnseenOffline", run: deviceLimitForgets},
+	{name: "OfManyUsersAreReadTogether", run: devicesOfMany},
 	{name: "SparesThoseOnline", run: deviceLimitOnline},
 	{name: "AllOnlineIsRefused", run: deviceLimitAllOnline},
 	{name: "LoweredForgetsSeveral", run: deviceLimitLowered},
 	{name: "TheDeadLeaveNoGap", run: deviceLimitNoGap},
 	{name: "IsOfOneUser", run: deviceLimitOneUser},
+}
+
+func devicesOfMany(e *env) {
+	e.openDevices(alice, 2)
+	e.openWith(bob, phone, func(o *saver.Open) { o.Facts.Platform, o.Facts.Class = push.PlatformIOS, "mobile" })
+	got, err := e.s.Store.Devices(e.ctx, []saver.UserRef{ref(alice), ref("nobody"), ref(bob), ref(alice)})
+	if err != nil || len(got) != 4 {
+		e.Fatalf("devices of %d users, %v", len(got), err)
+	}
+	var of [4]string
+	for i := range got {
+		for _, f := range got[i] {
+			of[i] += fmt.Sprint(f.Device, " ", f.Platform, " ", f.Class, ";")
+		}
+	}
+	if of[0] != "d1 web web;d2 web web;" || of[1] != "" || of[2] != fmt.Sprint(phone, " ios mobile;") || of[3] != of[0] {
+		e.Fatalf("got %q", of)
+	}
+	if got, err := e.s.Store.Devices(e.ctx, nil); err != nil || len(got) != 0 {
+		e.Fatalf("of no users: %v, %v", got, err)
+	}
 }
 
 // openDevices opens n devices d1, d2, …, a minute apart.

@@ -20,6 +20,7 @@ var keyCases = []testCase{
 	{name: "ManyUsersAndEveryone", run: keyManyUsers},
 	{name: "TwiceInOneCall", run: keyTwiceInOneCall},
 	{name: "OutlivesItsMessage", run: keyOutlives},
+	{name: "OfFoundUsersTheFirstCount", run: keyFound},
 	{name: "AnyBytes", run: keyAnyBytes},
 	{name: "SurvivesReopening", needs: canReopen, run: keyReopen},
 }
@@ -260,4 +261,46 @@ func keyReopen(e *env) {
 	e.s.Store = e.s.Reopen(e.T)
 	e.wantRepeat(e.publish(e.keyed("m", "k", 1, alice)), first.Message)
 	e.wantKind("another digest", e.try(e.keyed("n", "k", 2, alice)).Err, push.KindKeyReused)
+}
+
+// keyFound: whoever was found first has the message, also if it was nobody, and is on record.
+func keyFound(e *env) {
+	found := func(key saver.IdempotencyKey, users ...push.UserID) saver.Published {
+		p := e.keyed("m", key, 1, users...)
+		p.Found = true
+		return e.publish(p)
+	}
+	everyone := func(key saver.IdempotencyKey) saver.Published {
+		p := e.everyone("m")
+		p.Key, p.Digest, p.Found = key, saver.Digest{1}, true
+		return e.publish(p)
+	}
+	for i, users := range [][]push.UserID{nil, {alice}, {alice, bob}} {
+		key := saver.IdempotencyKey(fmt.Sprint("k", i))
+		first := found(key, users...)
+		if first.Repeated || len(first.Own) != len(users) {
+			e.Fatalf("%d: %+v", i, first)
+		}
+		e.wantRepeat(found(key, cathy), first.Message)
+		e.wantRepeat(found(key), first.Message)
+		e.wantRepeat(everyone(key), first.Message)
+		rec := e.record(first.Message.ID)
+		if rec.Everyone || len(rec.Own) != len(users) {
+			e.Fatalf("%d: on record for %+v", i, rec)
+		}
+		if r := e.recall(first.Message.ID); !r.First || len(r.Own) != len(users) {
+			e.Fatalf("%d: recalled from %+v", i, r)
+		}
+		if r := e.recall(first.Message.ID); r.First {
+			e.Fatalf("%d: it was recalled twice", i)
+		}
+	}
+	for u, want := range map[push.UserID]push.Position{alice: 4, bob: 2, cathy: 0} {
+		if s := e.state(u, push.Own); s.Head-s.Origin != want {
+			e.Errorf("%s got %d entries, want %d", u, s.Head-s.Origin, want)
+		}
+	}
+	if s := e.state(cathy, push.Common); s.Head != s.Origin {
+		e.Errorf("everyone got it")
+	}
 }
