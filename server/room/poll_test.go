@@ -21,6 +21,7 @@ func inPolls(t *testing.T, f func(w *world, d *device)) {
 			t.Fatal("no welcome came")
 		}
 		d.answer()
+		synctest.Wait() // until the room knows that the poll is over
 		f(w, d)
 	})
 }

@@ -534,9 +534,11 @@ func (d *device) writable() bool {
 func (d *device) poll(wait time.Duration) {
 	d.mu.Lock()
 	cursor := d.cursor
-	d.waits = true
 	d.mu.Unlock()
 	d.sess.(transport.PollSession).Poll(cursor, wait)
+	d.mu.Lock()
+	d.waits = true // not before, or it might be over before it was there
+	d.mu.Unlock()
 	d.signal()
 }
 
