@@ -33,15 +33,16 @@ const startPatience = 2 * time.Minute
 
 // options are what the command line says.
 type options struct {
-	binary, listen, form, durability, data string
-	rooms, centers, replicas               int
-	respawn                                time.Duration
+	binary, listen, tcp, form, durability, data string
+	rooms, centers, replicas                    int
+	respawn                                     time.Duration
 }
 
 func parse() (o options, err error) {
 	f := flag.NewFlagSet("cluster", flag.ExitOnError)
 	f.StringVar(&o.binary, "binary", "./bin/carillon", "the gateway's `FILE`")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8080", "`ADDRESS` of the balancer")
+	f.StringVar(&o.tcp, "tcp", "127.0.0.1:8082", "`ADDRESS` of the balancer for devices over raw TCP")
 	f.StringVar(&o.form, "redis", "standalone", "`FORM` of Redis: standalone, replicated, sentinel or cluster")
 	f.StringVar(&o.durability, "durability", "process", "what an accepted message `SURVIVES`: process, disk or replicated")
 	f.IntVar(&o.replicas, "replicas", 1, "with replicated: `HOW MANY` replicas have to have a message")
@@ -76,6 +77,11 @@ func run(ctx context.Context) (err error) {
 		return fmt.Errorf("%w; name another address with -listen", err)
 	}
 	defer l.Close()
+	raw, err := net.Listen("tcp", o.tcp)
+	if err != nil {
+		return fmt.Errorf("%w; name another address with -tcp", err)
+	}
+	defer raw.Close()
 	if o.data == "" {
 		if o.data, err = os.MkdirTemp("", "carillon-cluster-"); err != nil {
 			return err
@@ -106,23 +112,30 @@ func run(ctx context.Context) (err error) {
 		say("stopping; clients are sent away first")
 		err = errors.Join(err, f.Close())
 	}()
-	if _, err := f.SetUp(starting, "http://"+l.Addr().String(), "tcp://"+f.Of(fleet.Room)[0].TCP()); err != nil {
+	if _, err := f.SetUp(starting, "http://"+l.Addr().String(), "tcp://"+raw.Addr().String()); err != nil {
 		return err
 	}
-	return serve(ctx, l, f, r, o)
+	explain(f, r, o, l.Addr().String(), raw.Addr().String())
+	return serve(ctx, l, raw, f, o.respawn)
 }
 
 // serve runs the balancer and brings nodes back that died, until ctx ends.
-func serve(ctx context.Context, l net.Listener, f *fleet.Fleet, r *redistest.Redis, o options) error {
+func serve(ctx context.Context, l, raw net.Listener, f *fleet.Fleet, after time.Duration) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel()
 	for _, n := range f.Nodes() {
-		parts.Go(func() { respawn(ctx, n, o.respawn) })
+		parts.Go(func() { respawn(ctx, n, after) })
 	}
-	explain(f, r, o, l.Addr().String())
-	return fleet.NewBalancer(f).Serve(ctx, l, func(n *fleet.Node, ready bool) {
+	b := fleet.NewBalancer(f)
+	carried := make(chan error, 1)
+	go func() {
+		defer cancel() // one without the other would look as if all were well
+		carried <- b.ServeTCP(ctx, raw)
+	}()
+	defer func() { cancel(); err = errors.Join(err, <-carried) }()
+	return b.Serve(ctx, l, func(n *fleet.Node, ready bool) {
 		state := "does not say that it is ready; it gets nothing more"
 		if ready {
 			state = "is ready"
@@ -158,7 +171,7 @@ func say(format string, args ...any) {
 }
 
 // explain prints what there is and what to try.
-func explain(f *fleet.Fleet, r *redistest.Redis, o options, at string) {
+func explain(f *fleet.Fleet, r *redistest.Redis, o options, at, tcp string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n  %-12s %8s  %-22s %s\n", "node", "process", "public", "administration")
 	for _, n := range f.Nodes() {
@@ -169,9 +182,10 @@ func explain(f *fleet.Fleet, r *redistest.Redis, o options, at string) {
 	}
 	room := f.Of(fleet.Room)[0]
 	fmt.Fprintf(&b, `
-The balancer is http://%[1]s. In another terminal:
+The balancer is http://%[1]s, and tcp://%[7]s for raw TCP. In another terminal:
 
   %[2]s listen --data %[3]s --user alice --device phone
+  %[2]s listen --data %[3]s --user alice --device watch --transport tcp
   %[2]s send --data %[3]s --user alice --body '{"text":"hello"}'
 
 Then end a node and watch both:
@@ -182,6 +196,6 @@ Then end a node and watch both:
 
 Product servers speak to http://%[1]s/v1 with the key in %[3]s/dev.json. Ctrl-C stops everything.
 
-`, at, o.binary, f.Path(), room.PID(), room.Name(), o.respawn)
+`, at, o.binary, f.Path(), room.PID(), room.Name(), o.respawn, tcp)
 	fmt.Print(b.String())
 }
