@@ -15,7 +15,6 @@ import (
 
 // Limits of products.
 const (
-	DefaultShards        = 64
 	MaxShards            = 1 << 16 // push.Shard is 16 bits wide
 	MaxName              = 200     // bytes of a name of a product or a key
 	DefaultTokenLifetime = 30 * 24 * time.Hour
@@ -145,10 +144,11 @@ func checkName(s string) error {
 	return nil
 }
 
-// NewProduct returns p as CreateProduct stores it. Implementations call it.
-func NewProduct(p Product, now push.MilliTime) (Product, error) {
+// NewProduct returns p as CreateProduct stores it. Implementations call it, with how many shards a product has there unless it says
+// so itself.
+func NewProduct(p Product, shards int, now push.MilliTime) (Product, error) {
 	if p.Shards == 0 {
-		p.Shards = DefaultShards
+		p.Shards = shards
 	}
 	p.Created, p.Updated, p.Revision = now, now, 1
 	return p, p.Check()

@@ -32,6 +32,7 @@ type Config struct {
 	Together   int      // nodes that play both roles on Redis, in place of all those
 	Durability string   // of redis.durability; its default
 	Replicas   int      // of redis.replicas, with durability "replicated"
+	Shards     int      // of the product that SetUp makes; 0: as many as the store gives one
 	Proxied    bool     // what nodes say to each other goes through a proxy before each; see Node.Lose
 	Env        []string // for every node, NAME=value: more of its configuration
 }

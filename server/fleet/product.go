@@ -26,7 +26,11 @@ func (f *Fleet) SetUp(ctx context.Context, public, tcp string) (dev.File, error)
 	}
 	d.Admin = "http://" + centers[0].Admin()
 	at := d.Admin + "/admin/v1/products"
-	if err := f.post(ctx, at, map[string]any{"id": Product, "name": "Development"}, nil); err != nil {
+	product := map[string]any{"id": Product, "name": "Development"}
+	if f.cfg.Shards > 0 {
+		product["shards"] = f.cfg.Shards
+	}
+	if err := f.post(ctx, at, product, nil); err != nil {
 		return d, err
 	}
 	var key struct {

@@ -63,6 +63,10 @@ func (w *world) breach(rule, format string, args ...any) {
 
 func (w *world) say(format string, args ...any) { w.cfg.Say(fmt.Sprintf(format, args...)) }
 
+// shards is how many the product has. There are few users, who would be alone in most of the 1 024 that a product has on Redis; in these they
+// meet, and what is written to all shards leaves the machine time for faults.
+const shards = 64
+
 // setUp starts everything but senders, devices and faults. What it returns ends all that; it is there if there is an error, too.
 func (w *world) setUp(ctx context.Context) (end func() error, err error) {
 	var closers []func() error
@@ -72,7 +76,7 @@ func (w *world) setUp(ctx context.Context) (end func() error, err error) {
 		}
 		return err
 	}
-	f := fleet.Config{Binary: w.cfg.Binary, Dir: w.cfg.Dir, Proxied: true, Env: append([]string{
+	f := fleet.Config{Binary: w.cfg.Binary, Dir: w.cfg.Dir, Proxied: true, Shards: shards, Env: append([]string{
 		// A frozen room has to be noticed within a run of a minute.
 		"CARILLON_HEARTBEAT_INTERVAL=2s", "CARILLON_HEARTBEAT_GRACE=2s", "CARILLON_DRAIN_SPREAD=1s",
 	}, w.cfg.Env...)}

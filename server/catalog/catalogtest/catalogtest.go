@@ -16,6 +16,8 @@ import (
 // Fixture is a catalog under test and the powers a test has over it.
 type Fixture struct {
 	Catalog catalog.Catalog
+	// Shards is how many a product has that does not say so itself.
+	Shards int
 	// Elapse makes that much time pass for the catalog.
 	Elapse func(time.Duration)
 	// Reopen closes the catalog and opens what it stored; nil if it stores nothing beyond its life.

@@ -16,7 +16,7 @@ import (
 // full is a product with every field set.
 func full(id push.ProductID) catalog.Product {
 	return catalog.Product{
-		ID: id, Name: "The Shop, Zürich", Shards: 1024, Disabled: true,
+		ID: id, Name: "The Shop, Zürich", Shards: 100, Disabled: true,
 		FirstVisit: push.FirstVisit{First: push.StartHead, Later: push.StartBeginning, Common: push.StartBeginning},
 		Limits: push.Limits{
 			BodyBytes: 1, OwnMessages: 2, OwnBytes: 3, CommonMessages: 4, CommonBytes: 5, TTL: 6 * time.Second,
@@ -68,8 +68,8 @@ func productIsFound(t *testing.T, h *harness) {
 func productDefaults(t *testing.T, h *harness) {
 	h.create(shop)
 	p := h.product(shop)
-	if p.Shards != catalog.DefaultShards {
-		t.Errorf("shards: got %d, want %d", p.Shards, catalog.DefaultShards)
+	if p.Shards != h.Shards {
+		t.Errorf("shards: got %d, want %d", p.Shards, h.Shards)
 	}
 	if p.Limits != (push.Limits{}) || p.FirstVisit != (push.FirstVisit{}) || p.Sessions != nil {
 		t.Errorf("defaults are stored where nothing was said: %+v", p)
@@ -175,8 +175,8 @@ func shardsAreFixed(t *testing.T, h *harness) {
 	p.Shards++
 	_, err := h.Catalog.UpdateProduct(h.ctx, p)
 	wantError(t, "UpdateProduct", err, push.KindInvalid, "shards_fixed")
-	if got := h.product(shop).Shards; got != catalog.DefaultShards {
-		t.Errorf("shards: got %d, want %d", got, catalog.DefaultShards)
+	if got := h.product(shop).Shards; got != h.Shards {
+		t.Errorf("shards: got %d, want %d", got, h.Shards)
 	}
 }
 

@@ -16,7 +16,7 @@ func newFixture(t *testing.T) *catalogtest.Fixture {
 	c := clocktest.New()
 	m := New(Config{Clock: c})
 	t.Cleanup(func() { m.Close() })
-	return &catalogtest.Fixture{Catalog: m, Elapse: c.Advance}
+	return &catalogtest.Fixture{Catalog: m, Shards: 64, Elapse: c.Advance}
 }
 
 func TestConformance(t *testing.T) { catalogtest.Run(t, newFixture) }
@@ -27,6 +27,6 @@ func TestConformance_ThroughCache(t *testing.T) {
 		c := clocktest.New()
 		cache := catalog.NewCache(New(Config{Clock: c}), catalog.CacheConfig{Clock: c})
 		t.Cleanup(func() { cache.Close() })
-		return &catalogtest.Fixture{Catalog: cache, Elapse: c.Advance}
+		return &catalogtest.Fixture{Catalog: cache, Shards: 64, Elapse: c.Advance}
 	})
 }

@@ -55,6 +55,7 @@ func maker(fresh func(t *testing.T) (vfs.FS, string), wrap func(catalog.Catalog,
 		cat := wrap(newCatalog(t, db, c), c)
 		return &catalogtest.Fixture{
 			Catalog: cat,
+			Shards:  64,
 			Elapse:  c.Advance,
 			Reopen: func() catalog.Catalog {
 				if err := errors.Join(cat.Close(), db.Close()); err != nil {

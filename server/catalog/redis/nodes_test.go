@@ -110,7 +110,7 @@ func TestConformance_OverNodes(t *testing.T) {
 			}
 			return n
 		}
-		return &catalogtest.Fixture{Catalog: mk(), Elapse: c.Advance, Reopen: mk}
+		return &catalogtest.Fixture{Catalog: mk(), Shards: 1024, Elapse: c.Advance, Reopen: mk}
 	})
 }
 

@@ -13,7 +13,7 @@ func (c *Catalog) CreateProduct(ctx context.Context, p catalog.Product) (catalog
 	var made catalog.Product
 	err := c.write(ctx, []redisdb.Command{hget(productsKey, string(p.ID))},
 		func(was []any, now push.MilliTime, _ catalog.Change) (_ []redisdb.Command, err error) {
-			if made, err = catalog.NewProduct(p, now); err != nil {
+			if made, err = catalog.NewProduct(p, DefaultShards, now); err != nil {
 				return nil, err
 			}
 			if was[0] != nil {

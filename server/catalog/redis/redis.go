@@ -40,6 +40,10 @@ import (
 	"carillon/server/redisdb"
 )
 
+// DefaultShards is how many shards a product has unless it says so itself. A shard lies on one node of a Redis Cluster, whole, and can
+// never be divided: so many are enough to spread a large product over any number of nodes evenly.
+const DefaultShards = 1024
+
 // Config says how a catalog is made.
 type Config struct {
 	DB *redisdb.DB // stays open when the catalog is closed

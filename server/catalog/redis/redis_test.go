@@ -35,6 +35,7 @@ func maker(form redistest.Form, wrap func(catalog.Catalog, clock.Clock) catalog.
 		of := pool.Take(t, form)
 		return &catalogtest.Fixture{
 			Catalog: wrap(open(t, redisdbtest.Open(t, of, c)), c),
+			Shards:  1024,
 			Elapse:  c.Advance,
 			Reopen:  func() catalog.Catalog { return wrap(open(t, redisdbtest.Open(t, of, c)), c) },
 		}

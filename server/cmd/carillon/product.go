@@ -91,7 +91,7 @@ type productCreateCmd struct {
 	adminFlags
 	productSettings
 	ID     string `arg:"" help:"1 to 64 of a-z, 0-9, - and _."`
-	Shards int    `placeholder:"64" help:"Parts that its users are divided into; it can never change."`
+	Shards int    `placeholder:"N" help:"Parts that its users are divided into: 64, on Redis 1024, unless you say otherwise; it can never change."`
 }
 
 // Help is shown under --help.
