@@ -115,10 +115,16 @@ func (g *gateway) makeKey(p push.ProductID, scopes ...catalog.Scope) string {
 // connect makes a device known and registers a session of it with room r1.
 func (g *gateway) connect(u push.UserID, d push.DeviceID) {
 	g.t.Helper()
+	g.connectIn("r1", u, d)
+}
+
+// connectIn is connect to a room that joined.
+func (g *gateway) connectIn(room push.RoomID, u push.UserID, d push.DeviceID) {
+	g.t.Helper()
 	g.open(u, d)
 	_, err := g.reg.Insert(g.t.Context(), register.Session{
 		Key:   register.Key{Product: product, User: u, Device: d},
-		Shard: push.ShardOf(u, 4), Transport: "ws", Room: "r1", Boot: 1, Since: push.Milli(g.clock.Now()),
+		Shard: push.ShardOf(u, 4), Transport: "ws", Room: room, Boot: 1, Since: push.Milli(g.clock.Now()),
 	}, nil)
 	if err != nil {
 		g.t.Fatal(err)

@@ -2,8 +2,10 @@ package center
 
 import (
 	"context"
+	"slices"
 
 	"carillon/server/push"
+	"carillon/server/register"
 	"carillon/server/saver"
 )
 
@@ -109,7 +111,7 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 
 // liveRooms is where those online are.
 type liveRooms struct {
-	byUser map[push.UserID][]push.RoomID
+	byUser map[push.UserID][]register.Session
 	all    []push.RoomID // if somebody asked for everyone, or for tags
 	held   *holders      // those among them that may hold who has tags; nil: all may
 }
@@ -140,19 +142,16 @@ func (c *Center) roomsOf(
 	if err != nil {
 		return l, err
 	}
-	l.byUser = make(map[push.UserID][]push.RoomID, len(users))
+	l.byUser = make(map[push.UserID][]register.Session, len(users))
 	for i, u := range users {
-		rooms := make([]push.RoomID, len(sessions[i]))
-		for j := range sessions[i] {
-			rooms[j] = sessions[i][j].Room
-		}
-		l.byUser[u] = rooms
+		l.byUser[u] = sessions[i]
 	}
 	return l, nil
 }
 
 // of returns the deliveries of a request, still without their message. A room stands in it once for each user,
-// however many devices of that user it holds.
+// however many devices of that user it holds. Where several rooms hold some, each is told which it held: it may hear of it late, and hold
+// by then a device that has got the message in another room.
 func (l *liveRooms) of(p push.ProductID, req *request) deliveries {
 	var ds deliveries
 	if req.inCommon() {
@@ -166,14 +165,38 @@ func (l *liveRooms) of(p push.ProductID, req *request) deliveries {
 	}
 	like := &push.Delivery{Product: p}
 	for _, t := range req.targets {
-		for _, room := range l.byUser[t.User] {
-			d := ds.of(room, like)
+		sessions := l.byUser[t.User]
+		apart := inSeveralRooms(sessions)
+		for i := range sessions {
+			device := sessions[i].Device
+			if apart && t.Filter != nil && len(t.Filter.Devices) > 0 && !slices.Contains(t.Filter.Devices, device) {
+				continue
+			}
+			d := ds.of(sessions[i].Room, like)
 			if n := len(d.Users); n == 0 || d.Users[n-1].User != t.User {
-				d.Users = append(d.Users, push.UserFilter{User: t.User, Filter: t.Filter})
+				u := push.UserFilter{User: t.User, Filter: t.Filter}
+				if apart {
+					u.Filter = t.Filter.ForDevices()
+				}
+				d.Users = append(d.Users, u)
+			}
+			if apart {
+				f := d.Users[len(d.Users)-1].Filter
+				at, _ := slices.BinarySearch(f.Devices, device)
+				f.Devices = slices.Insert(f.Devices, at, device)
 			}
 		}
 	}
 	return ds
+}
+
+func inSeveralRooms(ss []register.Session) bool {
+	for i := range ss {
+		if ss[i].Room != ss[0].Room {
+			return true
+		}
+	}
+	return false
 }
 
 // deliverLive hands messages that are not persistent to the rooms that were found for them.

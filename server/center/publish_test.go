@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -225,6 +226,50 @@ func TestPublish_NotPersistentReachesThoseOnlineAndIsNeverStored(t *testing.T) {
 				if ds := g.rooms.take(); len(ds) != 0 {
 					t.Errorf("the repeat was delivered: %v", ds)
 				}
+			}
+		})
+	}
+}
+
+// A device that goes from one room to another while a message is on its way to both must not get it in each.
+func TestPublish_NotPersistentNamesTheDevicesOfEachRoom(t *testing.T) {
+	all := func(ds ...push.DeviceID) *push.Filter { return &push.Filter{Devices: ds} }
+	for _, c := range []struct {
+		name, to string
+		want     map[push.RoomID]*push.Filter // of alice
+	}{
+		{"a user", `{"users":["alice"]}`, map[push.RoomID]*push.Filter{"r1": all("phone", "web"), "r2": all("tv")}},
+		{"a user and platforms", `{"users":["alice"],"platforms":["android","web"]}`, map[push.RoomID]*push.Filter{
+			"r1": {Devices: []push.DeviceID{"phone", "web"}, Platforms: push.PlatformSet(0).Add(push.PlatformAndroid).Add(push.PlatformWeb)},
+			"r2": {Devices: []push.DeviceID{"tv"}, Platforms: push.PlatformSet(0).Add(push.PlatformAndroid).Add(push.PlatformWeb)},
+		}},
+		{"devices", `{"devices":[{"user":"alice","device":"tv"},{"user":"alice","device":"tablet"}]}`, map[push.RoomID]*push.Filter{"r2": all("tv")}},
+		{"a user in one room", `{"users":["bob"]}`, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newGateway(t)
+			if err := g.reg.Join(t.Context(), register.Room{ID: "r2", Boot: 1}); err != nil {
+				t.Fatal(err)
+			}
+			g.connect("alice", "web")
+			g.connect("alice", "phone")
+			g.connectIn("r2", "alice", "tv")
+			g.connectIn("r2", "bob", "tv")
+			g.connectIn("r2", "bob", "phone")
+			g.publish(`{"to":`+c.to+`,"message":{"body":1,"persistent":false}}`).want(t, http.StatusAccepted)
+			got := make(map[push.RoomID]*push.Filter)
+			for _, d := range g.rooms.take() {
+				for _, u := range d.Users {
+					if u.User == "bob" && (d.room != "r2" || u.Filter != nil) {
+						t.Errorf("room %s is told of bob with %+v, want r2 and every device", d.room, u.Filter)
+					}
+					if u.User == "alice" {
+						got[d.room] = u.Filter
+					}
+				}
+			}
+			if !maps.EqualFunc(got, c.want, (*push.Filter).Equal) {
+				t.Errorf("rooms are told of alice's %v, want %v", got, c.want)
 			}
 		})
 	}

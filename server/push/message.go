@@ -92,6 +92,14 @@ func (f *Filter) IsZero() bool {
 	return f == nil || len(f.Devices) == 0 && f.Platforms == 0 && len(f.Classes) == 0 && f.Tags == nil
 }
 
+// ForDevices returns a copy that names no device yet, for those to be named that it is for alone. The rest is shared.
+func (f *Filter) ForDevices() *Filter {
+	if f == nil {
+		return &Filter{}
+	}
+	return &Filter{Platforms: f.Platforms, Classes: f.Classes, Tags: f.Tags}
+}
+
 // Equal reports whether both filters are written the same.
 func (f *Filter) Equal(g *Filter) bool {
 	if f.IsZero() || g.IsZero() {
