@@ -44,6 +44,13 @@ func (r *Room) keepTags(ctx context.Context) {
 	if err := r.held.keep(ctx, r.now()); err != nil && ctx.Err() == nil {
 		r.m.failed("tags")
 		r.log.Warn("telling which tags are here failed; trying again", "err", err)
+		return
+	}
+	for _, ss := range r.tags.takeAgain() {
+		if err := r.look(ctx, ss); err != nil && ctx.Err() == nil {
+			r.m.failed("tags")
+			r.log.Warn("looking at tags that were changed failed; trying again", "sessions", len(ss), "err", err)
+		}
 	}
 }
 

@@ -22,6 +22,42 @@ type tagBook struct {
 
 	mu sync.Mutex
 	of map[*session]*sessionTags // guarded by mu; what is in it, by the session's mu
+
+	again []*session // guarded by mu: a look for them failed, and is made again with the next sweep; each once
+}
+
+// lookAgain notes sessions whose tags are to be looked at again.
+func (b *tagBook) lookAgain(ss []*session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	noted := make(map[*session]struct{}, len(b.again))
+	for _, s := range b.again {
+		noted[s] = struct{}{}
+	}
+	for _, s := range ss {
+		if _, is := noted[s]; !is {
+			b.again = append(b.again, s)
+			noted[s] = struct{}{}
+		}
+	}
+}
+
+// takeAgain returns the sessions that were noted, those of one product together.
+func (b *tagBook) takeAgain() (groups [][]*session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	at := make(map[push.ProductID]int)
+	for _, s := range b.again {
+		p := s.shard.ref.Product
+		i, is := at[p]
+		if !is {
+			i = len(groups)
+			at[p], groups = i, append(groups, nil)
+		}
+		groups[i] = append(groups[i], s)
+	}
+	b.again = nil
+	return groups
 }
 
 // sessionTags are the tags of one session. The lists are replaced as a whole and never changed.
@@ -199,7 +235,8 @@ func (r *Room) Retag(ctx context.Context, p push.ProductID, users []push.UserID)
 }
 
 // look reads the tags that are kept for sessions of one product. Of several looks for one session that overlap, only the one that began last
-// counts: it reads what all before it could have read.
+// counts: it reads what all before it could have read. One that fails is made again with the next sweep: what changed is stored, and whoever
+// asked for it need not ask again.
 func (r *Room) look(ctx context.Context, ss []*session) error {
 	if len(ss) == 0 {
 		return nil
@@ -218,6 +255,9 @@ func (r *Room) look(ctx context.Context, ss []*session) error {
 		s.endLook(looks[i], kept[i])
 	}
 	release()
+	if err != nil {
+		r.tags.lookAgain(ss)
+	}
 	return err
 }
 
