@@ -83,6 +83,7 @@ var layers = []struct {
 		"center never imports an adapter, a transport, or the room: they meet in gateway"},
 	{"client", []string{"wire", "push", "clock"}, "a client knows the wire alone"},
 	{"bench", []string{"bench", "auth", "catalog", "dev", "wire", "push"}, "the bench sees the server from outside"},
+	{"bench/bare", []string{"bench/sample", "wire", "push"}, "it says what clients wait for, and is no server of ours"},
 	{"bench/child", nil, "it runs any process"},
 	{"bench/online", []string{"redisdb", "register", "register/redis", "push"}, "it plays a node that looks users up, which no request asks for"},
 	{"bench/sample", nil, "it reads /proc, and nothing of ours"},

@@ -19,6 +19,7 @@ type Config struct {
 	Executable string   // the carillon binary: server and client processes are started from it
 	Env        []string // of those processes, without the variables of Carillon itself
 	Clients    []string // arguments with which Executable is a client process
+	Bare       []string // those with which, and with a kind, it is a server of package bare
 
 	Data        string   // data directory of a running development server to measure; empty: start one
 	ServerFlags []string // for the server that is started

@@ -2,8 +2,11 @@ package bench
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
+	"carillon/server/bench/bare"
 	"carillon/server/bench/swarm"
 )
 
@@ -75,7 +78,45 @@ func (s *Connect) run(ctx context.Context, w *world) error {
 		return err
 	}
 	w.set("bench_rss_bytes", float64(r.RSS))
-	return lost(r)
+	if err := lost(r); err != nil || s.Transport != "ws" {
+		return err
+	}
+	return s.floors(ctx, w)
+}
+
+// floors measures what a connect and a goodbye take servers that do nothing with it, with clients that do the same as before.
+func (s *Connect) floors(ctx context.Context, w *world) error {
+	for _, kind := range []string{bare.Kernel, bare.Library} {
+		w.progress("what the %s alone takes for it", kind)
+		b, err := w.startBare(ctx, kind, s)
+		if err != nil {
+			return fmt.Errorf("the %s alone: %w", kind, err)
+		}
+		come, goodbye, err := s.floor(ctx, b.world)
+		if err = errors.Join(err, b.stop()); err != nil {
+			return fmt.Errorf("the %s alone: %w", kind, err)
+		}
+		w.set(kind+"_us_per_connect", come)
+		w.set(kind+"_us_per_goodbye", goodbye)
+		w.set("times_"+kind, w.values["again_cpu_us"]/come)
+	}
+	return nil
+}
+
+// floor returns the medians of as many turns as later connects had; the first one is to warm up.
+func (s *Connect) floor(ctx context.Context, w *world) (come, goodbye float64, err error) {
+	comes, goodbyes := make([]float64, 0, s.Turns), make([]float64, 0, s.Turns)
+	for i := range 1 + s.Turns {
+		v, err := s.comeAndGo(ctx, w, 0)
+		if err != nil {
+			return 0, 0, err
+		}
+		if i > 0 {
+			comes = append(comes, micros(v.come.server, float64(s.Count)))
+			goodbyes = append(goodbyes, micros(v.goodbye.server, float64(s.Count)))
+		}
+	}
+	return median(comes), median(goodbyes), nil
 }
 
 // visit is what one turn took: clients that come, and go.

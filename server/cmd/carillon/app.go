@@ -86,6 +86,7 @@ type cli struct {
 	Bench      benchCmd      `cmd:"" help:"Measure what the gateway costs on this machine."`
 
 	BenchClients benchClientsCmd `cmd:"" hidden:"" help:"Hold clients for bench."`
+	BenchBare    benchBareCmd    `cmd:"" hidden:"" help:"Be a server that does nothing, for bench."`
 }
 
 const description = `Carillon carries messages from your servers to the devices of your users.

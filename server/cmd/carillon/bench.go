@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"carillon/server/bench"
+	"carillon/server/bench/bare"
 	"carillon/server/bench/swarm"
 	"carillon/server/config"
 )
@@ -56,7 +57,7 @@ func (f *benchFlags) run(ctx context.Context, a *app, scenarios ...bench.Scenari
 	}
 	p := newProgress(a.stderr)
 	rep, err := bench.Run(ctx, bench.Config{
-		Executable: exe, Env: withoutOurs(a.environ), Clients: []string{"bench-clients"}, Data: f.Data,
+		Executable: exe, Env: withoutOurs(a.environ), Clients: []string{"bench-clients"}, Bare: []string{"bench-bare"}, Data: f.Data,
 		ServerFlags: f.ServerFlag, Dir: f.Dir, Workers: f.Workers, Runs: f.Runs, Timeout: f.Timeout, Version: version(),
 		Progress: p.say,
 	}, scenarios...)
@@ -139,6 +140,10 @@ func (benchConnectCmd) Help() string {
 	return `Connects devices, several times each, with nobody online and again with many: token checked, registered, welcomed. The
 first connect of a device stores it; later ones do not. They stay until all are there, and then say goodbye, which is
 measured by itself. Where one of it costs more with many online, something grows that must not.
+
+Over WebSocket the same clients then connect to two servers that do nothing with them: one that is nothing but the kernel's
+accept, epoll_ctl, read and write, and one of net/http and coder/websocket. Machines differ in those, and one machine from day
+to day: what a connect takes beyond them, and in times of them, is ours.
 
 Example:
 
@@ -412,3 +417,20 @@ Example:
 
 // Run executes the command.
 func (benchClientsCmd) Run(a *app) error { return swarm.Serve(a.stdin, a.stdout) }
+
+// benchBareCmd is a server that does nothing with who connects to it, which the bench starts for itself.
+type benchBareCmd struct {
+	Kind string `arg:"" enum:"kernel,library" help:"What it is made of: ${enum}."`
+}
+
+// Help is shown under --help.
+func (benchBareCmd) Help() string {
+	return `Takes WebSockets, says welcome and nothing else, for "carillon bench connect", which starts it and ends it by its standard input.
+
+Example:
+
+    carillon bench-bare library`
+}
+
+// Run executes the command.
+func (c *benchBareCmd) Run(a *app) error { return bare.Serve(c.Kind, a.stdin, a.stdout) }

@@ -130,6 +130,11 @@ func connectWelcomesEveryone(t *testing.T, transport string) {
 	if f["connects"] != 180 {
 		t.Errorf("%v connects, want 180", f["connects"])
 	}
+	for _, name := range []string{"kernel_us_per_connect", "kernel_us_per_goodbye", "times_kernel", "library_us_per_connect", "library_us_per_goodbye", "times_library"} {
+		if v, ok := f[name]; ok != (transport == "ws") || ok && v < 0 {
+			t.Errorf("%s: %v (%v); it is measured for WebSocket alone", name, v, ok)
+		}
+	}
 }
 
 func TestBench_SustainDropsNothing(t *testing.T) { overAll(t, sustainDropsNothing) }
