@@ -173,22 +173,26 @@ func BenchmarkPublishSingle(b *testing.B) {
 
 // BenchmarkPublishEveryone stores broadcasts to all shards. Nobody's number counts: how many users there are is nowhere in it.
 func BenchmarkPublishEveryone(b *testing.B) {
-	s, node := benchStore(b)
-	id := time.Now().UnixMilli() << 12
-	body := bytes.Repeat([]byte("7"), 1000)
-	before := use(b, node)
-	b.ResetTimer()
-	for n := range b.N {
-		r := s.Publish(context.Background(), []*saver.Publication{{
-			Product: "shop", Shards: benchShards, TTL: time.Hour, Everyone: true,
-			Message: &push.Message{ID: push.MsgID(id + int64(n) + 1), Body: body, Persistent: true},
-		}})
-		if r[0].Err != nil {
-			b.Fatal(r[0].Err)
-		}
+	for _, shards := range []int{64, benchShards} {
+		b.Run(fmt.Sprintf("shards=%d", shards), func(b *testing.B) {
+			s, node := benchStore(b)
+			id := time.Now().UnixMilli() << 12
+			body := bytes.Repeat([]byte("7"), 1000)
+			before := use(b, node)
+			b.ResetTimer()
+			for n := range b.N {
+				r := s.Publish(context.Background(), []*saver.Publication{{
+					Product: "shop", Shards: shards, TTL: time.Hour, Everyone: true,
+					Message: &push.Message{ID: push.MsgID(id + int64(n) + 1), Body: body, Persistent: true},
+				}})
+				if r[0].Err != nil {
+					b.Fatal(r[0].Err)
+				}
+			}
+			b.StopTimer()
+			before.report(b, node, b.N, true)
+		})
 	}
-	b.StopTimer()
-	before.report(b, node, b.N, true)
 }
 
 // BenchmarkOpenKnown opens devices that are known, from 64 callers.
