@@ -120,6 +120,70 @@ func (e *TagExpr) AppendAsked(dst []Tag) []Tag {
 	return dst
 }
 
+// Settlement is what some of a device's tags say of whether it is meant.
+type Settlement int8
+
+// The settlements.
+const (
+	Unsettled Settlement = iota // the others decide
+	Meant                       // whatever the others are
+	NotMeant
+)
+
+// Settled returns what it says of a device that it has the tags of which has says so, if it may have any others.
+func (e *TagExpr) Settled(has func(Tag) bool) Settlement {
+	out := Meant
+	and := func(s Settlement) {
+		if s == NotMeant || out == Meant {
+			out = s
+		}
+	}
+	for _, t := range e.All {
+		if out != NotMeant {
+			and(t.settled(has))
+		}
+	}
+	for _, t := range e.Not {
+		if out != NotMeant {
+			and(t.settled(has).not())
+		}
+	}
+	if len(e.Any) == 0 || out == NotMeant {
+		return out
+	}
+	one := NotMeant
+	for _, t := range e.Any {
+		switch t.settled(has) {
+		case Meant:
+			return out
+		case Unsettled:
+			one = Unsettled
+		}
+	}
+	and(one)
+	return out
+}
+
+func (s Settlement) not() Settlement {
+	switch s {
+	case Meant:
+		return NotMeant
+	case NotMeant:
+		return Meant
+	}
+	return Unsettled
+}
+
+func (t TagTerm) settled(has func(Tag) bool) Settlement {
+	switch {
+	case t.Expr != nil:
+		return t.Expr.Settled(has)
+	case has(t.Tag):
+		return Meant
+	}
+	return Unsettled
+}
+
 func (t TagTerm) matches(has func(Tag) bool) bool {
 	if t.Expr != nil {
 		return t.Expr.Matches(has)

@@ -238,3 +238,35 @@ func TestTagExpr_MayMatchWhateverADeviceAmongThemMatches(t *testing.T) {
 		t.Error("every expression may match everybody")
 	}
 }
+
+// TestTagExpr_WhatIsSettledHoldsWhateverElseADeviceHas tries every expression of some with every set of tags that a device can have beside
+// those that are known.
+func TestTagExpr_WhatIsSettledHoldsWhateverElseADeviceHas(t *testing.T) {
+	a, b, c := TagTerm{Tag: "a"}, TagTerm{Tag: "b"}, TagTerm{Tag: "c"}
+	of := func(all, anyOf, not []TagTerm) *TagExpr { return &TagExpr{All: all, Any: anyOf, Not: not} }
+	lists := [][]TagTerm{nil, {a}, {b}, {a, b}, {{Expr: of(nil, []TagTerm{a, c}, nil)}}, {c, {Expr: of([]TagTerm{a}, nil, []TagTerm{b})}}}
+	letters := []Tag{"a", "b", "c"}
+	set := func(n int) func(Tag) bool {
+		return func(tag Tag) bool { return n&(1<<(tag[0]-'a')) != 0 }
+	}
+	settled := map[Settlement]int{}
+	for _, all := range lists {
+		for _, anyOf := range lists {
+			for _, not := range lists {
+				e := of(all, anyOf, not)
+				for known := range 1 << len(letters) {
+					s := e.Settled(set(known))
+					settled[s]++
+					for more := range 1 << len(letters) {
+						if got := e.Matches(set(known | more)); s == Meant && !got || s == NotMeant && got {
+							t.Fatalf("%+v with %b is settled as %d, and with %b meant is %v", e, known, s, known|more, got)
+						}
+					}
+				}
+			}
+		}
+	}
+	if len(settled) != 3 {
+		t.Errorf("got only %v", settled)
+	}
+}
