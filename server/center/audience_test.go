@@ -27,8 +27,11 @@ func vipFilter() *push.Filter {
 	}
 }
 
+// noneIsSmall has every audience by tags settled at delivery.
+func noneIsSmall(c *Config) { c.Limits.SmallAudience = -1 }
+
 func TestAudience_ByTagsLiesInTheCommonSlotsWithItsFilter(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, noneIsSmall)
 	g.connect("alice", "phone")
 	body := `{"to":{"tags":` + vips + `,"platforms":["ios","android"],"classes":["mobile"]},"message":{"body":1}}`
 	first := g.publish(body, "k").want(t, 201)
@@ -127,7 +130,7 @@ func (g *gateway) setTags(u push.UserID, d push.DeviceID, tags ...push.Tag) {
 }
 
 func TestAudience_OfAMessageIsToldAndItsDevicesAreThoseThatHaveTheTagsNow(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, noneIsSmall)
 	g.open("alice", "phone")
 	g.open("alice", "web")
 	g.setTags("alice", "phone", "vip")
@@ -158,7 +161,7 @@ func TestAudience_OfAMessageIsToldAndItsDevicesAreThoseThatHaveTheTagsNow(t *tes
 }
 
 func TestAudience_LagCountsWhatTheTagsOfTheDeviceAdmit(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, noneIsSmall)
 	g.open("alice", "phone")
 	g.open("alice", "web")
 	g.setTags("alice", "", "user")
@@ -182,7 +185,7 @@ func TestAudience_LagCountsWhatTheTagsOfTheDeviceAdmit(t *testing.T) {
 }
 
 func TestAudience_IsJudgedForEachMessageOfABatch(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, noneIsSmall)
 	got := g.do(ask{path: "/v1/messages/batch", body: `{"messages":[
 		{"to":{"tags":{"all":["vip"]}},"message":{"body":1}},
 		{"to":{"tags":{}},"message":{"body":1}},

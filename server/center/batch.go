@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 
+	"carillon/server/catalog"
 	publicapi "carillon/server/center/api/public"
 )
 
@@ -25,12 +26,25 @@ func (o publicOps) PublishBatch(
 	for i, it := range items {
 		reqs[i], results[i].err = it.request, it.err
 	}
-	if !validateOnly {
+	if validateOnly {
+		o.settleAll(ctx, product, reqs, results)
+	} else {
 		o.publish(ctx, product, reqs, results)
 		o.countBatch(a, results)
 		o.metrics.published(o.cfg.Clock.Now().Sub(a.start))
 	}
 	return batchPublished(o.appendBatch(make([]byte, 0, 256*len(reqs)), reqs, results, validateOnly)), nil
+}
+
+// settleAll finds out when the audiences of a batch that is only to be judged would be settled, as publish does.
+func (c *Center) settleAll(ctx context.Context, product *catalog.Product, reqs []*request, results []result) {
+	small := c.limits.SmallAudience
+	for i, req := range reqs {
+		if req != nil {
+			_, results[i].settled, results[i].err = c.settle(ctx, product, req, small)
+			small -= results[i].settled.users
+		}
+	}
 }
 
 // countBatch counts what became of the messages, and logs the first failure that is not the sender's: the others most
@@ -73,14 +87,14 @@ func (c *Center) appendBatch(dst []byte, reqs []*request, results []result, vali
 		case r.err != nil:
 			dst = c.appendRefused(dst, r.err)
 		case validateOnly:
-			dst = appendValidated(append(dst, `{"status":200,"validated":`...), reqs[i], nil)
+			dst = appendValidated(append(dst, `{"status":200,"validated":`...), reqs[i], r.settled, nil)
 			dst = append(dst, '}')
 		default:
 			dst = strconv.AppendInt(append(dst, `{"status":`...), int64(statusOf(r)), 10)
 			if r.repeated {
 				dst = append(dst, `,"replayed":true`...)
 			}
-			dst = appendPublished(append(dst, `,"message":`...), reqs[i], r.message)
+			dst = appendPublished(append(dst, `,"message":`...), reqs[i], r)
 			dst = append(dst, '}')
 		}
 	}

@@ -69,6 +69,7 @@ type Limits struct {
 	Items         int           // messages of a batch; 500
 	Targets       int           // users, or devices, that a message names; 1 000
 	BatchTargets  int           // users that all messages of a batch name together; 10 000
+	SmallAudience int           // users that an audience by tags has at most if they are settled when the message is sent; 10 000; below 0: none is
 	BodyDepth     int           // levels that a message's JSON body nests; 60
 	InFlight      int           // requests of one product under way in this process; 256
 	StoreDeadline time.Duration // how long a write to the store may take; 10 s
@@ -80,6 +81,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Items, 500)
 	def(&l.Targets, 1000)
 	def(&l.BatchTargets, 10000)
+	def(&l.SmallAudience, 10000)
 	def(&l.BodyDepth, 60)
 	def(&l.InFlight, 256)
 	def(&l.StoreDeadline, 10*time.Second)

@@ -43,6 +43,9 @@ func (q *request) digest() saver.Digest {
 	if f := q.filter(); f != nil {
 		b = saver.AppendFilter(b, f)
 	}
+	if q.membership != unsaid {
+		b = append(b, byte(q.membership)) // likewise
+	}
 	return sha256.Sum256(b)
 }
 

@@ -2,10 +2,8 @@ package center
 
 import (
 	"context"
-	"errors"
 	"math"
 	"slices"
-	"sync"
 
 	"carillon/server/catalog"
 	"carillon/server/push"
@@ -13,9 +11,8 @@ import (
 )
 
 const (
-	// estimateSample is how many users of an audience an estimate looks at, at most, and estimateAtOnce how many of them at the same time.
+	// estimateSample is how many users of an audience an estimate looks at, at most.
 	estimateSample = 512
-	estimateAtOnce = 16
 	// leastOfShard is how many users each shard names at least, however many shards there are: an estimate is exact where no shard has more
 	// of the audience, which few shards of a small one have.
 	leastOfShard = 8
@@ -110,35 +107,22 @@ func in(strata []stratum, has []push.Tag) int {
 	return max(n, 1)
 }
 
-// matchingOf returns how many devices of each user a filter admits by the tags that are kept. Each user is a call of the store, which on
-// Redis goes out with the others of its time.
+// matchingOf returns how many devices of each user a filter admits by the tags that are kept.
 func (c *Center) matchingOf(ctx context.Context, refs []saver.UserRef, kept []saver.UserTags, f *push.Filter) ([]int, error) {
-	matching, failed := make([]int, len(refs)), make([]error, estimateAtOnce)
-	var running sync.WaitGroup
-	for first := range min(estimateAtOnce, len(refs)) {
-		running.Go(func() {
-			for i := first; i < len(refs) && failed[first] == nil; i += estimateAtOnce {
-				matching[i], failed[first] = c.matching(ctx, refs[i], &kept[i], f)
-			}
-		})
-	}
-	running.Wait()
-	return matching, errors.Join(failed...)
-}
-
-// matching returns how many devices of a user a filter admits by the tags that are kept.
-func (c *Center) matching(ctx context.Context, ref saver.UserRef, kept *saver.UserTags, f *push.Filter) (n int, err error) {
-	user, err := c.cfg.Saver.User(ctx, ref)
+	devices, err := c.cfg.Saver.Devices(ctx, refs)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	tags := tagsNow{kept: kept}
-	for i := range user.Devices {
-		if d := &user.Devices[i]; f.Admits(d.DeviceFacts, tags.of(d.Device)) {
-			n++
+	matching := make([]int, len(refs))
+	for i := range refs {
+		tags := tagsNow{kept: &kept[i]}
+		for _, d := range devices[i] {
+			if f.Admits(d, tags.of(d.Device)) {
+				matching[i]++
+			}
 		}
 	}
-	return n, nil
+	return matching, nil
 }
 
 // strataOf returns, tag by tag, who has the tags of which every device of an audience has one: those of a list Any, or the one of

@@ -53,7 +53,7 @@ func (g *gateway) told() string {
 }
 
 func TestHolders_BodyOfATagPushGoesWhereSomebodyMayBeMeant(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, noneIsSmall)
 	g.settle()
 	const everywhere = "others body, silent body, vips body"
 	for _, c := range []struct {
@@ -94,7 +94,7 @@ func TestHolders_BodyOfATagPushGoesWhereSomebodyMayBeMeant(t *testing.T) {
 }
 
 func TestHolders_AreAskedForOnceABatch(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, noneIsSmall)
 	g.settle()
 	g.do(ask{path: "/v1/messages/batch", body: `{"messages":[
 		{"to":{"tags":{"all":["vip"]}},"message":{"body":1}},
@@ -111,7 +111,7 @@ func TestHolders_AreAskedForOnceABatch(t *testing.T) {
 }
 
 func TestHolders_OfMoreTagsThanAreAskedForAreAllRooms(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, noneIsSmall)
 	g.settle()
 	var items []string
 	for i := range maxAsked/push.MaxTagTerms + 1 {
@@ -129,7 +129,7 @@ func TestHolders_OfMoreTagsThanAreAskedForAreAllRooms(t *testing.T) {
 }
 
 func TestHolders_WhereTheRegisterFailsAllAreToldAll(t *testing.T) {
-	g := newGateway(t)
+	g := newGateway(t, noneIsSmall)
 	g.settle()
 	g.reg.fail.Store(true)
 	g.publish(`{"to":{"tags":{"all":["vip"]}},"message":{"body":1}}`).want(t, 201)

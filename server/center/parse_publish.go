@@ -21,6 +21,8 @@ type request struct {
 	platforms push.PlatformSet // only on these; 0: on all
 	classes   []string         // only of these, sorted; nil: of all
 
+	membership membership // asked for, with tags
+
 	message push.Message  // without id and times
 	ttl     time.Duration // 0: not said
 	key     saver.IdempotencyKey
@@ -41,6 +43,7 @@ const (
 	inEveryone
 	inPlatforms
 	inClasses
+	inMembership
 )
 
 // ofAudience are the members of which exactly one says whom a message is for.
@@ -70,7 +73,7 @@ var (
 	publishShape  = strictjson.NewShape(2, "to", "message", "validate_only")
 	itemShape     = strictjson.NewShape(2, "to", "message", "idempotency_key")
 	batchShape    = strictjson.NewShape(1, "messages", "validate_only")
-	audienceShape = strictjson.NewShape(0, "users", "devices", "tags", "everyone", "platforms", "classes")
+	audienceShape = strictjson.NewShape(0, "users", "devices", "tags", "everyone", "platforms", "classes", "membership")
 	deviceShape   = strictjson.NewShape(2, "user", "device")
 	messageShape  = strictjson.NewShape(0,
 		"body", "body_base64", "persistent", "ttl_seconds", "collapse_key", "headers", "ref")
@@ -203,10 +206,17 @@ func (p *parser) audience(req *request) {
 			req.platforms = p.platforms()
 		case inClasses:
 			req.classes = p.classes()
+		case inMembership:
+			if i, ok := p.r.Word(membershipWords...); ok {
+				req.membership = atSend + membership(i)
+			}
 		}
 	})
 	if ok && (seen&ofAudience).Count() != 1 {
 		p.r.Note(strictjson.NotOneOf, "exactly one of users, devices, tags and everyone")
+	}
+	if ok && seen.Has(inMembership) && !seen.Has(inTags) {
+		p.r.Note(strictjson.NotAllowed, "only with tags", audienceShape.Name(inMembership))
 	}
 	req.narrow()
 }

@@ -28,6 +28,7 @@ const (
 	codeMethodNotAllowed     Code = "method_not_allowed"
 	codeRequestTooLarge      Code = "request_too_large"
 	codeMessageTooLarge      Code = "message_too_large"
+	codeAudienceTooLarge     Code = "audience_too_large"
 	codeTooManyTargets       Code = "too_many_targets"
 	codeUnsupportedMediaType Code = "unsupported_media_type"
 	codeIdempotencyKeyReused Code = "idempotency_key_reused"
@@ -69,6 +70,7 @@ var problems = map[Code]problem{
 	"key_exists":             {409, "There is, or was, a key of that id"},
 	"backup_exists":          {409, "The directory exists"},
 	"too_many_tags":          {409, "A device would have too many tags"},
+	codeAudienceTooLarge:     {409, "The audience is too large to be settled at sending"},
 	codeRequestTooLarge:      {413, "The body is too large"},
 	codeMessageTooLarge:      {413, "The message is too large"},
 	codeTooManyTargets:       {413, "The batch names too many users"},

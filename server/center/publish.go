@@ -15,6 +15,7 @@ import (
 // result is what became of one request: a message, or why there is none.
 type result struct {
 	message  *push.Message // as stored, or as sent; perhaps without its body
+	settled  settled       // of an audience by tags
 	repeated bool
 	err      error
 }
@@ -50,25 +51,32 @@ func (o publicOps) PublishMessage(
 	}
 	return published{
 		status: statusOf(res), id: res.message.ID, replayed: res.repeated,
-		body: appendPublished(make([]byte, 0, 256), req, res.message),
+		body: appendPublished(make([]byte, 0, 256), req, res),
 	}, nil
 }
 
 // validated answers a request that is only to be judged: with an estimate, if it is for tags.
 func (c *Center) validated(ctx context.Context, product *catalog.Product, req *request) ([]byte, error) {
 	if req.tags == nil {
-		return appendValidated(nil, req, nil), nil
+		return appendValidated(nil, req, settled{}, nil), nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.limits.StoreDeadline)
 	defer cancel()
+	is := settled{membership: atDelivery}
+	if req.settles() {
+		var err error
+		if _, is, err = c.settle(ctx, product, req, c.limits.SmallAudience); err != nil {
+			return nil, err
+		}
+	}
 	e, ok, err := c.estimate(ctx, product, req)
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
-		return appendValidated(nil, req, nil), nil
+		return appendValidated(nil, req, is, nil), nil
 	}
-	return appendValidated(nil, req, &e), nil
+	return appendValidated(nil, req, is, &e), nil
 }
 
 // statusOf returns the status of a message that was accepted: 201 if it is stored.
@@ -96,11 +104,19 @@ func (c *Center) codeOf(err error) Code { return Code(c.problemOf(err).Code) }
 // over. All that need the store go there in one call.
 func (c *Center) publish(ctx context.Context, product *catalog.Product, reqs []*request, results []result) {
 	ps := make([]*saver.Publication, len(reqs))
+	small := c.limits.SmallAudience // of all of them together, as they lie in memory together
 	for i, req := range reqs {
 		if req == nil {
 			continue
 		}
 		p, err := c.publication(ctx, product, req)
+		if err == nil && req.settles() {
+			p.Own, results[i].settled, err = c.settle(ctx, product, req, small)
+			if results[i].settled.membership == atSend {
+				p.Everyone, p.Filter = false, nil
+				small -= len(p.Own)
+			}
+		}
 		if err != nil {
 			results[i].err = err
 			continue
@@ -111,6 +127,7 @@ func (c *Center) publish(ctx context.Context, product *catalog.Product, reqs []*
 	stored := c.store(ctx, ps, results)
 	failpoint.Hit(failpoint.CenterPublishStored)
 	held := c.holdersOfStored(ctx, product.ID, ps, stored)
+	c.settleRepeats(ctx, product.ID, reqs, results)
 	for i, s := range stored {
 		if r := &results[i]; s != nil && r.err == nil && !r.repeated && r.message.Persistent {
 			c.notifyStored(product.ID, ps[i], s, held)
@@ -118,6 +135,15 @@ func (c *Center) publish(ctx context.Context, product *catalog.Product, reqs []*
 	}
 	c.deliverLive(product.ID, reqs, results, live)
 	failpoint.Hit(failpoint.CenterPublishNotified)
+}
+
+// settleRepeats has the answers to repeats say how the audience was settled the first time.
+func (c *Center) settleRepeats(ctx context.Context, product push.ProductID, reqs []*request, results []result) {
+	for i, req := range reqs {
+		if r := &results[i]; req != nil && r.err == nil && r.repeated && req.settles() {
+			r.settled, r.err = c.settledBefore(ctx, product, r.message.ID)
+		}
+	}
 }
 
 // store hands those publications to the store that need it: the persistent ones, and those with an idempotency key. The
@@ -172,7 +198,7 @@ func (c *Center) publication(ctx context.Context, product *catalog.Product, req 
 	m.Created = push.Milli(c.cfg.Clock.Now()) // the store says better, where it is asked
 	p := &saver.Publication{
 		Product: product.ID, Shards: product.Shards, Limits: limits, Message: &m, TTL: req.ttl, Key: req.key,
-		Own: req.targets, Everyone: req.inCommon(),
+		Own: req.targets, Everyone: req.inCommon(), Found: req.settles(),
 	}
 	if p.Everyone {
 		p.Filter = req.filter()

@@ -36,8 +36,9 @@ func (p published) VisitPublishMessageResponse(w http.ResponseWriter) error {
 }
 
 // appendPublished appends the schema Published. It depends on the request and on what the store remembers under an
-// idempotency key alone, so that a repeat has the same bytes.
-func appendPublished(dst []byte, req *request, m *push.Message) []byte {
+// idempotency key, and of the message, alone, so that a repeat has the same bytes.
+func appendPublished(dst []byte, req *request, r *result) []byte {
+	m := r.message
 	dst = append(dst, `{"id":"`...)
 	dst = strconv.AppendInt(dst, int64(m.ID), 10)
 	dst = append(dst, '"')
@@ -51,13 +52,13 @@ func appendPublished(dst []byte, req *request, m *push.Message) []byte {
 	if m.Persistent {
 		dst = appendMoment(append(dst, `,"expires":`...), m.Expires)
 	}
-	dst = appendTargets(append(dst, ','), req)
+	dst = appendTargets(append(dst, ','), req, r.settled)
 	return append(dst, '}')
 }
 
 // appendValidated appends the schema Validated, perhaps with an estimate.
-func appendValidated(dst []byte, req *request, e *estimate) []byte {
-	dst = appendTargets(append(dst, `{"valid":true,`...), req)
+func appendValidated(dst []byte, req *request, is settled, e *estimate) []byte {
+	dst = appendTargets(append(dst, `{"valid":true,`...), req, is)
 	if e != nil {
 		dst = strconv.AppendInt(append(dst, `,"estimate":{"users":`...), int64(e.users), 10)
 		dst = strconv.AppendInt(append(dst, `,"devices":`...), int64(e.devices), 10)
@@ -67,12 +68,15 @@ func appendValidated(dst []byte, req *request, e *estimate) []byte {
 	return append(dst, '}')
 }
 
-func appendTargets(dst []byte, req *request) []byte {
+// appendTargets appends whom a request is for, and when that is settled: of an audience by tags as it was found out.
+func appendTargets(dst []byte, req *request, is settled) []byte {
 	dst = append(dst, `"targets":{`...)
 	mark := len(dst)
 	switch {
 	case req.everyone:
 		dst = append(dst, `,"everyone":true`...)
+	case req.tags != nil && is.membership == atSend && is.users >= 0:
+		dst = strconv.AppendInt(append(dst, `,"users":`...), int64(is.users), 10)
 	case req.tags == nil:
 		dst = strconv.AppendInt(append(dst, `,"users":`...), int64(len(req.targets)), 10)
 	}
@@ -81,7 +85,7 @@ func appendTargets(dst []byte, req *request) []byte {
 	}
 	dst = appendAudience(dst, req.filter())
 	dst = append(dst[:mark], dst[mark+1:]...) // each member has a comma in front
-	if req.inCommon() {
+	if req.inCommon() && is.membership != atSend {
 		return append(dst, `},"membership":"at_delivery"`...)
 	}
 	return append(dst, `},"membership":"at_send"`...)

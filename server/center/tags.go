@@ -206,7 +206,7 @@ func (c *Center) tagsOf(ctx context.Context, ref saver.UserRef) (*saver.UserTags
 }
 
 // tagsNow are the tags of a user's devices as far as a center knows them: of a device that is online those of its session, of
-// another those that are kept. What is not known are the tags in the token of a device that is away.
+// another those that are kept, among them those of its newest token.
 type tagsNow struct {
 	kept     *saver.UserTags
 	sessions []push.LiveSession
@@ -228,7 +228,7 @@ func (t tagsNow) of(d push.DeviceID) func(push.Tag) bool {
 		return push.TagsIn(s.Tags)
 	}
 	kept := t.kept.Kept(d)
-	return push.TagsIn(push.UniteTags(kept.Given, kept.Joined))
+	return push.TagsIn(push.UniteTags(kept.Given, kept.Joined, kept.Token))
 }
 
 // userRefOf returns the user that a path names, of the product that calls.

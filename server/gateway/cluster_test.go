@@ -383,13 +383,18 @@ func TestCluster_AMessageToTagsReachesThoseWhoHaveThem(t *testing.T) {
 			ws[1].want(t, one)
 		}
 	}
+	atDelivery := func(tag string) map[string]any {
+		at := to(map[string]any{"all": []string{tag}})
+		at["membership"] = "at_delivery"
+		return at
+	}
 	// Once the first room has told which tags it holds, it gets the places of what is for vips, and no body.
 	const places = `carillon_center_deliveries_total{told="place"}`
 	eventually(t, 20*time.Second, func() bool {
-		ws[1].want(t, c.centers[0].tell(to(map[string]any{"all": []string{"vip"}}), map[string]any{"body": "for vips"}))
+		ws[1].want(t, c.centers[0].tell(atDelivery("vip"), map[string]any{"body": "for vips"}))
 		return c.centers[0].metric(places) > 0
 	}, func() string { return "every room is told every body" })
-	later := c.centers[0].tell(to(map[string]any{"all": []string{"later"}}), map[string]any{"body": "later"})
+	later := c.centers[0].tell(atDelivery("later"), map[string]any{"body": "later"})
 	c.centers[1].mark("PUT", "/v1/users/bob/tags", map[string]any{"tags": []string{"later"}})
 	back := c.rooms[1].watch("bob", "phone", store)
 	back.want(t, later)

@@ -48,6 +48,7 @@ func (s *sender) compose() *outgoing {
 		o.rec.Everyone = true
 		if o.rec.Having = s.having(); o.rec.Having != nil {
 			to["tags"] = o.rec.Having
+			to["membership"] = "at_delivery" // what the judge knows of tags is what a device has when it reads
 			break
 		}
 		to["everyone"] = true

@@ -207,6 +207,7 @@ func (e Platform) Valid() bool {
 
 // Defines values for ProblemCode.
 const (
+	AudienceTooLarge      ProblemCode = "audience_too_large"
 	BackupDir             ProblemCode = "backup_dir"
 	BackupExists          ProblemCode = "backup_exists"
 	DeviceNotFound        ProblemCode = "device_not_found"
@@ -248,6 +249,8 @@ const (
 // Valid indicates whether the value is a known member of the ProblemCode enum.
 func (e ProblemCode) Valid() bool {
 	switch e {
+	case AudienceTooLarge:
+		return true
 	case BackupDir:
 		return true
 	case BackupExists:
@@ -341,7 +344,7 @@ func (e ValidatedValid) Valid() bool {
 }
 
 // AudienceEstimate How large an audience by tags is. Not there for other audiences, in batches, and where the expression is met by who has none
-// of some tags, which only a look at everybody would tell. It counts by the tags that are kept; those in tokens are not.
+// of some tags, which only a look at everybody would tell. It counts by the tags that are kept, those of each device's newest token among them.
 type AudienceEstimate struct {
 	Devices int `json:"devices"`
 
@@ -721,7 +724,7 @@ type Targets struct {
 	Platforms *[]Platform      `json:"platforms,omitempty"`
 	Tags      *json.RawMessage `json:"tags,omitempty"`
 
-	// Users Users named.
+	// Users Users named, or, with tags, who had them when the message was sent.
 	Users *int `json:"users,omitempty"`
 }
 
@@ -752,7 +755,7 @@ type UserID = string
 // Validated defines model for Validated.
 type Validated struct {
 	// Estimate How large an audience by tags is. Not there for other audiences, in batches, and where the expression is met by who has none
-	// of some tags, which only a look at everybody would tell. It counts by the tags that are kept; those in tokens are not.
+	// of some tags, which only a look at everybody would tell. It counts by the tags that are kept, those of each device's newest token among them.
 	Estimate *AudienceEstimate `json:"estimate,omitempty"`
 
 	// Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
