@@ -35,6 +35,7 @@ func TestSend_BuildsTheRequest(t *testing.T) {
 			"headers":{"a":"b","c":"d=e,f"},"ref":"mine"}}`},
 		{`--tag news.sport --tag a,b --not-tag trial --platform ios --platform android --class mobile --body 1`, "",
 			`{"to":{"tags":{"all":["news.sport","a,b"],"not":["trial"]},"platforms":["ios","android"],"classes":["mobile"]},"message":{"body":1}}`},
+		{`--tag vip --membership at_send --body 1`, "", `{"to":{"tags":{"all":["vip"]},"membership":"at_send"},"message":{"body":1}}`},
 		{`--not-tag trial --body 1`, "", `{"to":{"tags":{"not":["trial"]}},"message":{"body":1}}`},
 		{`--tags {"any":["a",{"not":["b"]}]} --body 1`, "", `{"to":{"tags":{"any":["a",{"not":["b"]}]}},"message":{"body":1}}`},
 		{`--user alice --platform web --body 1`, "", `{"to":{"users":["alice"],"platforms":["web"]},"message":{"body":1}}`},

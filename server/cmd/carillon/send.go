@@ -17,14 +17,15 @@ import (
 
 type sendCmd struct {
 	publicFlags
-	User     []string `short:"u" sep:"none" xor:"to" help:"To every device of this user; may be repeated."`
-	Device   []string `sep:"none" xor:"to" placeholder:"USER/DEVICE" help:"To one device; may be repeated. A slash within the user is written %2F."`
-	Tag      []string `sep:"none" xor:"tag" help:"To devices that have this tag; if repeated, all of them."`
-	NotTag   []string `sep:"none" help:"With --tag or by itself: not to devices that have this tag; may be repeated."`
-	Tags     string   `xor:"to,tag" placeholder:"JSON" help:"To devices by an expression over tags: {\"any\":[\"a\",{\"all\":[\"b\",\"c\"]}],\"not\":[\"d\"]}."`
-	Everyone bool     `xor:"to" help:"To every user of the product."`
-	Platform []string `sep:"none" help:"Of these, only devices on this platform; may be repeated."`
-	Class    []string `sep:"none" help:"Of these, only devices of this class; may be repeated."`
+	User       []string `short:"u" sep:"none" xor:"to" help:"To every device of this user; may be repeated."`
+	Device     []string `sep:"none" xor:"to" placeholder:"USER/DEVICE" help:"To one device; may be repeated. A slash within the user is written %2F."`
+	Tag        []string `sep:"none" xor:"tag" help:"To devices that have this tag; if repeated, all of them."`
+	NotTag     []string `sep:"none" help:"With --tag or by itself: not to devices that have this tag; may be repeated."`
+	Tags       string   `xor:"to,tag" placeholder:"JSON" help:"To devices by an expression over tags: {\"any\":[\"a\",{\"all\":[\"b\",\"c\"]}],\"not\":[\"d\"]}."`
+	Everyone   bool     `xor:"to" help:"To every user of the product."`
+	Membership string   `placeholder:"at_send|at_delivery" help:"With tags: when it is settled who has them; without it the size of the audience decides."`
+	Platform   []string `sep:"none" help:"Of these, only devices on this platform; may be repeated."`
+	Class      []string `sep:"none" help:"Of these, only devices of this class; may be repeated."`
 
 	Body       string `xor:"body" placeholder:"JSON" help:"The message, any JSON value."`
 	BodyFile   string `xor:"body" placeholder:"FILE" help:"File with the message, JSON; - is standard input."`
@@ -61,6 +62,8 @@ type publishRequest struct {
 		Everyone  bool            `json:"everyone,omitempty"`
 		Platforms []string        `json:"platforms,omitempty"`
 		Classes   []string        `json:"classes,omitempty"`
+
+		Membership string `json:"membership,omitempty"`
 	} `json:"to"`
 	Message struct {
 		Body        json.RawMessage   `json:"body,omitempty"`
@@ -193,12 +196,14 @@ func (c *sendCmd) request(a *app) (*publishRequest, error) {
 	switch named := len(c.User) > 0 || len(c.Device) > 0 || c.Everyone; {
 	case !named && tags == nil:
 		return nil, usagef("whom is it for? give --user, --device, --tag, --tags or --everyone")
+	case tags == nil && c.Membership != "":
+		return nil, usagef("--membership is for tags: give --tag, --not-tag or --tags")
 	case named && tags != nil:
 		return nil, usagef("it is for tags or for others: --tag and --not-tag go without --user, --device and --everyone")
 	}
 	r := &publishRequest{ValidateOnly: c.ValidateOnly}
 	r.To.Users, r.To.Everyone, r.To.Tags = c.User, c.Everyone, tags
-	r.To.Platforms, r.To.Classes = c.Platform, c.Class
+	r.To.Platforms, r.To.Classes, r.To.Membership = c.Platform, c.Class, c.Membership
 	for _, d := range c.Device {
 		user, device, ok := strings.Cut(d, "/")
 		if !ok || user == "" || device == "" {
