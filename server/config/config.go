@@ -100,6 +100,7 @@ type Limits struct {
 	QueueBytes      int           // waiting for one client
 	WriteDeadline   time.Duration // a client that takes nothing for so long is cut as slow
 	Broadcasts      int           // messages a second out of what goes to many; 0: as fast as it goes
+	SmallAudience   int           // users of an audience by tags that is settled when the message is sent; 0: none is
 
 	// Of connections, before anybody knows whose they are; 0: none.
 	Connects            int // a second

@@ -127,6 +127,8 @@ var nodeTable = []key{
 	number("limits.broadcasts_per_second", "0", "messages a second that a room hands to its clients, all together, out of what goes to everybody or "+
 		"to tags; what is for single users does not wait for it; 0: as fast as it goes", 0, 1_000_000_000,
 		func(c *Config) *int { return &c.Limits.Broadcasts }),
+	number("limits.small_audience", "10000", "users of a message to tags, at most, if it is settled when it is sent who has the tags, and not when a "+
+		"device comes to it; 0: always when a device comes to it", 0, 10_000, func(c *Config) *int { return &c.Limits.SmallAudience }),
 	number("limits.connects_per_second", "5000", "connections that the node takes a second; the others are told when to come back; 0: no limit",
 		0, 1_000_000, func(c *Config) *int { return &c.Limits.Connects }),
 	number("limits.connect_burst", "10000", "how many of them at once", 1, 10_000_000,

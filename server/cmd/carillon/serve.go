@@ -127,7 +127,7 @@ const pidFile = "dev.pid"
 
 // gatewayConfig hands the configuration to the gateway as plain values.
 func gatewayConfig(c config.Config, a *app) gateway.Config {
-	return gateway.Config{
+	g := gateway.Config{
 		Data: c.Data, Dev: c.Dev, Secret: c.Secret.Reveal(),
 		PublicListen: c.Public.Listen, AdminListen: c.Admin.Listen, TCPListen: c.TCP.Listen,
 		PublicHosts: c.Public.Hosts, AdminHosts: c.Admin.Hosts, Origins: c.Public.Origins,
@@ -146,6 +146,8 @@ func gatewayConfig(c config.Config, a *app) gateway.Config {
 		DrainAddress: c.Drain.Address,
 		Roles:        rolesOf(c.Roles),
 	}
+	g.Center.SmallAudience = orNone(c.Limits.SmallAudience)
+	return g
 }
 
 func rolesOf(roles []config.Role) []gateway.Role {
@@ -197,6 +199,14 @@ var durabilities = map[config.Durability]push.Durability{
 // addressBurst is how many seconds' worth of connections an address may make at once: behind one live many, who all come
 // back together when its network does.
 const addressBurst = 10
+
+// orNone returns a limit as it stands where zero is the default and what is below is none.
+func orNone(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
 
 func admissionOf(c config.Limits) admission.Config {
 	a := admission.Config{
