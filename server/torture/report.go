@@ -121,6 +121,15 @@ func (r *Report) faults() (n int) {
 	return n
 }
 
+// bound says what a run without a loss shows at 95 % confidence, by the rule of three: of n messages none was lost, so fewer than 3/n are.
+// Of fewer than three messages it shows nothing, and where something was lost the rule does not hold.
+func (r *Report) bound() string {
+	if r.Lost > 0 || r.Accepted < 3 {
+		return ""
+	}
+	return fmt.Sprintf("; fewer than one in %d, at 95 %% confidence", r.Accepted/3)
+}
+
 // shown is how many violations are told one by one.
 const shown = 20
 
@@ -139,7 +148,7 @@ func (r *Report) String() string {
 	case r.Lost > 0 && r.MayLose:
 		fmt.Fprintf(&b, "lost:       %d, which durability process allows on a failover\n", r.Lost)
 	default:
-		fmt.Fprintf(&b, "lost:       %d\n", r.Lost)
+		fmt.Fprintf(&b, "lost:       %d%s\n", r.Lost, r.bound())
 	}
 	for i, v := range r.Violations {
 		if i == shown {
