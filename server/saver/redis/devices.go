@@ -28,7 +28,7 @@ const seenEvery = push.MilliTime(time.Minute / time.Millisecond)
 
 // alone does one piece of work on a user, while nobody else of this node does.
 func (s *Store) alone(ctx context.Context, o *userOp) error {
-	held, err := s.turns.take(ctx, []int{s.turns.of(o.own.keys)})
+	held, err := s.turns.take(ctx, []uint64{s.turns.of(o.own.keys)})
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (s *Store) ack(ctx context.Context, as []saver.Ack) (unknown []int, err err
 	of := make(map[slotKeys]*userOp, len(as))
 	acks := make(map[*userOp][]int, len(as))
 	ops := make([]op, 0, len(as))
-	numbers := make([]int, 0, len(as))
+	numbers := make([]uint64, 0, len(as))
 	for i := range as {
 		a := &as[i]
 		k := ownKeys(a.UserRef)

@@ -198,7 +198,7 @@ func (s *Store) runIntent(ctx context.Context, in *intent, publish bool) (parts 
 
 // runParts does parts, and returns the first error.
 func (s *Store) runParts(ctx context.Context, parts []*part) error {
-	var numbers []int
+	var numbers []uint64
 	for _, p := range parts {
 		for i := range p.slots() {
 			numbers = append(numbers, s.turns.of(p.slotKeys(i)))

@@ -253,8 +253,8 @@ func (s *Store) publishItems(ctx context.Context, items []*item, room *runRoom) 
 }
 
 // takeTurns waits until nobody else of this node writes to the slots.
-func (s *Store) takeTurns(ctx context.Context, items []*item) ([]int, error) {
-	numbers := make([]int, 0, len(items))
+func (s *Store) takeTurns(ctx context.Context, items []*item) ([]uint64, error) {
+	numbers := make([]uint64, 0, len(items))
 	for _, it := range items {
 		p := it.p
 		switch {

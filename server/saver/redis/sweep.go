@@ -211,7 +211,7 @@ func (s *Store) sweepStep(ctx context.Context, p *pass, look int) (done bool, er
 
 func (s *Store) sweepKeysOf(ctx context.Context, found []redisdb.Found, common bool) error {
 	var ops []op
-	var numbers []int
+	var numbers []uint64
 	for _, f := range found {
 		ref, ok := shardOf(f.Tag)
 		if !ok {

@@ -193,7 +193,7 @@ func (s *Store) changeTags(ctx context.Context, cs []saver.TagChange, out []save
 	of := make(map[slotKeys]*userOp)
 	which := make(map[*userOp][]int)
 	var ops []op
-	var numbers []int
+	var numbers []uint64
 	for i := range cs {
 		k := ownKeys(cs[i].UserRef)
 		o := of[k]
