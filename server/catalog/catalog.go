@@ -30,8 +30,8 @@ import (
 // Catalog keeps what is administered. All methods are safe for concurrent use; results belong to the caller. Errors are
 // *push.Error. After Close every method fails with KindClosed.
 type Catalog interface {
-	// CreateProduct stores a new product. Shards 0 means as many as suit the store, which each implementation says in
-	// its DefaultShards; times and revision are set by the catalog.
+	// CreateProduct stores a new product. Shards 0 means as many as suit the store: LocalShards, or more where it is spread
+	// over several nodes; times and revision are set by the catalog.
 	// KindInvalid, "bad_product". KindConflict, "product_exists".
 	CreateProduct(ctx context.Context, p Product) (Product, error)
 	// Product returns a product. KindNotFound, "product_not_found".

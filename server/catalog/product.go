@@ -13,6 +13,10 @@ import (
 	"carillon/server/push"
 )
 
+// LocalShards is how many shards a product has, unless it says so itself, in a store of one node. They all lie there, so they only divide what is
+// read and locked at once, and a broadcast writes to each.
+const LocalShards = 64
+
 // Limits of products.
 const (
 	MaxShards            = 1 << 16 // push.Shard is 16 bits wide

@@ -16,10 +16,6 @@ import (
 	"carillon/server/push"
 )
 
-// DefaultShards is how many shards a product has unless it says so itself. They all lie on this node, so they only divide what is read
-// and locked at once, and a broadcast writes to each.
-const DefaultShards = 64
-
 // Config says how a catalog is made. Its zero value is useful.
 type Config struct {
 	Clock clock.Clock // clock.System if nil
@@ -89,7 +85,7 @@ func (c *Catalog) write(ctx context.Context, f func(now push.MilliTime) error) e
 // CreateProduct stores a new product.
 func (c *Catalog) CreateProduct(ctx context.Context, p catalog.Product) (catalog.Product, error) {
 	err := c.write(ctx, func(now push.MilliTime) (err error) {
-		if p, err = catalog.NewProduct(p, DefaultShards, now); err != nil {
+		if p, err = catalog.NewProduct(p, catalog.LocalShards, now); err != nil {
 			return err
 		}
 		if _, ok := c.products[p.ID]; ok {

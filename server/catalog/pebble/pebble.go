@@ -37,10 +37,6 @@ import (
 	"carillon/server/push"
 )
 
-// DefaultShards is how many shards a product has unless it says so itself. They all lie on this node, so they only divide what is read
-// and locked at once, and a broadcast writes to each.
-const DefaultShards = 64
-
 // Config says how a catalog is made.
 type Config struct {
 	DB    *embedded.DB // stays open when the catalog is closed

@@ -19,7 +19,7 @@ func apiKeyKey(id catalog.APIKeyID) []byte { return keyOf(sortAPIKey, string(id)
 // CreateProduct stores a new product.
 func (c *Catalog) CreateProduct(ctx context.Context, p catalog.Product) (catalog.Product, error) {
 	err := c.write(ctx, func(b *embedded.Batch, now push.MilliTime) (err error) {
-		if p, err = catalog.NewProduct(p, DefaultShards, now); err != nil {
+		if p, err = catalog.NewProduct(p, catalog.LocalShards, now); err != nil {
 			return err
 		}
 		if there, err := c.has(productKey(p.ID)); err != nil || there {

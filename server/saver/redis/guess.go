@@ -36,14 +36,17 @@ func newGuesses() *guesses {
 	return &guesses{seed: maphash.MakeSeed(), table: make([]atomic.Pointer[guess], guessesMost)}
 }
 
-func (g *guesses) place(k slotKeys) (*atomic.Pointer[guess], uint64) {
-	hash := maphash.Comparable(g.seed, k)
-	return &g.table[hash%guessesMost], hash
+// place returns where the state of a slot is remembered, and the hash by which.
+func (g *guesses) place(s *slot) (*atomic.Pointer[guess], uint64) {
+	if s.hash == 0 {
+		s.hash = maphash.Comparable(g.seed, s.keys)
+	}
+	return &g.table[s.hash%guessesMost], s.hash
 }
 
 // of returns the state that a slot had when it was last written here.
-func (g *guesses) of(k slotKeys) (string, bool) {
-	at, hash := g.place(k)
+func (g *guesses) of(s *slot) (string, bool) {
+	at, hash := g.place(s)
 	if is := at.Load(); is != nil && is.hash == hash {
 		return is.state, true
 	}
@@ -55,7 +58,7 @@ func (g *guesses) note(s *slot) {
 	if !s.changed && !s.forgotten {
 		return
 	}
-	at, hash := g.place(s.keys)
+	at, hash := g.place(s)
 	if s.forgotten {
 		at.Store(nil)
 		return
@@ -64,8 +67,8 @@ func (g *guesses) note(s *slot) {
 }
 
 // drop forgets a state that turned out wrong.
-func (g *guesses) drop(k slotKeys) {
-	at, _ := g.place(k)
+func (g *guesses) drop(s *slot) {
+	at, _ := g.place(s)
 	at.Store(nil)
 }
 
@@ -95,7 +98,7 @@ func (o *partsOp) guess(now redisdb.Answer) bool {
 	}
 	replies := o.few.replies[:0]
 	for _, sl := range o.slots {
-		state, ok := o.s.guesses.of(sl.keys)
+		state, ok := o.s.guesses.of(sl)
 		if !ok {
 			return false
 		}
@@ -119,7 +122,7 @@ func (o *partsOp) judge(right bool) {
 	o.s.guesses.judged(right)
 	if !right {
 		for _, sl := range o.slots {
-			o.s.guesses.drop(sl.keys)
+			o.s.guesses.drop(sl)
 		}
 	}
 }

@@ -20,6 +20,7 @@ type slot struct {
 	slack int // holes, besides as many as there are entries, that the list may have
 
 	stateKey, entriesKey string // made when they are asked for
+	hash                 uint64 // the same; see guesses
 
 	// As read. A new first reply of the state drops the rest.
 	was    any    // the state: nil or string
