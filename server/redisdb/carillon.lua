@@ -2,11 +2,11 @@
 -- The functions of Carillon on Redis. What is decided is decided in Go, once for every store; here stands only what has to
 -- happen in one step: reading several keys at one moment, and changing them if they still are what was read.
 --
--- A call is FCALL name n key... now probe unit...: the keys of its units one after the other, the clock to go by in tests (empty: this
--- server's own), a key of no name in a cluster (see standing), and units as encode.go packs them. It returns {lineage, now, {answer...}}: the
+-- A call is FCALL name n key... now probe unit...: in a cluster the keys of its units one after the other, otherwise none, as each unit has its own; the clock
+-- to go by in tests (empty: this server's own), a key of no name in a cluster (see standing), and units as encode.go packs them. It returns {lineage, now, {answer...}}: the
 -- first 15 digits of the primary's replication id, by which a client tells one history of the data from another, and milliseconds
--- since 1970. A unit's answer is the list of its commands' replies, 0 if what it was made from is no longer so, or the text of an error; one
--- unit's error is not the others'.
+-- since 1970. A unit's answer is the list of its commands' replies, without those that nobody reads; 1 if all of it is done and there is nothing
+-- to say; 0 if what it was made from is no longer so; or the text of an error. One unit's error is not the others'.
 
 
 
@@ -100,13 +100,13 @@ local function note(key, entry, kept, idle, now)
   end
 end
 
--- announce notes a change of a user's slot if the user has a session, and returns the rooms that hold one. Of each of a user's sessions there is its length in
+-- announce notes a change of a user's slot if the user has a session, and returns the rooms that hold one, or nothing if none does. Of each of a user's sessions there is its length in
 -- two bytes, the length of its room's name in one, and the name; an entry of the log is the number of rooms, those, each behind its length, and the change.
 local function announce(sessions_key, log, kept, idle, user, change, now)
   local sessions = redis.pcall('HGET', sessions_key, user)
   local rooms = {}
   if not sessions then
-    return rooms
+    return nil
   elseif type(sessions) == 'table' then
     return sessions
   end
@@ -167,15 +167,24 @@ local function since(key, kept, idle, of, after, lineage, now)
   return {string.format('%d', last), trimmed, entries}
 end
 
--- run runs commands: how many stands at numbers[n], and their texts begin at texts[s]. The unit's keys are those of the call behind the base-th. It returns
--- their replies, or the text of the first error.
+-- nothing returns a list of n empty replies.
+local function nothing(n)
+  local list = {}
+  for i = 1, n do
+    list[i] = false
+  end
+  return list
+end
+
+-- run runs commands: how many stands at numbers[n], and their texts begin at texts[s]. The unit's keys are those behind the base-th. It returns
+-- the replies that are asked for, 1 if there is nothing in them, or the text of the first error.
 local function run(keys, base, numbers, texts, n, s, lineage, now)
-  local replies, call = {}, redis.pcall
+  local replies, asked, call = nil, 0, redis.pcall
   local commands = numbers[n]
   n = n + 1
-  for c = 1, commands do
+  for _ = 1, commands do
     local kind, key, r = numbers[n], keys[base + numbers[n + 1]]
-    if kind == 0 then
+    if kind == 0 or kind == 3 then
       local args = numbers[n + 2]
       if args == 1 then
         r = call(texts[s], key, texts[s + 1])
@@ -195,9 +204,17 @@ local function run(keys, base, numbers, texts, n, s, lineage, now)
     if type(r) == 'table' and r.err then
       return r.err
     end
-    replies[c] = r
+    if kind ~= 3 then
+      asked = asked + 1
+      if r then
+        replies = replies or nothing(asked - 1)
+        replies[asked] = r
+      elseif replies then
+        replies[asked] = false
+      end
+    end
   end
-  return replies
+  return replies or 1
 end
 
 -- read: a unit is its number of keys and its commands.
@@ -206,11 +223,15 @@ local function read(keys, args)
   if not lineage then
     return now
   end
-  local answers, base = {}, 0
+  local answers, base, named = {}, 0, #keys > 0
   for a = 3, #args do
     local numbers, texts = parts(args[a])
-    answers[a - 2] = run(keys, base, numbers, texts, 2, 1, lineage, now)
-    base = base + numbers[1]
+    if named then
+      answers[a - 2] = run(keys, base, numbers, texts, 2, 1, lineage, now)
+      base = base + numbers[1]
+    else
+      answers[a - 2] = run(texts, 0, numbers, texts, 2, numbers[1] + 1, lineage, now)
+    end
   end
   return {lineage, now, answers}
 end
@@ -275,12 +296,15 @@ local function write(keys, args)
   if not lineage then
     return now
   end
-  local answers, base = {}, 0
+  local answers, base, named = {}, 0, #keys > 0
   for a = 3, #args do
     local numbers, texts = parts(args[a])
-    local answer, under = 0, numbers[2]
-    if under == 0 or texts[1] == lineage then
-      local ok, n, s = holds(keys, base, numbers, texts, 3, 1 + under)
+    local answer, under, first = 0, numbers[2], 1
+    if not named then
+      keys, first = texts, numbers[1] + 1
+    end
+    if under == 0 or texts[first] == lineage then
+      local ok, n, s = holds(keys, base, numbers, texts, 3, first + under)
       if ok then
         answer = run(keys, base, numbers, texts, n, s, lineage, now)
       elseif n then
@@ -288,7 +312,9 @@ local function write(keys, args)
       end
     end
     answers[a - 2] = answer
-    base = base + numbers[1]
+    if named then
+      base = base + numbers[1]
+    end
   end
   return {lineage, now, answers}
 end

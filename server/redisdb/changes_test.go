@@ -58,7 +58,8 @@ func announceTo(t *testing.T, db *DB, tag Tag, u push.UserID, changes ...string)
 			t.Fatalf("announcement: done %v, error %v", w.Done, w.Err)
 		}
 	}
-	return ws[0].Replies[0].([]any)
+	rooms, _ := ws[0].Replies[0].([]any)
+	return rooms
 }
 
 func signIn(t *testing.T, db *DB, tag Tag, u push.UserID, rooms ...string) {

@@ -29,11 +29,12 @@ func TestWrite_HappensWholeOrNotAtAll(t *testing.T) {
 			return w
 		}
 		first := try([]Condition{IfValue(key, nil), IfField(hash, "a", nil), IfField(hash, "b", nil), IfLen(hash, 0)},
-			Command{Name: "SET", Key: key, Args: []any{[]byte("\x00\r\nvalue")}},
+			Command{Name: "SET", Key: key, Args: []any{[]byte("\x00\r\nvalue")}, Tell: true},
 			Command{Name: "HSET", Key: hash, Args: []any{"a", 1, "b", int64(-2), "c", uint64(1 << 63)}},
-			Command{Name: "RPUSH", Key: list, Args: []any{"x", "y"}},
-			Command{Name: "LLEN", Key: list})
-		if want := []any{"OK", int64(3), int64(2), int64(2)}; !first.Done || !reflect.DeepEqual(first.Replies, want) {
+			Command{Name: "RPUSH", Key: list, Args: []any{"x", "y"}, Tell: true},
+			Command{Name: "LLEN", Key: list, Tell: true},
+			Command{Name: "HGET", Key: hash, Args: []any{"none"}, Tell: true})
+		if want := []any{"OK", nil, int64(2), int64(2), nil}; !first.Done || !reflect.DeepEqual(first.Replies, want) {
 			t.Fatalf("done %v, replies %#v, want %#v", first.Done, first.Replies, want)
 		}
 		touch := Command{Name: "RPUSH", Key: list, Args: []any{"z"}}
@@ -118,7 +119,7 @@ func TestWrite_ManyOfOneTagKeepTheirOrder(t *testing.T) {
 		var ws []*Write
 		for i := range 3000 {
 			tag := tagOf(i % 3)
-			ws = append(ws, &Write{Tag: tag, Frees: i%7 == 0, Do: []Command{{Name: "RPUSH", Key: tag.Key("e", "alice"), Args: []any{i}}}})
+			ws = append(ws, &Write{Tag: tag, Frees: i%7 == 0, Do: []Command{{Name: "RPUSH", Key: tag.Key("e", "alice"), Args: []any{i}, Tell: true}}})
 		}
 		db.Write(t.Context(), ws...)
 		for i, w := range ws {
@@ -144,7 +145,7 @@ func TestWrite_LargeUnitsAndManyArguments(t *testing.T) {
 		for i := range args {
 			args[i] = i
 		}
-		ws = append(ws, &Write{Tag: tag, Do: []Command{{Name: "RPUSH", Key: tag.Key("e", "a"), Args: args}, {Name: "RPUSH", Key: tag.Key("e", "a"), Args: args[:33]}}})
+		ws = append(ws, &Write{Tag: tag, Do: []Command{{Name: "RPUSH", Key: tag.Key("e", "a"), Args: args, Tell: true}, {Name: "RPUSH", Key: tag.Key("e", "a"), Args: args[:33], Tell: true}}})
 		db.Write(t.Context(), ws...)
 		for i, w := range ws {
 			if !w.Done || w.Err != nil {

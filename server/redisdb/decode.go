@@ -157,20 +157,23 @@ func value(s string, i int) (any, int) {
 	return nil, at
 }
 
-// take gives a unit's caller its answer: replies if it was done, in the room that is there.
-func (u *unit) take(room []any, commands int) (replies []any, done bool, a Answer) {
+// take gives a unit's caller its answer: replies to its commands if it was done, in the room that is there.
+func (u *unit) take(room []any, do []Command) (replies []any, done bool, a Answer) {
 	a = u.answer
 	if a.Err != nil {
 		return nil, false, Answer{Err: a.Err}
 	}
 	if u.plain != nil {
-		return u.each(room, 0, commands), true, a
+		return u.each(room, 0, do), true, a
 	}
 	if u.raw == "" {
 		return nil, false, Answer{Err: errReply}
 	}
 	switch u.raw[0] {
 	case ':':
+		if u.raw == nothingToSay {
+			return empty(room, len(do)), true, a
+		}
 		return nil, false, a
 	case '$':
 		text, _ := value(u.raw, 0)
@@ -178,22 +181,45 @@ func (u *unit) take(room []any, commands int) (replies []any, done bool, a Answe
 		return nil, false, Answer{Err: refused(s)}
 	}
 	kind, text, at := line(u.raw, 0)
-	if kind != '*' || number(text) != commands {
+	if kind != '*' || number(text) != u.told(do) {
 		return nil, false, Answer{Err: errReply}
 	}
-	return u.each(room, at, commands), true, a
+	return u.each(room, at, do), true, a
 }
 
-// each returns n values from raw[at] on, which skip has found whole.
-func (u *unit) each(room []any, at, n int) []any {
+// nothingToSay is the answer to a unit that is done, and of which every reply is empty.
+const nothingToSay = ":1\r\n"
+
+// done reports whether what was answered says that the unit was done, or that parts of it were read.
+func (u *unit) done() bool { return u.raw == nothingToSay || u.raw != "" && u.raw[0] == '*' }
+
+// told returns how many of the commands have replies.
+func (u *unit) told(do []Command) (n int) {
+	for i := range do {
+		if do[i].tells(u.write) {
+			n++
+		}
+	}
+	return n
+}
+
+// each returns the values from raw[at] on, which skip has found whole, by the commands that asked for them.
+func (u *unit) each(room []any, at int, do []Command) []any {
+	room = empty(room, len(do))
+	for i := range do {
+		if do[i].tells(u.write) {
+			room[i], at = value(u.raw, at)
+		}
+	}
+	return room
+}
+
+// empty returns n empty replies, in the room that is there.
+func empty(room []any, n int) []any {
 	if cap(room) < n || room == nil {
-		room = make([]any, 0, n)
+		return make([]any, n)
 	}
-	room = room[:0]
-	for range n {
-		var v any
-		v, at = value(u.raw, at)
-		room = append(room, v)
-	}
+	room = room[:n]
+	clear(room)
 	return room
 }

@@ -16,17 +16,17 @@ func TestDecode_GivesEachUnitItsAnswer(t *testing.T) {
 	if !ok || a.Lineage != 0x123456789abcde || a.Now != 1900000000000 {
 		t.Fatalf("ok %v, answer %+v", ok, a)
 	}
-	replies, done, a := units[0].take(nil, 4)
+	replies, done, a := units[0].take(nil, make([]Command, 4))
 	if want := []any{"\r\n", int64(-5), nil, []any{"OK"}}; !done || a.Err != nil || !reflect.DeepEqual(replies, want) {
 		t.Errorf("replies %#v, error %v", replies, a.Err)
 	}
-	if _, done, a := units[0].take(nil, 3); done || a.Err == nil {
+	if _, done, a := units[0].take(nil, make([]Command, 3)); done || a.Err == nil {
 		t.Error("four replies to three commands are taken")
 	}
-	if _, done, a := units[1].take(nil, 4); done || a.Err != nil || a.Lineage == 0 {
+	if _, done, a := units[1].take(nil, make([]Command, 4)); done || a.Err != nil || a.Lineage == 0 {
 		t.Errorf("a conflict: done %v, %+v", done, a)
 	}
-	if _, done, a := units[2].take(nil, 4); done || a.Err == nil {
+	if _, done, a := units[2].take(nil, make([]Command, 4)); done || a.Err == nil {
 		t.Errorf("a refusal: done %v, error %v", done, a.Err)
 	}
 }
@@ -62,7 +62,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		for _, u := range units {
-			u.take(nil, 1)
+			u.take(nil, make([]Command, 1))
 		}
 	})
 }

@@ -13,22 +13,25 @@ import (
 //
 //	unit:      numbers:4 strings:4 number:2... (length:4 string)...
 //
+// Keys are arguments of their own where Redis has to know them before the call, in a cluster. Elsewhere they are the first strings of their unit.
+//
 // By their numbers, and the strings in the order in which those name them:
 //
 //	read:      keys commands command...
 //	write:     keys lineage(there) conditions condition... commands command...
 //	condition: key fields there...           strings: field..., then the value of each that is there; of a string if there is no field,
 //	                                         and of the number of a hash's fields if there are 65535
-//	command:   0 key args                    strings: name arg...
+//	command:   0 key args                    strings: name arg...; or 3 in place of 0: its reply is not returned
 //	           1 sessions log kept idle      strings: user change; see Tag.Announce. Idle is in seconds
 //	           2 log kept idle mark          strings: after; see Tag.ChangesSince
 //
 // A key is told by its place among the unit's, from 1.
 type encoder struct {
-	buf  []byte
-	keys []string
-	base int // where the keys of the unit at hand begin
-	err  error
+	named bool // keys are arguments of the call
+	buf   []byte
+	keys  []string
+	base  int // where the keys of the unit at hand begin
+	err   error
 
 	// Of the unit at hand.
 	numbers, strings   []byte
@@ -117,7 +120,7 @@ func (e *encoder) decimal(n int64) {
 	e.made(func(b []byte) []byte { return strconv.AppendInt(b, n, 10) })
 }
 
-func (e *encoder) commands(cs []Command) {
+func (e *encoder) commands(cs []Command, write bool) {
 	e.count(len(cs))
 	for i := range cs {
 		c := &cs[i]
@@ -125,7 +128,11 @@ func (e *encoder) commands(cs []Command) {
 			c.log.encode(e, c.Key)
 			continue
 		}
-		e.number(commandPlain)
+		if c.tells(write) {
+			e.number(commandPlain)
+		} else {
+			e.number(commandQuiet)
+		}
 		e.key(c.Key)
 		e.count(len(c.Args))
 		e.text(c.Name)
@@ -140,6 +147,7 @@ const (
 	commandPlain = iota
 	commandAnnounce
 	commandSince
+	commandQuiet
 )
 
 // conditions writes conditions, those on fields of one hash that stand next to each other in one.
@@ -205,14 +213,26 @@ func (e *encoder) end() {
 		e.refuse("%d bytes", len(e.numbers)+len(e.strings))
 	}
 	binary.LittleEndian.PutUint16(e.numbers, uint16(n))
+	strings := e.nStrings
+	if !e.named {
+		strings += n
+	}
 	e.buf = binary.LittleEndian.AppendUint32(e.buf, uint32(e.nNumbers))
-	e.buf = binary.LittleEndian.AppendUint32(e.buf, uint32(e.nStrings))
-	e.buf = append(append(e.buf, e.numbers...), e.strings...)
+	e.buf = binary.LittleEndian.AppendUint32(e.buf, uint32(strings))
+	e.buf = append(e.buf, e.numbers...)
+	if !e.named {
+		for _, k := range e.keys[e.base:] {
+			e.buf = append(binary.LittleEndian.AppendUint32(e.buf, uint32(len(k))), k...)
+		}
+		clear(e.keys[e.base:])
+		e.keys = e.keys[:e.base]
+	}
+	e.buf = append(e.buf, e.strings...)
 }
 
 func (e *encoder) read(r *Read) {
 	e.begin()
-	e.commands(r.Do)
+	e.commands(r.Do, false)
 	e.end()
 }
 
@@ -225,7 +245,7 @@ func (e *encoder) write(w *Write) {
 		e.made(func(b []byte) []byte { return appendLineage(b, w.Under) })
 	}
 	e.conditions(w.If)
-	e.commands(w.Do)
+	e.commands(w.Do, true)
 	e.end()
 }
 

@@ -239,7 +239,7 @@ func TestWait_ShortOfReplicasIsUnknown(t *testing.T) {
 	kept := &Read{Tag: tag, Kept: true, Do: []Command{{Name: "GET", Key: tag.Key("x", "a")}}}
 	db.Read(t.Context(), kept)
 	wantCode(t, kept.Err, push.KindUnavailable, "store_short")
-	lax := &Write{Tag: tag, Lax: true, Do: []Command{{Name: "GET", Key: tag.Key("x", "a")}}}
+	lax := &Write{Tag: tag, Lax: true, Do: []Command{{Name: "GET", Key: tag.Key("x", "a"), Tell: true}}}
 	if db.Write(t.Context(), lax); !lax.Done || lax.Replies[0] != "2" {
 		t.Errorf("a lax write: done %v, error %v, replies %v", lax.Done, lax.Err, lax.Replies)
 	}

@@ -409,7 +409,7 @@ func infoField(text, name string) string {
 // answer gives the units of a call what the function said, those that had to be replicated and are not an error.
 func (p *primary) answer(c *call, short error) {
 	for i, u := range c.units {
-		if short != nil && (u.kept || u.write && u.raw[0] == '*') {
+		if short != nil && (u.kept || u.write && u.done()) {
 			u.answer.Err = short
 		}
 		c.from[i].of.answered(1)

@@ -14,7 +14,7 @@ import (
 // caller that does not wait any longer can do with what it passed whatever it likes.
 type unit struct {
 	tag    Tag
-	keys   []string
+	keys   []string // in a cluster; otherwise they are in packed
 	packed string
 	size   int
 	class  class
@@ -59,7 +59,7 @@ var encoders = sync.Pool{New: func() any { return new(encoder) }}
 const keptEncoder = 256 << 10 // bytes of one that goes back
 
 // pack makes a request of n units out of what put writes.
-func pack(n int, put func(e *encoder, i int, u *unit)) *request {
+func (db *DB) pack(n int, put func(e *encoder, i int, u *unit)) *request {
 	q := &request{done: make(chan struct{})}
 	if n == 1 {
 		q.units = q.one[:]
@@ -67,6 +67,7 @@ func pack(n int, put func(e *encoder, i int, u *unit)) *request {
 		q.units = make([]unit, n)
 	}
 	e := encoders.Get().(*encoder)
+	e.named = db.config.Mode == Cluster
 	ends := make([][2]int, 0, n)
 	for i := range q.units {
 		put(e, i, &q.units[i])
@@ -99,7 +100,7 @@ func (db *DB) Read(ctx context.Context, rs ...*Read) {
 	if len(rs) == 0 || planted.Is(planted.ReplicaRead) && db.askReplica(ctx, rs) {
 		return
 	}
-	q := pack(len(rs), func(e *encoder, i int, u *unit) {
+	q := db.pack(len(rs), func(e *encoder, i int, u *unit) {
 		r := rs[i]
 		u.tag, u.kept = r.Tag, r.Kept
 		if r.Kept && db.config.Durability != push.DurabilityDisk { // there it is flushed before anybody sees it
@@ -114,7 +115,7 @@ func (db *DB) Read(ctx context.Context, rs ...*Read) {
 		return
 	}
 	for i, r := range rs {
-		r.Replies, _, r.Answer = q.units[i].take(r.Replies, len(r.Do))
+		r.Replies, _, r.Answer = q.units[i].take(r.Replies, r.Do)
 		if r.Err == nil && r.Replies == nil {
 			r.Err = errReply
 		}
@@ -149,7 +150,7 @@ func (db *DB) Peek(ctx context.Context, rs ...*Read) {
 		return
 	}
 	for i, r := range rs {
-		r.Replies, _, r.Answer = q.units[i].take(r.Replies, len(r.Do))
+		r.Replies, _, r.Answer = q.units[i].take(r.Replies, r.Do)
 	}
 }
 
@@ -227,7 +228,7 @@ func (db *DB) Write(ctx context.Context, ws ...*Write) {
 	for _, w := range ws {
 		lax = lax && w.Lax
 	}
-	q := pack(len(ws), func(e *encoder, i int, u *unit) {
+	q := db.pack(len(ws), func(e *encoder, i int, u *unit) {
 		w := ws[i]
 		u.tag, u.frees, u.write, u.class = w.Tag, w.Frees, true, classWrite
 		if lax {
@@ -243,7 +244,7 @@ func (db *DB) Write(ctx context.Context, ws ...*Write) {
 	}
 	conflicts := 0
 	for i, w := range ws {
-		w.Replies, w.Done, w.Answer = q.units[i].take(w.Replies, len(w.Do))
+		w.Replies, w.Done, w.Answer = q.units[i].take(w.Replies, w.Do)
 		if w.Err == nil && !w.Done {
 			conflicts++
 		}

@@ -9,9 +9,15 @@ type Command struct {
 	Name string
 	Key  string
 	Args []any // strings, byte slices, pointers to either, ints
+	// Tell says, of a command in a write, that its reply is wanted. Without it there is none, which costs less; announcements and
+	// the commands of a read have theirs anyhow.
+	Tell bool
 
 	log *logArgs // of an announcement, or of a question to a log
 }
+
+// tells reports whether there is a reply to the command.
+func (c *Command) tells(write bool) bool { return !write || c.Tell || c.log != nil }
 
 // Read asks for several replies that belong to one moment.
 type Read struct {
@@ -37,7 +43,7 @@ type Write struct {
 
 	// The answer.
 	Done    bool  // false without an error: what it was made from is no longer so
-	Replies []any // by command, if done; room that is there before is used
+	Replies []any // by command, if done, nil where that does not tell; room that is there before is used
 	Answer
 }
 

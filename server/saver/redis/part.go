@@ -488,10 +488,10 @@ func (o *partsOp) tell(p *part, i int, sl *slot) {
 	switch {
 	case p.everyone:
 		how = roomsCounted
-		w.Do = append(w.Do, redisdb.Command{Name: "HGETALL", Key: o.tag.Key(kindRooms, "")})
+		w.Do = append(w.Do, redisdb.Command{Name: "HGETALL", Key: o.tag.Key(kindRooms, ""), Tell: true})
 	case p.found:
 		how = roomsSessions
-		w.Do = append(w.Do, redisdb.Command{Name: "HGET", Key: o.tag.SessionsKey(), Args: []any{string(p.targets[i].User)}})
+		w.Do = append(w.Do, redisdb.Command{Name: "HGET", Key: o.tag.SessionsKey(), Args: []any{string(p.targets[i].User)}, Tell: true})
 	default:
 		var room [320]byte
 		change := appendChange(room[:0], saver.Change{User: p.targets[i].User, Place: p.places[i]})

@@ -133,7 +133,7 @@ func (s *Store) finish(ctx context.Context, r *redisdb.Read, name, lease string)
 	_, key, _ := intentKey(product, id)
 	w.Do = []redisdb.Command{
 		{Name: "HSET", Key: pending, Args: []any{name, leaseUntil(r.Now)}},
-		{Name: "GET", Key: key},
+		{Name: "GET", Key: key, Tell: true},
 	}
 	if s.write(ctx, w); w.Err != nil || !w.Done {
 		return w.Err // or another node was faster
