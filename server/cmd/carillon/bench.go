@@ -42,7 +42,7 @@ Example:
 type benchFlags struct {
 	Data       string        `placeholder:"DIR" help:"Measure the running development server of this data directory, instead of starting one. It gets users whose names begin with bench-."`
 	ServerFlag []string      `sep:"none" placeholder:"FLAG" help:"Flag for the server that is started, with its value, as in --server-flag=--limits-queue-messages=512; may be repeated."`
-	Dir        string        `placeholder:"DIR" help:"Where the temporary data of that server lies; with a disk below it, flushes cost what they cost."`
+	Dir        string        `type:"path" placeholder:"DIR" help:"Where the temporary data of that server lies; with a disk below it, flushes cost what they cost."`
 	Workers    int           `default:"2" help:"Processes that the clients are spread over; each holds at most 18000."`
 	Runs       int           `default:"1" help:"How often everything is measured; the median of all is shown, and the bounds."`
 	Timeout    time.Duration `default:"15m" help:"Most time of one run of one scenario."`

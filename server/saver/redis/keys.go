@@ -82,23 +82,21 @@ func (k slotKeys) collapse() string { return k.key(kindCollapse, "K") }
 // deviceField is the field of a device in the hash of its user.
 func deviceField(d push.DeviceID) string { return fieldDevice + string(d) }
 
-// recordBits is how many of the lowest bits of an id do not tell in which hash its record lies. Where ids follow the clock, as
-// idgenerator's do, a hash holds two seconds: at 40 000 messages a second in 1 024 shards some eighty, which Redis keeps packed and looks through
-// quickly.
-const recordBits = 23
+// recordBits is how many of the lowest bits of an id do not tell in which hash its record lies. A node gives ids one after the other out of
+// its block, so half a block's messages to 1 024 shards are some thirty a hash, whatever the rate: Redis keeps them packed, and looks through all of
+// them for each that is new. With four times as many a message costs Redis 3 µs more, and 3 bytes less.
+const recordBits = 15
 
 func recordKey(t redisdb.Tag, id push.MsgID) string {
 	var buf [16]byte
 	return t.Key(kindRecords, string(strconv.AppendInt(buf[:0], int64(id)>>recordBits, 36)))
 }
 
-// recordField names the record of a message, or of the n-th chunk of its users in the shard.
+// recordField names the record of a message, or of the n-th chunk of its users in the shard, by the bits that the key lacks, in decimal: Redis
+// packs such a field as a number, in half the bytes of a string, and compares it at a fraction of the cost when it looks through the hash.
 func recordField(id push.MsgID, chunk int) string {
-	var b [16]byte
-	out := b[:8]
-	for i := range 8 {
-		out[i] = byte(id >> (56 - 8*i))
-	}
+	var b [32]byte
+	out := strconv.AppendInt(b[:0], int64(id)&(1<<recordBits-1), 10)
 	if chunk > 0 {
 		out = strconv.AppendInt(append(out, ':'), int64(chunk), 10)
 	}

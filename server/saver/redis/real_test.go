@@ -345,7 +345,7 @@ func TestMemory_OfAMessageStaysSmall(t *testing.T) {
 		for from := 0; from < users; from += 500 {
 			var ps []*saver.Publication
 			for u := range 500 {
-				id += 100 // 40 000 in a second
+				id++ // as a node gives them out of its block
 				ps = append(ps, &saver.Publication{
 					Product: shop, Shards: shards, TTL: 7 * day, Message: &push.Message{ID: id, Body: body, Persistent: true},
 					Own: []saver.Target{{User: push.UserID(fmt.Sprintf("user-%07d", from+u))}},
