@@ -47,6 +47,11 @@ func (s *Connect) clients() int             { return s.Clients + s.Count }
 func (s *Connect) heartbeat() time.Duration { return quiet }
 func (s *Connect) transport() string        { return s.Transport }
 
+// serverFlags implements limited: a limit that a machine reaches is none of what a connect takes. Connects are counted against it all the same.
+func (s *Connect) serverFlags() [][2]string {
+	return [][2]string{{"--limits-connects-per-second", "1000000"}, {"--limits-connect-burst", "1000000"}}
+}
+
 func (s *Connect) run(ctx context.Context, w *world) error {
 	var own meter
 	// Both measurements have devices of their own, numbered behind those that are online in the second.
