@@ -26,7 +26,6 @@ type attack struct {
 	attackers  int // side by side, each at an address of its own unless shared is set
 	shared     bool
 	every      time.Duration // between two attempts of one of them
-	connects   bool          // all that it takes are connections, so it can be made elsewhere
 	burst      int           // attempts that are free at first; they are spent before anything is measured
 	// attempt makes one, and reports whether the server refused it, or cut whoever made it. An error is what nothing may come of:
 	// neither an answer of the server nor its silence.
@@ -53,11 +52,11 @@ var attacks = []attack{
 	},
 	{
 		name: "address_connects", text: "connects of one address at ten times its rate",
-		attackers: 4, shared: true, every: 4 * time.Second / (past * limitAddressRate), burst: limitAddressBurst, connects: true, attempt: (*attacker).connect,
+		attackers: 4, shared: true, every: 4 * time.Second / (past * limitAddressRate), burst: limitAddressBurst, attempt: (*attacker).connect,
 	},
 	{
 		name: "connects", text: "connects of many addresses at ten times the node's rate",
-		attackers: 20, every: 20 * time.Second / (past * limitConnects), burst: limitConnectBurst, connects: true, attempt: (*attacker).connect,
+		attackers: 20, every: 20 * time.Second / (past * limitConnects), burst: limitConnectBurst, attempt: (*attacker).connect,
 	},
 }
 
@@ -72,7 +71,6 @@ func (t *tally) add(o tally) {
 // attacker is one of those who attack. One goroutine has it.
 type attacker struct {
 	w    *world
-	to   string // address and port
 	user string
 	tr   *http.Transport // from its address
 
@@ -85,9 +83,9 @@ type attacker struct {
 // attemptPatience is how long an attempt may take.
 const attemptPatience = 10 * time.Second
 
-// attack begins an attack on an address, of users behind the clients, and returns when what is free at first has been spent. stop ends it,
+// attack begins an attack on the server, of users behind the clients, and returns when what is free at first has been spent. stop ends it,
 // waits until those who are in the midst of an attempt have made it, and returns what came of all.
-func (w *world) attack(ctx context.Context, a *attack, to string, behind int) (stop func() (tally, error)) {
+func (w *world) attack(ctx context.Context, a *attack, behind int) (stop func() (tally, error)) {
 	attacking, cancel := context.WithCancel(ctx)
 	tallies, errs := make([]tally, a.attackers), make([]error, a.attackers)
 	var running, spending sync.WaitGroup
@@ -98,7 +96,7 @@ func (w *world) attack(ctx context.Context, a *attack, to string, behind int) (s
 			from = net.IPv4(127, 0, 77, 200)
 		}
 		running.Go(func() {
-			at := &attacker{w: w, to: to, user: w.fleet.User(behind + i), tr: transportFrom(from)}
+			at := &attacker{w: w, user: w.fleet.User(behind + i), tr: transportFrom(from)}
 			defer at.leave()
 			tallies[i], errs[i] = at.run(ctx, attacking, a, spending.Done)
 		})
@@ -332,7 +330,7 @@ func (at *attacker) poll(ctx context.Context) (refused bool, err error) {
 
 // connect asks for a connection and leaves as soon as it is answered, or closed.
 func (at *attacker) connect(ctx context.Context) (refused bool, err error) {
-	nc, err := at.tr.DialContext(ctx, "tcp", at.to)
+	nc, err := at.tr.DialContext(ctx, "tcp", at.w.server.public)
 	if err != nil {
 		return isClosed(err), ifNotClosed(err)
 	}
@@ -342,7 +340,7 @@ func (at *attacker) connect(ctx context.Context) (refused bool, err error) {
 			return false, err
 		}
 	}
-	_, err = io.WriteString(nc, "GET /connect HTTP/1.1\r\nHost: "+at.to+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+	_, err = io.WriteString(nc, "GET /connect HTTP/1.1\r\nHost: "+at.w.server.public+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: Y2FyaWxsb24gYmVuY2ggLg==\r\n\r\n")
 	if err != nil {
 		return isClosed(err), ifNotClosed(err)

@@ -185,14 +185,10 @@ func limitsFigures() []definition {
 			definition{a.name + "_attempts", "attempts of the attackers", "", Exact, 0, 0},
 			definition{a.name + "_refused", "of them refused, or cut for", "", Exact, 0, 0},
 			definition{a.name + "_cpu_us", "processor of the server for an attempt", "µs", Lower, 0, 0},
+			definition{a.name + "_beside_p99_ms", "a message while the attackers are at a server beside it: 99 %", "ms", Lower, 0, 0},
+			definition{a.name + "_beside_p99_more_percent", "by how much that is more than without them", "%", Lower, 0, 0},
+			definition{a.name + "_p99_more_than_beside_percent", "by how much the attack on the server is more than that", "%", Lower, 20, 0},
 		)
-		if a.connects {
-			ds = append(ds,
-				definition{a.name + "_elsewhere_p99_ms", "a message while the attackers are at a listener that reads nothing: 99 %", "ms", Lower, 0, 0},
-				definition{a.name + "_elsewhere_p99_more_percent", "by how much that is more than without them", "%", Lower, 0, 0},
-				definition{a.name + "_p99_more_than_elsewhere_percent", "by how much the attack on the server is more than that", "%", Lower, 20, 0},
-			)
-		}
 	}
 	return append(ds,
 		definition{"messages", "messages that arrived at the others", "", Exact, 0, 0},

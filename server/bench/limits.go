@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -12,8 +13,9 @@ import (
 
 // Limits measures what those who break a limit do to the others. Ordinary clients get messages at an even rate, and a few more look
 // how long a ping takes, while attackers go ten times past one limit after the other. Each attack is measured in turns with
-// the same without it, so that what the machine does besides falls on both; of all turns
-// the median counts, so that one in which it did something else counts no more than any other.
+// the same without it, and with the same attack on
+// another server like it, so that what the machine does besides falls on all; of all turns the median counts, so that one in which it did something else counts no
+// more than any other.
 type Limits struct {
 	Clients  int           // who keep to the limits
 	Senders  int           // requests side by side
@@ -87,7 +89,7 @@ type others struct {
 	cpu             time.Duration // of the server
 }
 
-func (s *Limits) run(ctx context.Context, w *world) error {
+func (s *Limits) run(ctx context.Context, w *world) (err error) {
 	if _, err := w.connect(ctx, 0, s.Clients, atOnce); err != nil {
 		return err
 	}
@@ -96,11 +98,11 @@ func (s *Limits) run(ctx context.Context, w *world) error {
 		return err
 	}
 	defer probes.end()
-	deaf, err := listenDeaf()
+	beside, stop, err := w.startBeside(ctx, s)
 	if err != nil {
 		return err
 	}
-	defer deaf.close()
+	defer func() { err = errors.Join(err, stop()) }()
 	if err := s.turn(ctx, w, probes, "a turn that does not count", new(others)); err != nil {
 		return err
 	}
@@ -114,32 +116,26 @@ func (s *Limits) run(ctx context.Context, w *world) error {
 			if err := s.turn(ctx, w, probes, what+", nobody attacks", &without); err != nil {
 				return err
 			}
-			t, err := s.underAttack(ctx, w, a, w.server.public, probes, what+", under attack", &with)
+			t, err := s.underAttack(ctx, w, w, a, probes, what+", under attack", &with)
 			if err != nil {
 				return err
 			}
 			done.add(t)
-			if !a.connects {
-				continue
-			}
-			if _, err := s.underAttack(ctx, w, a, deaf.address, probes, what+", who goes elsewhere", &elsewhere); err != nil {
+			if _, err := s.underAttack(ctx, w, beside, a, probes, what+", who is at the server beside", &elsewhere); err != nil {
 				return err
 			}
 		}
 		if done.refused == 0 {
 			return fmt.Errorf("%s: the server took all of %d attempts, so there was no limit to measure", a.name, done.attempts)
 		}
-		s.figures(w, a, &without, &with, done)
-		if a.connects {
-			s.compare(w, a, &without, &with, &elsewhere)
-		}
+		s.figures(w, a, &without, &with, &elsewhere, done)
 		messages += float64(without.sent + with.sent + elsewhere.sent)
 		missing += without.missing + with.missing + elsewhere.missing
 	}
 	w.set("messages", messages)
 	w.set("messages_missing", missing)
-	w.note("elsewhere is a listener of the bench that closes each connection as soon as it is accepted, which is the least that one costs")
-	w.note("attackers share the machine with those who are measured: what they take of the processor is in the figures under attack")
+	w.note("attackers share the machine with those who are measured: what they and their server take of the processor is in the figures under attack")
+	w.note("the server beside is another one like it, where nobody is but the attackers: what an attack on it does, the machine does and not the server")
 	r, err := w.fleet.Report(ctx, false)
 	if err != nil {
 		return err
@@ -148,11 +144,11 @@ func (s *Limits) run(ctx context.Context, w *world) error {
 	return lost(r)
 }
 
-// underAttack is a turn while attackers are at an address.
+// underAttack is a turn while attackers are at the server of another world, or of this one.
 func (s *Limits) underAttack(
-	ctx context.Context, w *world, a *attack, address string, probes *probes, what string, o *others,
+	ctx context.Context, w, at *world, a *attack, probes *probes, what string, o *others,
 ) (tally, error) {
-	stop := w.attack(ctx, a, address, s.Clients+probeCount)
+	stop := at.attack(ctx, a, s.Clients+probeCount)
 	err := s.turn(ctx, w, probes, what, o)
 	t, attacking := stop()
 	if err == nil && attacking != nil {
@@ -209,7 +205,7 @@ func (s *Limits) turn(ctx context.Context, w *world, probes *probes, what string
 	return lost(r)
 }
 
-func (s *Limits) figures(w *world, a *attack, without, with *others, done tally) {
+func (s *Limits) figures(w *world, a *attack, without, with, elsewhere *others, done tally) {
 	w.set(a.name+"_p99_ms_without", median(without.messages))
 	w.set(a.name+"_p99_ms", median(with.messages))
 	w.set(a.name+"_p99_more_percent", 100*(median(with.messages)/median(without.messages)-1))
@@ -218,11 +214,7 @@ func (s *Limits) figures(w *world, a *attack, without, with *others, done tally)
 	w.set(a.name+"_attempts", float64(done.attempts))
 	w.set(a.name+"_refused", float64(done.refused))
 	w.set(a.name+"_cpu_us", float64((with.cpu-without.cpu).Microseconds())/float64(done.attempts))
-}
-
-// compare holds an attack against the same at a listener that reads nothing.
-func (s *Limits) compare(w *world, a *attack, without, with, elsewhere *others) {
-	w.set(a.name+"_elsewhere_p99_ms", median(elsewhere.messages))
-	w.set(a.name+"_elsewhere_p99_more_percent", 100*(median(elsewhere.messages)/median(without.messages)-1))
-	w.set(a.name+"_p99_more_than_elsewhere_percent", 100*(median(with.messages)/median(elsewhere.messages)-1))
+	w.set(a.name+"_beside_p99_ms", median(elsewhere.messages))
+	w.set(a.name+"_beside_p99_more_percent", 100*(median(elsewhere.messages)/median(without.messages)-1))
+	w.set(a.name+"_p99_more_than_beside_percent", 100*(median(with.messages)/median(elsewhere.messages)-1))
 }

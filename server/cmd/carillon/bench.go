@@ -331,7 +331,8 @@ type benchLimitsCmd struct {
 func (benchLimitsCmd) Help() string {
 	return `Sends messages to users online at an even rate, while others go ten times past one limit after the other: frames a second,
 size of a frame, readers that do not read, polls without pause, connects of one address and of many. Shows how long a
-message and a ping of those who keep to the limits take, with each attack and without it, in one run.
+message and a ping of those who keep to the limits take, without each attack, with it, and with the same on another
+server like it, in one run: what that does to them is the machine's, the rest is the server's.
 
 Example:
 
