@@ -135,27 +135,47 @@ step_readme() { scripts/readme_test.sh; }
 # Inputs that fail are written to testdata/fuzz of the package, to be committed with the fix; inputs that only reach new
 # code stay in Go's build cache, so that the next run begins where this one ended. Inputs are made smaller in a few tries:
 # where goroutines take part, what an input covers differs from run to run, and the search would take its whole minute.
+# Targets go side by side, as many as there are processors, each with one worker.
 # A target that went well has its last count and its verdict in the log, one that failed all that it said.
 step_fuzz() {
-	local dir target targets failed=0 found=0
+	local dir target listed lane lanes pids=() failed=0 targets=()
 	while IFS= read -r dir; do
-		targets=$($GO test -list '^Fuzz' "./$dir") || { printf '%s\n' "$targets"; failed=1; continue; }
-		for target in $(grep '^Fuzz' <<<"$targets"); do
-			found=$((found + 1))
-			echo "$dir $target"
-			fuzz_target "$dir" "$target" || failed=1
+		listed=$($GO test -list '^Fuzz' "./$dir") || { printf '%s\n' "$listed"; failed=1; continue; }
+		for target in $(grep '^Fuzz' <<<"$listed"); do
+			targets+=("$dir $target")
 		done
 	done < <(grep -rlE '^func Fuzz' --include='*_test.go' server | xargs -r -n1 dirname | sort -u)
-	echo "fuzz targets: $found, $FUZZTIME each"
-	((found > 0 && failed == 0))
+	lanes=$(getconf _NPROCESSORS_ONLN) || lanes=2
+	for ((lane = 0; lane < lanes; lane++)); do
+		fuzz_lane "$lane" "$lanes" "${targets[@]}" &
+		pids+=($!)
+	done
+	for lane in "${pids[@]}"; do
+		wait "$lane" || failed=1
+	done
+	echo "fuzz targets: ${#targets[@]}, $FUZZTIME each"
+	((${#targets[@]} > 0 && failed == 0))
 }
 
-# Fuzzes one target: package directory, name. Go before 1.27 now and then fails a target for the end of its time alone, in a race
+# Fuzzes every n-th of the targets: from which one on, n, and all of them, each "directory name".
+fuzz_lane() {
+	local lane=$1 from=$1 lanes=$2 failed=0
+	shift 2
+	while ((from < $#)); do
+		fuzz_target ${@:from+1:1} "$scratch/fuzz-$lane.log" >"$scratch/fuzz-$lane.said" || failed=1
+		cat "$scratch/fuzz-$lane.said"
+		from=$((from + lanes))
+	done
+	return $failed
+}
+
+# Fuzzes one target: package directory, name, where its output goes. Go before 1.27 now and then fails a target for the end of its time alone, in a race
 # of its own (go.dev/issue/75804). Such a failure says nothing but that, and names no input; the target is then fuzzed once more.
 fuzz_target() {
-	local out=$scratch/fuzz.log attempt
+	local out=$3 attempt
+	echo "$1 $2"
 	for attempt in 1 2; do
-		if $GO test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -fuzzminimizetime 10x "./$1" >"$out" 2>&1; then
+		if $GO test -run '^$' -fuzz "^$2\$" -fuzztime "$FUZZTIME" -parallel 1 -fuzzminimizetime 10x "./$1" >"$out" 2>&1; then
 			grep '^fuzz: elapsed' "$out" | tail -n 1
 			tail -n 1 "$out"
 			return 0
