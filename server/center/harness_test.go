@@ -505,7 +505,7 @@ func (r *faultyRegister) RoomsByTags(ctx context.Context, p push.ProductID, tags
 
 var errOut = errors.New("out of order")
 
-func (r *faultyRegister) Lookup(ctx context.Context, p push.ProductID, us []push.UserID) ([][]register.Session, error) {
+func (r *faultyRegister) Lookup(ctx context.Context, p push.ProductID, us []push.UserID) ([][]register.Found, error) {
 	if r.fail.Load() {
 		return nil, errOut
 	}

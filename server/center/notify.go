@@ -92,6 +92,7 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 		return nil
 	}
 	rooms, err := c.roomsOf(ctx, p, users, everyone, asks(exprs))
+	where := rooms.users
 	found := make([]deliveries, len(reqs))
 	for i, req := range reqs {
 		if req == nil || results[i].err != nil || req.message.Persistent {
@@ -101,19 +102,23 @@ func (c *Center) findLive(ctx context.Context, p push.ProductID, reqs []*request
 			results[i].err = unavailable(codeRoomsUnavailable, err)
 			continue
 		}
-		found[i] = rooms.of(p, req)
+		n := len(req.targets)
 		if req.inCommon() {
+			found[i] = rooms.ofAll(p, req)
 			c.metrics.spared(len(rooms.all) - len(found[i]))
+		} else {
+			found[i] = ofUsers(p, req.targets, where[:n])
 		}
+		where = where[n:]
 	}
 	return found
 }
 
 // liveRooms is where those online are.
 type liveRooms struct {
-	byUser map[push.UserID][]register.Session
-	all    []push.RoomID // if somebody asked for everyone, or for tags
-	held   *holders      // those among them that may hold who has tags; nil: all may
+	users [][]register.Found // of each user in the order in which they were asked for
+	all   []push.RoomID      // if somebody asked for everyone, or for tags
+	held  *holders           // those among them that may hold who has tags; nil: all may
 }
 
 func (c *Center) roomsOf(
@@ -135,37 +140,31 @@ func (c *Center) roomsOf(
 			l.all = append(l.all, r.ID)
 		}
 	}
-	if len(users) == 0 {
-		return l, nil
+	if len(users) > 0 {
+		l.users, err = c.cfg.Register.Lookup(ctx, p, users)
 	}
-	sessions, err := c.cfg.Register.Lookup(ctx, p, users)
-	if err != nil {
-		return l, err
-	}
-	l.byUser = make(map[push.UserID][]register.Session, len(users))
-	for i, u := range users {
-		l.byUser[u] = sessions[i]
-	}
-	return l, nil
+	return l, err
 }
 
-// of returns the deliveries of a request, still without their message. A room stands in it once for each user,
-// however many devices of that user it holds. Where several rooms hold some, each is told which it held: it may hear of it late, and hold
-// by then a device that has got the message in another room.
-func (l *liveRooms) of(p push.ProductID, req *request) deliveries {
+// ofAll returns the deliveries of a request to everyone or to tags, still without their message.
+func (l *liveRooms) ofAll(p push.ProductID, req *request) deliveries {
 	var ds deliveries
-	if req.inCommon() {
-		for _, room := range l.all {
-			if !l.held.may(room, req.tags) {
-				continue
-			}
+	for _, room := range l.all {
+		if l.held.may(room, req.tags) {
 			ds.of(room, &push.Delivery{Product: p, Everyone: true, Filter: req.filter()})
 		}
-		return ds
 	}
+	return ds
+}
+
+// ofUsers returns the deliveries of a request to users, still without their message; found says of each where it is. A room stands in it once for
+// each user, however many devices of that user it holds. Where several rooms hold some, each is told which it held: it may hear of it late, and hold
+// by then a device that has got the message in another room.
+func ofUsers(p push.ProductID, targets []saver.Target, found [][]register.Found) deliveries {
+	var ds deliveries
 	like := &push.Delivery{Product: p}
-	for _, t := range req.targets {
-		sessions := l.byUser[t.User]
+	for k, t := range targets {
+		sessions := found[k]
 		apart := inSeveralRooms(sessions)
 		for i := range sessions {
 			device := sessions[i].Device
@@ -190,7 +189,7 @@ func (l *liveRooms) of(p push.ProductID, req *request) deliveries {
 	return ds
 }
 
-func inSeveralRooms(ss []register.Session) bool {
+func inSeveralRooms(ss []register.Found) bool {
 	for i := range ss {
 		if ss[i].Room != ss[0].Room {
 			return true

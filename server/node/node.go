@@ -31,7 +31,7 @@ type Local interface {
 // Register is what a node asks of the register.
 type Register interface {
 	Rooms(ctx context.Context) ([]register.Room, error)
-	Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]register.Session, error)
+	Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]register.Found, error)
 }
 
 // Config is what a node is made of. Fields without a default named are required.

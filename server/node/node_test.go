@@ -116,13 +116,13 @@ func (t *town) Rooms(context.Context) ([]register.Room, error) {
 	return slices.Clone(t.rooms), t.fail
 }
 
-func (t *town) Lookup(_ context.Context, _ push.ProductID, users []push.UserID) ([][]register.Session, error) {
+func (t *town) Lookup(_ context.Context, _ push.ProductID, users []push.UserID) ([][]register.Found, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([][]register.Session, len(users))
+	out := make([][]register.Found, len(users))
 	for i, u := range users {
 		for _, r := range t.online[u] {
-			out[i] = append(out[i], register.Session{Room: r})
+			out[i] = append(out[i], register.Found{Room: r})
 		}
 	}
 	return out, t.fail

@@ -252,3 +252,39 @@ func TestPeek_GivesPlainRepliesOfMany(t *testing.T) {
 		wantCode(t, log.Err, push.KindInternal, "store_unit")
 	})
 }
+
+func TestPeek_GivesListsOfStrings(t *testing.T) {
+	everyForm(t, func(t *testing.T, r *redistest.Redis) {
+		db := open(t, r)
+		var rs []*Read
+		for i := range 700 {
+			tag := tagOf(i)
+			if i%2 == 0 {
+				signIn(t, db, tag, push.UserID(name(i)), "r1")
+			}
+			key := tag.SessionsKey()
+			rs = append(rs, &Read{Tag: tag, Texts: true, Do: []Command{
+				{Name: "HMGET", Key: key, Args: []any{name(i), []byte("nobody")}}, {Name: "HKEYS", Key: key}}})
+		}
+		bad := &Read{Tag: tagOf(0), Texts: true, Do: []Command{{Name: "LRANGE", Key: tagOf(0).SessionsKey(), Args: []any{0, 1}}}}
+		in := append(slices.Clone(rs), bad, &Read{Tag: tagOf(0), Do: []Command{{Name: "HLEN", Key: tagOf(0).SessionsKey()}}})
+		for range 2 { // the second time into room that is there
+			db.Peek(t.Context(), in...)
+			for i, r := range rs {
+				want := []any{[]string{"", ""}, []string{}}
+				if i%2 == 0 {
+					want = []any{[]string{sessions("r1"), ""}, []string{name(i)}}
+				}
+				if r.Err != nil || !reflect.DeepEqual(r.Replies, want) || r.Lineage == 0 || r.Now == 0 {
+					t.Fatalf("%d: %#v, error %v", i, r.Replies, r.Err)
+				}
+			}
+			wantCode(t, bad.Err, push.KindInternal, "store_command")
+			if last := in[len(in)-1]; last.Err != nil || last.Replies[0] != int64(1) {
+				t.Errorf("another read beside them: %v, error %v", last.Replies, last.Err)
+			}
+		}
+		db.Read(t.Context(), rs[0])
+		wantCode(t, rs[0].Err, push.KindInternal, "store_unit")
+	})
+}

@@ -163,6 +163,13 @@ func (u *unit) take(room []any, do []Command) (replies []any, done bool, a Answe
 	if a.Err != nil {
 		return nil, false, Answer{Err: a.Err}
 	}
+	if u.texts {
+		room = room[:0]
+		for _, list := range u.lists {
+			room = append(room, list)
+		}
+		return room, true, a
+	}
 	if u.plain != nil {
 		return u.each(room, 0, do), true, a
 	}

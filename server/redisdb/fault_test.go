@@ -3,6 +3,7 @@ package redisdb
 import (
 	"context"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -336,8 +337,13 @@ func TestSlot_OnItsWayServesWhatHasArrived(t *testing.T) {
 			t.Errorf("%s is not found while its slot moves", name(i))
 		}
 		peek := &Read{Tag: tag, Do: []Command{{Name: "GET", Key: key}, {Name: "EXISTS", Key: key}}}
-		if db.Peek(t.Context(), peek); peek.Err != nil || peek.Replies[0] != "1" {
+		lists := &Read{Tag: tag, Texts: true, Do: []Command{{Name: "MGET", Key: key}}}
+		db.Peek(t.Context(), peek, lists)
+		if peek.Err != nil || peek.Replies[0] != "1" {
 			t.Errorf("%s is not found by plain commands while its slot moves: %v", name(i), peek.Err)
+		}
+		if lists.Err != nil || !reflect.DeepEqual(lists.Replies, []any{[]string{"1"}}) {
+			t.Errorf("%s is not found in a list while its slot moves: %v, error %v", name(i), lists.Replies, lists.Err)
 		}
 		n, err := from.Client().Exists(t.Context(), key).Result()
 		if err == nil && n == 1 {

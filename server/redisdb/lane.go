@@ -120,7 +120,8 @@ func (l *lane) reuse(p *pipeline) {
 		clear(c.units[:cap(c.units)])
 		clear(c.from[:cap(c.from)])
 		clear(c.plain[:cap(c.plain)])
-		*c = call{units: c.units[:0], from: c.from[:0], plain: c.plain[:0]}
+		clear(c.texts[:cap(c.texts)])
+		*c = call{units: c.units[:0], from: c.from[:0], plain: c.plain[:0], texts: c.texts[:0]}
 	}
 	clear(p.args)
 	l.calls, l.args = p.calls[:0], p.args[:0]
@@ -137,7 +138,8 @@ type call struct {
 	keys   int
 	size   int
 	cmd    *redis.RawCmd
-	plain  []*redis.RawCmd // of the one unit, in place of cmd
+	plain  []*redis.RawCmd         // of the one unit, in place of cmd
+	texts  []*redis.StringSliceCmd // the same, if the unit's replies are lists of strings
 }
 
 // pipeline is what goes to a primary at once.
@@ -227,7 +229,7 @@ func (p *pipeline) add(b *batch, u *unit) {
 		p.lane.last[u.tag] = len(p.calls) - 1
 	}
 	c := &p.calls[len(p.calls)-1]
-	*c = call{units: c.units[:0], from: c.from[:0], plain: c.plain[:0], frees: u.frees, asking: b.asking, tag: u.tag}
+	*c = call{units: c.units[:0], from: c.from[:0], plain: c.plain[:0], texts: c.texts[:0], frees: u.frees, asking: b.asking, tag: u.tag}
 	c.add(b, u)
 }
 

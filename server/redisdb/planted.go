@@ -49,6 +49,13 @@ func (db *DB) askReplica(ctx context.Context, rs []*Read) bool {
 				r.Replies, r.Answer = nil, Answer{Err: errUnknown(err)}
 				break
 			}
+			if all, ok := reply.([]any); ok && r.Texts {
+				texts := make([]string, len(all))
+				for k, v := range all {
+					texts[k], _ = v.(string)
+				}
+				reply = texts
+			}
 			r.Replies = append(r.Replies, reply)
 		}
 	}

@@ -202,6 +202,12 @@ func (p *primary) peek(l *pipeline) {
 			if c.asking {
 				pipe.Do(ctx, "ASKING")
 			}
+			if c.units[0].texts {
+				cmd := redis.NewStringSliceCmd(ctx, args...)
+				c.texts = append(c.texts, cmd)
+				_ = pipe.Process(ctx, cmd)
+				continue
+			}
 			cmd := redis.NewRawCmd(ctx, args...)
 			c.plain = append(c.plain, cmd)
 			_ = pipe.Process(ctx, cmd)
@@ -254,6 +260,9 @@ func callAnswer(raw []byte, err error, c class, units []*unit) (a Answer, f fate
 // gatherPlain puts the replies to the commands of a unit together as a function would have.
 func (c *call) gatherPlain(a Answer) (fate, bool) {
 	u := c.units[0]
+	if u.texts {
+		return c.gatherTexts(a)
+	}
 	var b []byte
 	for _, cmd := range c.plain {
 		raw, err := cmd.Result()
@@ -262,11 +271,7 @@ func (c *call) gatherPlain(a Answer) (fate, bool) {
 			return fateOfSending(err, classPeek), false
 		case len(raw) > 0 && raw[0] == '-':
 			_, text, _ := line(raw, 0)
-			f := fateOf(string(text))
-			if word, _, _ := strings.Cut(string(text), " "); word == "ERR" || word == "WRONGTYPE" {
-				f = fate{err: refused(string(text))}
-			}
-			return f, false
+			return fateOfPlain(string(text)), false
 		case skip(raw, 0, 0) != len(raw):
 			return fate{err: errReply}, false
 		}
@@ -278,6 +283,33 @@ func (c *call) gatherPlain(a Answer) (fate, bool) {
 	}
 	u.raw, u.answer = string(b), a
 	return fate{}, true
+}
+
+// gatherTexts is gatherPlain for a unit whose replies are lists of strings.
+func (c *call) gatherTexts(a Answer) (fate, bool) {
+	u := c.units[0]
+	lists := make([][]string, 0, len(c.texts))
+	for _, cmd := range c.texts {
+		list, err := cmd.Result()
+		var answer redis.Error
+		switch {
+		case errors.As(err, &answer):
+			return fateOfPlain(answer.Error()), false
+		case err != nil:
+			return fateOfSending(err, classPeek), false
+		}
+		lists = append(lists, list)
+	}
+	u.lists, u.answer = lists, a
+	return fate{}, true
+}
+
+// fateOfPlain judges the error that Redis answered a plain command with.
+func fateOfPlain(text string) fate {
+	if word, _, _ := strings.Cut(text, " "); word == "ERR" || word == "WRONGTYPE" {
+		return fate{err: refused(text)}
+	}
+	return fateOf(text)
 }
 
 // send sends a pipeline, hears what comes back, and answers each unit or sees to it that it is tried again.

@@ -21,11 +21,13 @@ type unit struct {
 	frees  bool
 	kept   bool    // a read that waits as writes do
 	plain  [][]any // commands that go as they are, in place of keys and packed
+	texts  bool    // whose replies are lists of strings
 	write  bool
 
 	part int // of a cluster, its tag's slot and one more; 0: nobody has asked yet
 
-	raw    string // what Redis answered
+	raw    string     // what Redis answered
+	lists  [][]string // with texts, in place of raw
 	answer Answer
 }
 
@@ -107,6 +109,9 @@ func (db *DB) Read(ctx context.Context, rs ...*Read) {
 			u.class = classWrite
 		}
 		e.read(r)
+		if r.Texts {
+			e.refuse("lists of strings for a reply; they are for Peek")
+		}
 	})
 	if err := db.run(ctx, q); err != nil {
 		for _, r := range rs {
@@ -140,7 +145,7 @@ func (db *DB) Peek(ctx context.Context, rs ...*Read) {
 	room := plainRoom{make([][]any, 0, commands), make([]any, 0, args), make([]string, 0, args)}
 	for i, r := range rs {
 		u := &q.units[i]
-		u.tag, u.class = r.Tag, classPeek
+		u.tag, u.class, u.texts = r.Tag, classPeek, r.Texts
 		u.plain, u.size, u.answer.Err = room.take(r.Do)
 	}
 	if err := db.run(ctx, q); err != nil {

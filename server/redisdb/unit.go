@@ -26,6 +26,9 @@ type Read struct {
 	// Kept says that others will be told of what it returns as if it had been written here: it is answered when that survives what a
 	// write survives. Without it, what was read may still be lost with the primary.
 	Kept bool
+	// Texts says that each reply is a list of strings. It comes as a []string then, empty for what is not there: a string is one piece of
+	// memory, and holds on to nothing else. For Peek alone.
+	Texts bool
 
 	// The answer.
 	Replies []any // by command, as Redis answers: nil, int64, string, []any; room that is there before is used

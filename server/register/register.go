@@ -57,8 +57,9 @@ type Register interface {
 	Insert(ctx context.Context, s Session, limits []push.SessionLimit) (Inserted, error)
 	// Remove deletes the session if it is still that epoch and boot, and reports whether it did.
 	Remove(ctx context.Context, k Key, epoch push.SessionEpoch, boot push.BootID) (bool, error)
-	// Lookup returns the sessions of each user that count; the result is as long as users.
-	Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]Session, error)
+	// Lookup returns where each user is: the sessions that count, with what a publisher needs of them. The result is as long as users. Whoever
+	// keeps a device's name may keep what the register read with it.
+	Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]Found, error)
 	// Count returns how many sessions that count a product has, at constant cost.
 	Count(ctx context.Context, p push.ProductID) (int, error)
 
@@ -116,6 +117,13 @@ type Session struct {
 	// Row is the first of the sessions that the same client had one after the other, as far as is known, this one being the last; 0:
 	// this one.
 	Row push.SessionEpoch
+}
+
+// Found is a session as a look-up tells it. A request may look up many thousands of users, so it is no more than senders need.
+type Found struct {
+	Room   push.RoomID
+	Device push.DeviceID
+	Epoch  push.SessionEpoch
 }
 
 // Inserted is the answer of Insert.

@@ -159,14 +159,25 @@ func (r *Register) Remove(ctx context.Context, k register.Key, epoch push.Sessio
 	return e.counts.life.counts(r.now()), nil
 }
 
-// Lookup returns the sessions of each user that count.
-func (r *Register) Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]register.Session, error) {
+// Lookup returns where each user is.
+func (r *Register) Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]register.Found, error) {
 	if err := r.usable(ctx, "lookup"); err != nil {
 		return nil, err
 	}
-	found := make([][]register.Session, len(users))
+	found := make([][]register.Found, len(users))
+	var all []register.Found // those of several users lie in one piece of memory
 	for i, u := range users {
-		r.each(p, u, func(e *entry) { found[i] = append(found[i], e.session()) })
+		from := len(all)
+		r.each(p, u, func(e *entry) {
+			if len(all) == cap(all) { // what was found before stays where it is
+				room := make([]register.Found, 0, len(all)-from+min(len(users)-i, 256))
+				all, from = append(room, all[from:]...), 0
+			}
+			all = append(all, register.Found{Room: e.counts.life.id, Device: e.device, Epoch: e.epoch})
+		})
+		if len(all) > from {
+			found[i] = all[from:len(all):len(all)]
+		}
 	}
 	return found, nil
 }

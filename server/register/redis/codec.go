@@ -201,6 +201,18 @@ func (s *stored) read(p push.ProductID, u push.UserID, shard push.Shard, value s
 	return n
 }
 
+// whereOf reads of the first of a user's sessions what a look-up tells, and returns how many bytes the session takes, 0 if it cannot be read.
+func whereOf(value string) (at place, epoch push.SessionEpoch, device push.DeviceID, n int) {
+	room, device, rest, n := redisdb.NextSession(value)
+	if n == 0 || len(rest) < lifeBytes+8 {
+		return place{}, 0, "", 0
+	}
+	at.room = room
+	copy(at.life[:], rest)
+	r := reader{s: rest[lifeBytes:]}
+	return at, push.SessionEpoch(r.uint64()), device, n
+}
+
 // session reads what stands behind the names.
 func (r *reader) session(s *stored) {
 	copy(s.at.life[:], r.bytes(lifeBytes))
@@ -227,6 +239,7 @@ func (r *reader) session(s *stored) {
 
 // lease is a line of the table of leases.
 type lease struct {
+	room  push.RoomID
 	life  life
 	boot  push.BootID
 	until push.MilliTime // by the store's clock

@@ -25,7 +25,7 @@ func (r *Register) Join(ctx context.Context, room register.Room) error {
 	}
 	return r.changeLease(ctx, "join", func(v *view) (bool, error) {
 		old := v.rooms[room.ID]
-		l := lease{boot: room.Boot, addr: room.Addr, until: v.at.Add(register.LeaseTTL)}
+		l := lease{room: room.ID, boot: room.Boot, addr: room.Addr, until: v.at.Add(register.LeaseTTL)}
 		t := r.tenure(room.ID, room.Boot)
 		keeps := old != nil && t != nil && old.life == t.at.life && old.holds(v.at)
 		if keeps {

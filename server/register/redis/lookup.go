@@ -9,13 +9,13 @@ import (
 	"carillon/server/register"
 )
 
-// Lookup returns the sessions of each user that count. Users of a shard share one command, and all of them the round trips.
+// Lookup returns where each user is. Users of a shard share one command, and all of them the round trips.
 // What rooms are asked for on the strength of it is a hint: it may be a moment old.
-func (r *Register) Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]register.Session, error) {
+func (r *Register) Lookup(ctx context.Context, p push.ProductID, users []push.UserID) ([][]register.Found, error) {
 	if err := r.usable(ctx, "lookup"); err != nil {
 		return nil, err
 	}
-	found := make([][]register.Session, len(users))
+	found := make([][]register.Found, len(users))
 	if len(users) == 0 {
 		return found, nil
 	}
@@ -63,14 +63,13 @@ type lookup struct {
 	product push.ProductID
 	view    *view
 	users   []push.UserID
-	found   [][]register.Session
+	found   [][]register.Found
 
-	space []register.Session // for those of the next users: most have one
-	one   stored             // the session at hand
-	last  place              // of the session before, and its lease in the view
+	space []register.Found // for those of the next users: most have one
+	last  place            // of the session before, and its lease in the view
 	lease *lease
-	open  []stored
-	whose []int // index of the user of each open one
+	open  []stored // of which only place, device and epoch are known
+	whose []int    // index of the user of each open one
 	err   error
 }
 
@@ -94,50 +93,45 @@ func (l *lookup) run(ctx context.Context, reads []*shardRead) {
 
 // take takes what one read found.
 func (l *lookup) take(read *shardRead) error {
-	values, ok := read.Replies[0].([]any)
+	values, ok := read.Replies[0].([]string)
 	if !ok || len(values) != len(read.users) {
 		return errDamaged
 	}
 	now := l.view.now(l.r)
-	for j, v := range values {
-		value, _ := v.(string)
-		if value == "" {
-			continue
-		}
-		at := read.users[j]
-		for len(value) > 0 {
-			s := &l.one
-			n := s.read(l.product, l.users[at], read.shard, value)
+	for j, value := range values {
+		for at := read.users[j]; len(value) > 0; {
+			where, epoch, device, n := whereOf(value)
 			if n == 0 {
 				return errDamaged
 			}
 			value = value[n:]
-			if l.lease == nil || s.at != l.last { // most are of the room of the one before
-				l.last, l.lease = s.at, l.view.find(s.at)
+			if l.lease == nil || where != l.last { // most are of the room of the one before
+				l.last, l.lease = where, l.view.find(where)
 			}
-			if l.lease == nil && !l.r.dead.has(s.at.life) {
-				l.open, l.whose = append(l.open, *s), append(l.whose, at)
+			if l.lease == nil && !l.r.dead.has(where.life) {
+				s := stored{at: where}
+				s.Device, s.Epoch = device, epoch
+				l.open, l.whose = append(l.open, s), append(l.whose, at)
 				continue
 			}
-			l.add(at, s, l.lease, now)
+			l.add(at, device, epoch, l.lease, now)
 		}
 	}
 	return nil
 }
 
 // add adds a session if it counts.
-func (l *lookup) add(at int, s *stored, lease *lease, now push.MilliTime) {
+func (l *lookup) add(at int, device push.DeviceID, epoch push.SessionEpoch, lease *lease, now push.MilliTime) {
 	if lease == nil || !lease.holds(now) {
 		return
 	}
-	s.Boot = lease.boot
 	if l.found[at] == nil {
 		if len(l.space) == 0 {
-			l.space = make([]register.Session, min(len(l.users), 256))
+			l.space = make([]register.Found, min(len(l.users), 256))
 		}
 		l.found[at], l.space = l.space[:0:1], l.space[1:]
 	}
-	l.found[at] = append(l.found[at], s.Session)
+	l.found[at] = append(l.found[at], register.Found{Room: lease.room, Device: device, Epoch: epoch})
 }
 
 // finish adds what was left open.
@@ -153,7 +147,8 @@ func (l *lookup) finish(ctx context.Context) error {
 	l.view = v
 	now := v.now(l.r)
 	for i := range l.open {
-		l.add(l.whose[i], &l.open[i], v.find(l.open[i].at), now)
+		s := &l.open[i]
+		l.add(l.whose[i], s.Device, s.Epoch, v.find(s.at), now)
 	}
 	return nil
 }
@@ -161,7 +156,6 @@ func (l *lookup) finish(ctx context.Context) error {
 // shardRead reads the sessions of some users of a shard.
 type shardRead struct {
 	redisdb.Read
-	shard push.Shard
 	users []int // by the command's arguments, the index of the user
 }
 
@@ -170,15 +164,18 @@ const readMost = 256
 
 // readsOf sorts users by shard. It counts first, so that all of them lie in a few pieces of memory.
 func readsOf(p push.ProductID, users []push.UserID, shards int) []*shardRead {
-	in := make([]push.Shard, len(users))
-	left := make(map[push.Shard]int, min(shards, len(users)))
+	in, left := make([]push.Shard, len(users)), make([]int, shards)
+	several := 0
 	for i, u := range users {
-		in[i] = push.ShardOf(u, shards)
-		left[in[i]]++
+		s := push.ShardOf(u, shards)
+		if in[i] = s; left[s] == 0 {
+			several++
+		}
+		left[s]++
 	}
 	args, numbers := make([]any, len(users)), make([]int, len(users))
-	reads := make([]*shardRead, 0, len(left)+len(users)/readMost)
-	last := make(map[push.Shard]*shardRead, len(left))
+	reads := make([]*shardRead, 0, several+len(users)/readMost)
+	last := make([]*shardRead, shards)
 	for i := range users {
 		s := in[i]
 		read := last[s]
@@ -186,8 +183,8 @@ func readsOf(p push.ProductID, users []push.UserID, shards int) []*shardRead {
 			n := min(left[s], readMost)
 			left[s] -= n
 			tag := redisdb.ShardTag(p, s)
-			read = &shardRead{shard: s, users: numbers[:0:n]}
-			read.Read = redisdb.Read{Tag: tag, Do: []redisdb.Command{{Name: "HMGET", Key: tag.SessionsKey(), Args: args[:0:n]}}}
+			do := []redisdb.Command{{Name: "HMGET", Key: tag.SessionsKey(), Args: args[:0:n]}}
+			read = &shardRead{Read: redisdb.Read{Tag: tag, Do: do, Texts: true}, users: numbers[:0:n]}
 			args, numbers = args[n:], numbers[n:]
 			last[s] = read
 			reads = append(reads, read)

@@ -113,6 +113,7 @@ func (r *Register) viewOf(read *redisdb.Read) (*view, error) {
 	v := &view{rooms: make(map[push.RoomID]*lease), at: read.Now, got: r.clock.Now(), lineage: read.Lineage}
 	err := pairs(read.Replies[0], func(room, value string) error {
 		l, err := readLease(value)
+		l.room = push.RoomID(room)
 		v.rooms[push.RoomID(room)] = &l
 		return err
 	})

@@ -309,7 +309,7 @@ func (m *modelRun) compare() string {
 		}
 		count += len(want)
 		slices.SortFunc(want, func(a, b register.Session) int { return cmp.Compare(a.Device, b.Device) })
-		if got := m.harness.sessions(m.product, u); !slices.Equal(got, want) {
+		if got := m.found(m.product, u); !slices.Equal(got, foundAs(want...)) {
 			return fmt.Sprintf("sessions of %s:\n got %+v\nwant %+v", u, got, want)
 		}
 		if locator != nil {

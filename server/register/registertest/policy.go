@@ -183,8 +183,8 @@ func raceForTheLastPlace(t *testing.T, h *harness) {
 			})
 		}
 		wg.Wait()
-		left := h.sessions(shop, user)
-		if len(left) != 1 || in[left[0].Device] != left[0] {
+		left := h.found(shop, user)
+		if len(left) != 1 || foundAs(in[left[0].Device])[0] != left[0] {
 			t.Fatalf("reject %v: left are %+v, want one of those that came in", reject, left)
 		}
 		ordered := map[push.DeviceID]int{}

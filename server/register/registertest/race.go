@@ -89,7 +89,7 @@ func raceForOneDevice(t *testing.T, h *harness) {
 	for e := range given {
 		newest = max(newest, e)
 	}
-	left := h.sessions(shop, "alice")
+	left := h.found(shop, "alice")
 	if len(left) != 1 || left[0].Epoch != newest {
 		t.Fatalf("left: %+v, want the one of epoch %d", left, newest)
 	}
@@ -113,6 +113,7 @@ func raceOfBoots(t *testing.T, h *harness) {
 	h.join(north, 1)
 	var wg sync.WaitGroup
 	errs := make(chan error, 8)
+	var boot sync.Map // of each epoch
 	wg.Go(func() {
 		for b := push.BootID(2); b <= boots; b++ {
 			if err := h.Register.Join(h.ctx, register.Room{ID: north, Boot: b}); err != nil {
@@ -125,13 +126,14 @@ func raceOfBoots(t *testing.T, h *harness) {
 		wg.Go(func() {
 			for i := range boots * users {
 				k := key(shop, user(i%users), push.DeviceID(fmt.Sprint("d", w)))
-				boot := push.BootID(1 + i/users)
-				in, err := h.Register.Insert(h.ctx, session(k, north, boot), nil)
+				b := push.BootID(1 + i/users)
+				in, err := h.Register.Insert(h.ctx, session(k, north, b), nil)
 				if push.KindOf(err) == push.KindConflict {
 					continue // that boot is not there yet, or not any more
 				}
+				boot.Store(in.Session.Epoch, b)
 				if err == nil && i%3 == 0 {
-					_, err = h.Register.Remove(h.ctx, k, in.Session.Epoch, boot)
+					_, err = h.Register.Remove(h.ctx, k, in.Session.Epoch, b)
 				}
 				if err != nil {
 					errs <- err
@@ -147,9 +149,9 @@ func raceOfBoots(t *testing.T, h *harness) {
 	}
 	found := 0
 	for i := range users {
-		for _, s := range h.sessions(shop, user(i)) {
-			if s.Boot != boots {
-				t.Fatalf("a session of boot %d counts", s.Boot)
+		for _, s := range h.found(shop, user(i)) {
+			if b, _ := boot.Load(s.Epoch); b != push.BootID(boots) {
+				t.Fatalf("a session of boot %v counts", b)
 			}
 			found++
 		}

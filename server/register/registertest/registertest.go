@@ -44,6 +44,7 @@ func Run(t *testing.T, mk Maker) {
 	}{
 		{"InsertIsFoundAsItWasGiven", insertIsFound},
 		{"LookupKeepsProductsAndUsersApart", lookupKeepsApart},
+		{"LookupOfManyMakesLittleOfEach", lookupMakesLittle},
 		{"InsertWithoutLeaseIsRefused", insertWithoutLease},
 		{"InsertRefusesBadNames", insertRefusesBadNames},
 		{"SecondSessionOfADeviceReplacesTheFirst", secondReplaces},
@@ -151,8 +152,8 @@ func (h *harness) renew(room push.RoomID, boot push.BootID) []register.Order {
 	return orders
 }
 
-// sessions returns the sessions of one user, by device.
-func (h *harness) sessions(p push.ProductID, u push.UserID) []register.Session {
+// found returns where one user is, by device.
+func (h *harness) found(p push.ProductID, u push.UserID) []register.Found {
 	h.t.Helper()
 	found, err := h.Register.Lookup(h.ctx, p, []push.UserID{u})
 	if err != nil {
@@ -161,14 +162,23 @@ func (h *harness) sessions(p push.ProductID, u push.UserID) []register.Session {
 	if len(found) != 1 {
 		h.t.Fatalf("Lookup of one user has %d results", len(found))
 	}
-	slices.SortFunc(found[0], func(a, b register.Session) int { return cmp.Compare(a.Device, b.Device) })
+	slices.SortFunc(found[0], func(a, b register.Found) int { return cmp.Compare(a.Device, b.Device) })
 	return found[0]
 }
 
-// wantSessions compares what a user has with what it should have, by device.
+// foundAs returns what a look-up tells of sessions.
+func foundAs(ss ...register.Session) []register.Found {
+	var fs []register.Found
+	for i := range ss {
+		fs = append(fs, register.Found{Room: ss[i].Room, Device: ss[i].Device, Epoch: ss[i].Epoch})
+	}
+	return fs
+}
+
+// wantSessions compares what is found of a user with the sessions that it should have, by device.
 func (h *harness) wantSessions(p push.ProductID, u push.UserID, want ...register.Session) {
 	h.t.Helper()
-	if got := h.sessions(p, u); !slices.Equal(got, want) {
+	if got := h.found(p, u); !slices.Equal(got, foundAs(want...)) {
 		h.t.Fatalf("sessions of %s in %s:\n got %+v\nwant %+v", u, p, got, want)
 	}
 }

@@ -1,6 +1,8 @@
 package registertest
 
 import (
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -27,6 +29,10 @@ func insertIsFound(t *testing.T, h *harness) {
 	}
 	h.wantSessions(shop, "alice", s)
 	h.wantCount(shop, 1)
+	in = h.insert(session(s.Key, north, 7)) // what a look-up leaves out is told with who had to go
+	if len(in.Replaced) != 1 || in.Replaced[0] != s {
+		t.Fatalf("replaced: got %+v, want %+v", in.Replaced, s)
+	}
 }
 
 func lookupKeepsApart(t *testing.T, h *harness) {
@@ -66,6 +72,37 @@ func lookupKeepsApart(t *testing.T, h *harness) {
 	}
 	if found, err = h.Register.Lookup(h.ctx, shop, nil); err != nil || len(found) != 0 {
 		t.Fatalf("Lookup of nobody: got %v, %v", found, err)
+	}
+}
+
+// A request may look up many thousands of users: what that makes in memory is asserted, for the collector's work follows it.
+func lookupMakesLittle(t *testing.T, h *harness) {
+	const many, runs = 2000, 10
+	h.join(north, 7)
+	users := make([]push.UserID, many)
+	for i := range users {
+		users[i] = push.UserID(fmt.Sprint("user-", i))
+		s := session(key(shop, users[i], "phone"), north, 7)
+		s.Class, s.Transport, s.TokenID = "mobile", "ws", "token-1"
+		h.insert(s)
+	}
+	look := func() {
+		if found, err := h.Register.Lookup(h.ctx, shop, users); err != nil || len(found[many-1]) != 1 {
+			t.Fatal(err)
+		}
+	}
+	look()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range runs {
+		look()
+	}
+	runtime.ReadMemStats(&after)
+	pieces := float64(after.Mallocs-before.Mallocs) / (runs * many)
+	size := float64(after.TotalAlloc-before.TotalAlloc) / (runs * many)
+	t.Logf("%.2f pieces of memory and %.0f bytes a user", pieces, size)
+	if pieces > 1.6 || size > 330 {
+		t.Errorf("a look-up makes %.2f pieces of memory and %.0f bytes a user, want at most 1.6 and 330", pieces, size)
 	}
 }
 
