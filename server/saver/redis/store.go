@@ -64,6 +64,7 @@ type Store struct {
 	guesses *guesses
 	claims  claims
 	lasting lasting
+	looks   looks
 
 	randMu sync.Mutex
 	rand   *rand.Rand // guarded by randMu

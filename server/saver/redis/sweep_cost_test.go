@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"carillon/server/push"
 	"carillon/server/saver"
@@ -111,6 +112,105 @@ func TestSweep_CostsTheSameHoweverManyAreOnline(t *testing.T) {
 		if !maps.Equal(got, none[i]) {
 			t.Errorf("%s: %v with 18 000 online, %v with none", []string{"changes", "finish", "sweep"}[i], got, none[i])
 		}
+	}
+}
+
+// TestChanges_OfQuietShardsAreTwoPlainCommandsEach: no function reads a log that has nothing new, and one round trip tells of all of them. What has
+// moved takes another.
+func TestChanges_OfQuietShardsAreTwoPlainCommandsEach(t *testing.T) {
+	p := &trips{t, &trouble{}}
+	f, _, s := broken(t, p.d)
+	const shards = savertest.Shards
+	users := userOfEach(shards)
+	signIn(t, f.raw, shop, users)
+	id := push.MsgID(1)
+	publish := func(to ...push.UserID) {
+		t.Helper()
+		id++
+		pub := &saver.Publication{Product: shop, Shards: shards, TTL: day, Message: &push.Message{ID: id, Persistent: true}, Everyone: to == nil}
+		for _, u := range to {
+			pub.Own = append(pub.Own, saver.Target{User: u})
+		}
+		if r := s.Publish(t.Context(), []*saver.Publication{pub}); r[0].Err != nil {
+			t.Fatal(r[0].Err)
+		}
+	}
+	qs := changesOf(shop, shards)
+	common := make([]push.Place, shards)
+	// look expects changes of these users alone, in so many round trips, and so many commands that read logs.
+	look := func(what string, trips, reads int, want ...push.UserID) {
+		t.Helper()
+		var logs []saver.ChangeLog
+		cost := f.costs(t, what, func() error {
+			p.want(what, trips, func() (err error) { logs, err = s.Changes(t.Context(), "north", qs); return err })
+			return nil
+		})
+		var got []push.UserID
+		for i, l := range logs {
+			for _, c := range l.Own {
+				got = append(got, c.User)
+			}
+			if l.Trimmed || l.Lineage == 0 {
+				t.Errorf("%s: the log of shard %d is %+v", what, i, l)
+			}
+			qs[i].After, common[i] = l.Next, l.Common
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: changes of %v, want %v", what, got, want)
+		}
+		if cost["llen"] != reads {
+			t.Errorf("%s: %d logs were read, want %d", what, cost["llen"], reads)
+		}
+	}
+	look("the first time, without logs", 1, 0)
+	look("nothing new, without logs", 1, 0)
+	publish(users...)
+	look("something new in each", 2, shards, users...)
+	look("nothing new after that", 1, shards)
+	look("nothing new again", 1, 0)
+	publish()
+	look("a broadcast", 1, 0)
+	if i := slices.IndexFunc(common, push.Place.IsZero); i >= 0 {
+		t.Errorf("the broadcast's place in shard %d is not told", i)
+	}
+	publish(users[5])
+	publish(users[7])
+	publish(users[7])
+	look("something new in two", 2, 2, users[5], users[7], users[7])
+	publish(users[5])
+	look("something new in one of them", 2, 2, users[5])
+	look("nothing new in them", 2, 1)
+	look("nothing new in any", 1, 0)
+}
+
+// TestChanges_OfALogThatBeginsLateAreNotTrimmed: points keep up with the time while there is no log, though a look does not ask for one each time.
+func TestChanges_OfALogThatBeginsLateAreNotTrimmed(t *testing.T) {
+	f, _, s := broken(t, &trouble{})
+	users := userOfEach(savertest.Shards)
+	signIn(t, f.raw, shop, users)
+	q := []saver.ChangeQuery{{ShardRef: saver.ShardRef{Product: shop, Shard: 3}}}
+	look := func() saver.ChangeLog {
+		t.Helper()
+		logs, err := s.Changes(t.Context(), "north", q)
+		if err != nil || logs[0].Trimmed {
+			t.Fatalf("the log is %+v, %v", logs, err)
+		}
+		q[0].After = logs[0].Next
+		return logs[0]
+	}
+	for range 100 {
+		look()
+		f.clock.Advance(3 * time.Minute)
+	}
+	if r := s.Publish(t.Context(), []*saver.Publication{{
+		Product: shop, Shards: savertest.Shards, TTL: day, Message: &push.Message{ID: 1, Persistent: true}, Own: []saver.Target{{User: users[3]}},
+	}}); r[0].Err != nil {
+		t.Fatal(r[0].Err)
+	}
+	if l := look(); len(l.Own) != 1 {
+		t.Errorf("the log is %+v, want the one change", l)
 	}
 }
 

@@ -171,8 +171,15 @@ func changesFallBack(e *env) {
 	if !got.Trimmed {
 		e.Fatalf("after falling back the log is %+v", got)
 	}
-	if l := e.changes("r1", sh, got.Next); l.Trimmed || len(l.Own) != 0 {
+	l = e.changes("r1", sh, got.Next)
+	if l.Trimmed || len(l.Own) != 0 {
 		e.Fatalf("the log goes on with %+v", l)
+	}
+	back = e.mark()
+	e.send(alice, "d")
+	back() // to what the log was when it was asked
+	if got := e.changes("r1", sh, l.Next); !got.Trimmed {
+		e.Fatalf("after falling back to what was read the log is %+v", got)
 	}
 }
 
