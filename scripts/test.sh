@@ -22,6 +22,8 @@ FIRST_SEED=${FIRST_SEED:-1}
 NEEDED=(ip:iproute2 ss:iproute2 iptables:iptables)
 # What Redis is in step torture.
 FORMS=(embedded standalone sentinel cluster)
+# Build tags that some packages have files of.
+TAGS=(failpoints planted nextversion)
 ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted torture readme fuzz)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
@@ -57,24 +59,32 @@ step_generated() {
 }
 
 step_vet() {
-	local os failed=0
+	local os tag failed=0
 	for os in linux darwin windows; do
 		echo "GOOS=$os"
 		GOOS=$os $GO vet ./... || failed=1
 	done
-	echo 'with failpoints'
-	$GO vet -tags failpoints ./... || failed=1
-	echo 'with planted bugs'
-	$GO vet -tags planted ./... || failed=1
+	for tag in "${TAGS[@]}"; do
+		echo "with $tag"
+		# shellcheck disable=SC2046 # a list of packages
+		$GO vet -tags "$tag" $(tagged "$tag") || failed=1
+	done
 	return $failed
 }
 
 step_staticcheck() {
-	local failed=0
+	local tag failed=0
 	$GO tool staticcheck ./... || failed=1
-	$GO tool staticcheck -tags failpoints ./... || failed=1
-	$GO tool staticcheck -tags planted ./... || failed=1
+	for tag in "${TAGS[@]}"; do
+		# shellcheck disable=SC2046 # a list of packages
+		$GO tool staticcheck -tags "$tag" $(tagged "$tag") || failed=1
+	done
 	return $failed
+}
+
+# The packages that have files of a build tag: the others are the same with it and without.
+tagged() {
+	grep -rlE "^//go:build ([^ ]+ )*!?$1( |\$)" --include='*.go' server | xargs -n1 dirname | sort -u | sed 's|^|./|'
 }
 
 step_race() {
@@ -83,7 +93,8 @@ step_race() {
 		return 1
 	fi
 	provide_needed && need_redis || return 1
-	$GO test -race -shuffle=on -v ./... || return 1
+	# Twice as many packages at once as there are processors: many of their tests wait for a time to pass in other processes.
+	$GO test -race -shuffle=on -v -p $((2 * $(getconf _NPROCESSORS_ONLN))) ./... || return 1
 	# Once more for what holds connections in another way where there is no epoll.
 	$GO test -race -shuffle=on -v ./server/gateway -engine goroutine
 }
