@@ -100,9 +100,10 @@ step_race() {
 }
 
 # The crash tests kill and restart real servers. They run without the race detector, on the binary as it is released but
-# for the failpoints.
+# for the failpoints. Some run the next version's binary beside it: that it reads what this one stored is tested as the next version.
 step_failpoints() {
 	provide_needed && need_redis || return 1
+	$GO test -tags nextversion -count=1 -v ./server/saver || return 1
 	# shellcheck disable=SC2086 # a list of patterns
 	$GO test -tags failpoints -count=1 -timeout 15m -v $FAILPOINT_PACKAGES
 }

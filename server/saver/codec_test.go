@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"carillon/server/nextversion"
 	"carillon/server/push"
 )
 
@@ -256,8 +257,8 @@ func TestCodec_UnknownVersionIsRefused(t *testing.T) {
 	for _, c := range codecs() {
 		b := c.encode(c.random(rand.New(rand.NewPCG(5, 6))))
 		for v := range 256 {
-			if b[0] = byte(v); v == codecVersion+1 {
-				continue // see below
+			if b[0] = byte(v); v == codecVersion+1 || 0 < v && v < codecVersion {
+				continue // see below, and TestCodec_Golden
 			}
 			if _, err := c.decode(b); (err == nil) != (v == codecVersion) {
 				t.Fatalf("%s: version %d: %v", c.name, v, err)
@@ -266,9 +267,10 @@ func TestCodec_UnknownVersionIsRefused(t *testing.T) {
 	}
 }
 
-// later returns a value as the version after this one writes it: with something right behind its version.
+// later returns a value as the version after this one writes it: with something right behind its version, in which is all that was added since the
+// first one.
 func later(b []byte) []byte {
-	return append(appendString([]byte{codecVersion + 1}, "what is not known yet"), b[1:]...)
+	return append(appendString([]byte{codecVersion + 1}, "what is not known yet"), b[1+len(nextversion.Part):]...)
 }
 
 func TestCodec_WhatTheNextVersionAddedIsPassedOver(t *testing.T) {
@@ -339,7 +341,8 @@ func TestCodec_ErrorsQuoteNothing(t *testing.T) {
 	}
 }
 
-// TestCodec_Golden holds the format still: what was written by an earlier version has to be read by every later one.
+// TestCodec_Golden holds the format still: what was written by an earlier version has to be read by every later one, which the build of
+// the next one shows.
 func TestCodec_Golden(t *testing.T) {
 	m := &push.Message{
 		ID: 300, Ref: "r", Body: []byte("{}"), CollapseKey: "k", Created: 1, Expires: 2, Persistent: true,
@@ -387,8 +390,15 @@ func TestCodec_Golden(t *testing.T) {
 			if c.name != g.name {
 				continue
 			}
-			if got := hex.EncodeToString(c.encode(g.v)); got != g.want {
+			if got := hex.EncodeToString(c.encode(g.v)); got != g.want && !nextversion.Enabled {
 				t.Errorf("%s: got %s, want %s", g.name, got, g.want)
+			}
+			b, err := hex.DecodeString(g.want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := c.decode(b); err != nil || !reflect.DeepEqual(got, g.v) {
+				t.Errorf("%s: %s is read as %+v, %v, want %+v", g.name, g.want, got, err, g.v)
 			}
 		}
 	}
@@ -496,7 +506,8 @@ func fuzz(f *testing.F, name string) {
 			if bytes.Equal(again, b) {
 				return
 			}
-			if same, err := c.decode(again); !bytes.Contains(b, []byte{codecVersion + 1}) || err != nil || !reflect.DeepEqual(same, v) {
+			another := nextversion.Enabled || bytes.Contains(b, []byte{codecVersion + 1}) // versions may be told by what they write
+			if same, err := c.decode(again); !another || err != nil || !reflect.DeepEqual(same, v) {
 				t.Fatalf("%x decodes to what encodes to %x", b, again)
 			}
 		})
