@@ -22,10 +22,12 @@ FAILPOINT_PACKAGES ?= ./server/gateway/...
 SEEDS ?= 500
 FIRST_SEED ?= 1
 
-# What `make torture` torments, and how long; SEED brings the same faults again. TORTURE_ARGS: more flags, as in TORTURE_ARGS='-durability process'; TORTURE_ARGS=-help lists them.
+# What `make torture` torments, how long, and with how many messages a second (0: as many as come through one by one, some tens); SEED brings the same
+# faults again. TORTURE_ARGS: more flags, as in TORTURE_ARGS='-durability process'; TORTURE_ARGS=-help lists them.
 TORTURE ?= 10m
 FORM ?= standalone
 SEED ?= 0
+TORTURE_RATE ?= 0
 TORTURE_ARGS ?=
 
 export GO FUZZTIME FAILPOINT_PACKAGES SEEDS FIRST_SEED
@@ -72,8 +74,8 @@ simulate: ## Live through simulated worlds: SEEDS=50000 FIRST_SEED=1
 	@scripts/test.sh simulate
 
 .PHONY: torture
-torture: build ## Break a real cluster for a while and judge what was seen (needs redis-server): TORTURE=10m FORM=sentinel SEED=7
-	@$(GO) run ./server/cmd/torture -length $(TORTURE) -form $(FORM) -seed $(SEED) $(TORTURE_ARGS)
+torture: build ## Break a real cluster for a while and judge what was seen (needs redis-server): TORTURE=10m TORTURE_RATE=500 FORM=sentinel SEED=7
+	@$(GO) run ./server/cmd/torture -length $(TORTURE) -form $(FORM) -seed $(SEED) -rate $(TORTURE_RATE) $(TORTURE_ARGS)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target, one after the other: FUZZTIME=5m

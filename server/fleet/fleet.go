@@ -26,15 +26,16 @@ type Config struct {
 	Binary     string // of carillon
 	Dir        string // for dev.json and secrets; it exists
 	Redis      redistest.Access
-	Embedded   bool     // one node that plays both roles on a store of its own, below Dir; Redis, Rooms and Centers are not looked at
-	Rooms      int      // 3
-	Centers    int      // 2
-	Together   int      // nodes that play both roles on Redis, in place of all those
-	Durability string   // of redis.durability; its default
-	Replicas   int      // of redis.replicas, with durability "replicated"
-	Shards     int      // of the product that SetUp makes; 0: as many as the store gives one
-	Proxied    bool     // what nodes say to each other goes through a proxy before each; see Node.Lose
-	Env        []string // for every node, NAME=value: more of its configuration
+	Embedded   bool           // one node that plays both roles on a store of its own, below Dir; Redis, Rooms and Centers are not looked at
+	Rooms      int            // 3
+	Centers    int            // 2
+	Together   int            // nodes that play both roles on Redis, in place of all those
+	Durability string         // of redis.durability; its default
+	Replicas   int            // of redis.replicas, with durability "replicated"
+	Shards     int            // of the product that SetUp makes; 0: as many as the store gives one
+	Limits     map[string]any // of that product, as the administration takes them; nil: the defaults
+	Proxied    bool           // what nodes say to each other goes through a proxy before each; see Node.Lose
+	Env        []string       // for every node, NAME=value: more of its configuration
 }
 
 // Role is what a node does.

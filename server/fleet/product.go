@@ -30,6 +30,9 @@ func (f *Fleet) SetUp(ctx context.Context, public, tcp string) (dev.File, error)
 	if f.cfg.Shards > 0 {
 		product["shards"] = f.cfg.Shards
 	}
+	if f.cfg.Limits != nil {
+		product["limits"] = f.cfg.Limits
+	}
 	if err := f.post(ctx, at, product, nil); err != nil {
 		return d, err
 	}

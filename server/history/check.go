@@ -47,6 +47,17 @@ type sent struct {
 	again     bool // sent again after the store lost something: it may lie behind what its sender sent later
 }
 
+// known returns when its sender knew the outcome, and could go on: a batch is one step of its sender's.
+func (s *sent) known() time.Duration {
+	switch {
+	case len(s.accepted) > 0:
+		return s.accepted[0].at
+	case s.done > 0:
+		return s.done
+	}
+	return s.At + 1 // it was never told, and still it sent what comes later
+}
+
 type accepted struct {
 	id       string
 	from, at time.Duration // it was stored between these

@@ -225,6 +225,19 @@ func TestCheck_FaultsExcuseWhatTheyExplainAndNothingElse(t *testing.T) {
 		{"two live sessions", Run{}, []Record{{At: 1, Kind: Live, Device: phone, Count: 2}}, "session"},
 		{"a reset that nothing explains", Run{}, []Record{{At: 1, Kind: Gap, Device: phone, Reset: true}}, "reset"},
 		{"a reset of a slot that was lost", Run{}, []Record{{At: 1, Kind: Lost, To: []string{"alice"}}, {At: 2, Kind: Gap, Device: phone, Reset: true}}, ""},
+		{"one of a batch after another of it", Run{}, []Record{
+			{At: 1, Kind: Invoke, Sender: "s", Seq: 1, To: kept.To, Persistent: true, Body: "s1"},
+			{At: 2, Kind: Invoke, Sender: "s", Seq: 2, To: kept.To, Persistent: true, Body: "s2"},
+			{At: 3, Kind: OK, Sender: "s", Seq: 1, ID: "1"}, {At: 4, Kind: OK, Sender: "s", Seq: 2, ID: "2"},
+			seen(5, phone, "s", "2", 0, 1), seen(6, phone, "s", "1", 0, 2)}, ""},
+		{"one of a batch after what was sent when the batch was answered", Run{}, append([]Record{
+			{At: 1, Kind: Invoke, Sender: "s", Seq: 1, To: kept.To, Persistent: true, Body: "s1"},
+			{At: 2, Kind: Invoke, Sender: "s", Seq: 2, To: kept.To, Persistent: true, Body: "s2"},
+			{At: 3, Kind: OK, Sender: "s", Seq: 1, ID: "1"}, {At: 4, Kind: OK, Sender: "s", Seq: 2, ID: "2"},
+			seen(8, phone, "s", "3", 0, 1), seen(9, phone, "s", "1", 0, 2)}, sendTo(5, "s", 3, "3", kept)...), "order"},
+		{"after what was sent when nobody knew of it", Run{}, append([]Record{
+			{At: 1, Kind: Invoke, Sender: "s", Seq: 1, To: kept.To, Persistent: true, Body: "s1"}, {At: 2, Kind: Unknown, Sender: "s", Seq: 1},
+			seen(8, phone, "s", "3", 0, 1), seen(9, phone, "s", "1", 0, 2)}, sendTo(5, "s", 3, "3", kept)...), "order"},
 		{"a key refused for another product's request", Run{}, []Record{
 			{At: 1, Kind: Invoke, Sender: "a", Seq: 1, Product: "news", Key: "k", Body: "x"},
 			{At: 2, Kind: Invoke, Sender: "b", Seq: 1, Product: "shop", Key: "k", Body: "y"},

@@ -6,25 +6,31 @@ import (
 	"time"
 )
 
+// stream is what one sender sends to one slot.
+type stream struct {
+	sender string
+	slot   int
+}
+
 // watch is what is remembered of one device while its records are judged in their order.
 type watch struct {
 	c   *checker
 	dev Device
 
 	seen    map[string]bool
-	last    map[string]int // by sender and slot: the sequence seen last
-	acked   map[int]uint64 // by slot, what must be handled by now
-	highest map[int]uint64 // by slot, what the device acknowledged at most
-	newer   []Record       // every session of the device, to look up what replaced one
-	off     []Record       // those of its sessions that had to go by now
-	losses  int            // how many losses are behind
-	fell    [2]bool        // the slot lost something: what it was before may come back, and be acknowledged late
+	last    map[stream]*sent // what was seen of what a sender sent to a slot, the one that it sent last
+	acked   map[int]uint64   // by slot, what must be handled by now
+	highest map[int]uint64   // by slot, what the device acknowledged at most
+	newer   []Record         // every session of the device, to look up what replaced one
+	off     []Record         // those of its sessions that had to go by now
+	losses  int              // how many losses are behind
+	fell    [2]bool          // the slot lost something: what it was before may come back, and be acknowledged late
 }
 
 // device judges what one device saw, in its order.
 func (c *checker) device(dev Device, rs []Record) {
 	w := &watch{
-		c: c, dev: dev, seen: make(map[string]bool), last: make(map[string]int),
+		c: c, dev: dev, seen: make(map[string]bool), last: make(map[stream]*sent),
 		acked: make(map[int]uint64), highest: make(map[int]uint64),
 	}
 	for _, r := range rs {
@@ -128,11 +134,14 @@ func (w *watch) deliver(r *Record) {
 	if !c.isOrdered(s) {
 		return
 	}
-	stream := fmt.Sprintf("%s to slot %d", s.Sender, r.Slot)
-	if before, ok := w.last[stream]; ok && !(c.run.EveryoneLater && s.Everyone) && before >= s.Seq && !s.again && !w.hasFallen(r.Slot) {
-		c.violate("order", "%v saw %s/%d after %d", dev, s.Sender, s.Seq, before)
+	k := stream{s.Sender, r.Slot}
+	before := w.last[k]
+	if before != nil && !(c.run.EveryoneLater && s.Everyone) && before.At >= s.known() && !s.again && !w.hasFallen(r.Slot) {
+		c.violate("order", "%v saw %s/%d after %d", dev, s.Sender, s.Seq, before.Seq)
 	}
-	w.last[stream] = max(w.last[stream], s.Seq)
+	if before == nil || s.At > before.At {
+		w.last[k] = s
+	}
 	if c.run.AcksBySlot && r.Pos > 0 && r.Pos <= w.acked[r.Slot] && !w.hasFallen(r.Slot) {
 		c.violate("hole", "%v saw position %d of slot %d after it had acknowledged %d", dev, r.Pos, r.Slot, w.acked[r.Slot])
 	}

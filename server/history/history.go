@@ -13,7 +13,8 @@
 //	             its audience
 //	phantom      a delivery of something nobody sent, to somebody it was not for, of another product, or with another body
 //	duplicate    the application of a device saw the same message twice
-//	order        a device saw two messages of one sender to one slot in another order than they were sent one after the other,
+//	order        a device saw two messages of one sender to one slot in another order than they were sent one after the other (those
+//	             of one batch are sent at once),
 //	             or two devices of a user disagree about the order of a slot
 //	hole         a device acknowledged a position of a slot below which it had not handled a message meant for it
 //	position     one position of a slot held two messages
@@ -92,7 +93,7 @@ type Record struct {
 	Kind       Kind          `json:"kind"`
 	Product    string        `json:"product,omitempty"`
 	Sender     string        `json:"sender,omitempty"`
-	Seq        int           `json:"seq,omitempty"` // a sender sends its next message after it knows the outcome of the last
+	Seq        int           `json:"seq,omitempty"` // of a message; a sender sends the next, or the next batch, after it knows the outcome of the last
 	Key        string        `json:"key,omitempty"` // within the product
 	ID         string        `json:"id,omitempty"`
 	To         []string      `json:"to,omitempty"`      // users

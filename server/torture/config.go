@@ -35,17 +35,47 @@ type Config struct {
 	Durability Durability    // Replicated where there are replicas, Process elsewhere
 	Length     time.Duration // of the faults; setting up and coming to rest take their time besides
 	Seed       uint64
-	Senders    int           // 6
-	Users      int           // 8, each with two devices
-	Pause      time.Duration // of a sender between two messages, about; 20 ms
+	Rate       int           // messages a second that senders offer in all, those that are not persistent among them; 0: as many as Senders come to
+	Senders    int           // of messages one by one; 6
+	Users      int           // each with two devices; 8, or one for perUser messages a second of the rate
+	Pause      time.Duration // of a sender between two messages, about; 20 ms, or so long that half of the rate are sent one by one at most
 	Dir        string        // for histories and data; it exists
 	Env        []string      // more of every node's environment
 	Say        func(string)  // told what happens; may be nil
 }
 
+// maxRate is the highest rate: there are users for it, and devices that keep up.
+const maxRate = 20_000
+
+// perUser is how many messages a second a user gets, about, if the rate says how many users there are. A client knows a repeat among the last
+// 1 000 messages, and a slot keeps 1 000 unless its product says otherwise: those come in 50 s, and no device is away for so long.
+const perUser = 20
+
+// batchSenders is how many senders send in batches what the rate asks for and the others do not send.
+const batchSenders = 4
+
+// limits are those of the product. At a rate a slot keeps ten times as much as by default: a gap would excuse all that was sent before it. And
+// keys, which no sender repeats for longer than a healing takes, do not fill Redis.
+func (c Config) limits() map[string]any {
+	if c.Rate == 0 {
+		return nil
+	}
+	return map[string]any{"own_messages": 10_000, "key_ttl_seconds": int((2 * patience).Seconds())}
+}
+
 func (c Config) withDefaults() (Config, error) {
 	c.Form = cmp.Or(c.Form, Standalone)
-	c.Senders, c.Users, c.Pause = cmp.Or(c.Senders, 6), cmp.Or(c.Users, 8), cmp.Or(c.Pause, 20*time.Millisecond)
+	if c.Rate < 0 || c.Rate > maxRate {
+		return c, fmt.Errorf("torture: %d messages a second are not offered; 0 to %d are", c.Rate, maxRate)
+	}
+	c.Senders = cmp.Or(c.Senders, 6)
+	c.Users = cmp.Or(c.Users, max(8, (c.Rate+perUser-1)/perUser))
+	if c.Pause == 0 {
+		c.Pause = 20 * time.Millisecond
+		if c.Rate > 0 {
+			c.Pause = max(c.Pause, time.Duration(2*c.Senders)*time.Second/time.Duration(c.Rate))
+		}
+	}
 	if c.Say == nil {
 		c.Say = func(string) {}
 	}

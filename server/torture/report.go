@@ -14,13 +14,15 @@ type Report struct {
 	Form       Form
 	Durability Durability
 	Seed       uint64
+	Rate       int // messages a second that were offered; 0: as many as senders came to
 	Took       time.Duration
 
 	Faults     map[string]int // by kind
 	Accepted   int64          // persistent messages
 	Everyone   int64          // of them to everyone
 	Live       int64          // that were not to be kept
-	Repeated   int64          // accepted requests that were sent once more
+	Repeated   int64          // accepted ones that were sent once more
+	Batches    int64          // requests with several
 	Kicks      int64
 	Twins      int64 // second sessions of devices
 	Paused     Times // no publication was accepted for so long, by fault of the store
@@ -52,7 +54,7 @@ func (w *world) judge(rep *Report) {
 	rep.Faults = w.faults.get()
 	rep.Accepted, rep.Everyone, rep.Live = w.accepted.Load(), w.everyone.Load(), w.live.Load()
 	rep.Repeated, rep.Kicks = w.repeated.Load(), w.kicks.Load()
-	rep.Twins = w.twinned.Load()
+	rep.Batches, rep.Twins = w.batches.Load(), w.twinned.Load()
 	if n := rep.Faults[wipes]; n > 0 && w.wiped.Load() == 0 {
 		w.breaches = append(w.breaches, history.Violation{Rule: "injector", Detail: fmt.Sprintf("%s %d times, and no key of it was found", wipes, n)})
 	}
@@ -140,6 +142,10 @@ func (r *Report) String() string {
 	fmt.Fprintf(&b, "faults:     %d: %s\n", r.faults(), describe(r.Faults))
 	fmt.Fprintf(&b, "messages:   %d persistent accepted, %d of them to everyone, %d of them sent again; %d that are not to be kept; %d kicks, %d twins\n",
 		r.Accepted, r.Everyone, r.Repeated, r.Live, r.Kicks, r.Twins)
+	if r.Rate > 0 {
+		fmt.Fprintf(&b, "rate:       %d a second offered, in %d batches and one by one; %.0f persistent ones a second accepted\n",
+			r.Rate, r.Batches, float64(r.Accepted)/r.Took.Seconds())
+	}
 	fmt.Fprintf(&b, "deliveries: %d persistent; %d gaps told\n", r.Deliveries, r.Gaps)
 	fmt.Fprintf(&b, "nothing accepted, by fault of the store:      %v\n", r.Paused)
 	fmt.Fprintf(&b, "away until caught up, room killed:            %v\n", r.Killed)

@@ -117,11 +117,13 @@ func (w *world) torment(ctx context.Context, settle func()) *Report {
 	defer giveUp()
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
-	for i := range w.cfg.Senders {
-		senders.Go(func() {
-			s := &sender{w: w, name: fmt.Sprintf("sender%d", i), rng: w.rng(100 + i), http: &http.Client{Transport: &http.Transport{}}}
-			s.run(sending, finish)
-		})
+	w.meter.rate, w.meter.since = float64(w.cfg.Rate), w.now()
+	for i := range w.cfg.Senders + batchSenders {
+		s := &sender{w: w, name: fmt.Sprintf("sender%d", i), rng: w.rng(100 + i), http: &http.Client{Transport: &http.Transport{}}, batch: i >= w.cfg.Senders}
+		if s.batch && w.cfg.Rate == 0 {
+			break
+		}
+		senders.Go(func() { s.run(sending, finish) })
 	}
 	injectors.Wait()
 	w.say("all is healed")
@@ -135,7 +137,7 @@ func (w *world) torment(ctx context.Context, settle func()) *Report {
 	for _, n := range w.fleet.Nodes() {
 		w.missing(n)
 	}
-	return &Report{Form: w.cfg.Form, Durability: w.cfg.Durability, Seed: w.cfg.Seed, Took: time.Since(began)}
+	return &Report{Form: w.cfg.Form, Durability: w.cfg.Durability, Seed: w.cfg.Seed, Rate: w.cfg.Rate, Took: time.Since(began)}
 }
 
 // hear has no room hear other nodes any more, or all again.

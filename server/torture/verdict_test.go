@@ -83,7 +83,7 @@ func TestPauses_AreTheLongestTimeWithoutAnAcceptedMessageInASpell(t *testing.T) 
 func TestConfig_NamesWhatItDoesNotKnow(t *testing.T) {
 	for _, c := range []Config{
 		{Form: "tape", Length: time.Second}, {Form: Standalone}, {Form: Standalone, Durability: Replicated, Length: time.Second},
-		{Form: Sentinel, Durability: "hope", Length: time.Second},
+		{Form: Sentinel, Durability: "hope", Length: time.Second}, {Rate: -1, Length: time.Second}, {Rate: maxRate + 1, Length: time.Second},
 	} {
 		if got, err := c.withDefaults(); err == nil {
 			t.Errorf("%+v became %+v", c, got)
@@ -93,6 +93,21 @@ func TestConfig_NamesWhatItDoesNotKnow(t *testing.T) {
 		c, err := Config{Form: form, Length: time.Second}.withDefaults()
 		if err != nil || c.replicas() != want {
 			t.Errorf("%s: %d replicas, %v; want %d", form, c.replicas(), err, want)
+		}
+	}
+}
+
+func TestConfig_ARateHasUsersThatKeepUpAndLimitsThatHold(t *testing.T) {
+	for _, c := range []struct {
+		rate, users int
+		pause       time.Duration
+		limits      bool
+	}{
+		{0, 8, 20 * time.Millisecond, false}, {40, 8, 300 * time.Millisecond, true}, {500, 25, 24 * time.Millisecond, true}, {5000, 250, 20 * time.Millisecond, true},
+	} {
+		got, err := Config{Rate: c.rate, Length: time.Second}.withDefaults()
+		if err != nil || got.Users != c.users || got.Pause != c.pause || (got.limits() != nil) != c.limits {
+			t.Errorf("at %d: %d users, a pause of %v, limits %v, %v; want %d, %v", c.rate, got.Users, got.Pause, got.limits(), err, c.users, c.pause)
 		}
 	}
 }

@@ -37,11 +37,12 @@ type world struct {
 	users    []string
 
 	sent, seen *history.Log // of senders, of devices
+	meter      meter
 
 	// Counted while it runs.
-	accepted, everyone, live, repeated, kicks, twinned, wiped atomic.Int64
-	due                                                       map[string]*atomic.Int64 // by user: accepted persistent messages, those to everyone apart
-	faults                                                    tally
+	accepted, everyone, live, repeated, batches, kicks, twinned, wiped atomic.Int64
+	due                                                                map[string]*atomic.Int64 // by user: accepted persistent messages, those to everyone apart
+	faults                                                             tally
 
 	mu       sync.Mutex
 	breaches []history.Violation // guarded by mu; what is no matter of the histories
@@ -76,7 +77,7 @@ func (w *world) setUp(ctx context.Context) (end func() error, err error) {
 		}
 		return err
 	}
-	f := fleet.Config{Binary: w.cfg.Binary, Dir: w.cfg.Dir, Proxied: true, Shards: shards, Env: append([]string{
+	f := fleet.Config{Binary: w.cfg.Binary, Dir: w.cfg.Dir, Proxied: true, Shards: shards, Limits: w.cfg.limits(), Env: append([]string{
 		// A frozen room has to be noticed within a run of a minute.
 		"CARILLON_HEARTBEAT_INTERVAL=2s", "CARILLON_HEARTBEAT_GRACE=2s", "CARILLON_DRAIN_SPREAD=1s",
 	}, w.cfg.Env...)}
