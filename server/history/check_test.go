@@ -136,7 +136,7 @@ func TestCheck_FindsEachPlantedBreachAndNothingElse(t *testing.T) {
 
 func TestReadWrite_SurviveACutLine(t *testing.T) {
 	var b bytes.Buffer
-	if err := Write(&b, good()); err != nil {
+	if err := Write(&b, Of(good())); err != nil {
 		t.Fatal(err)
 	}
 	whole := b.String()

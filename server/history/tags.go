@@ -19,37 +19,40 @@ type tagged struct {
 	turn int           // of that answer among all: two may come at one moment
 }
 
-// indexTags notes what was asked for of each set of tags.
-func (c *checker) indexTags(records []Record) {
-	c.asked = make(map[tagSet][]*tagged)
-	turn := 0
-	for i := range records {
-		r := &records[i]
-		c.end = r.At
-		k := tagSet{r.Device, r.Set}
-		switch r.Kind {
-		case TagAsk:
-			c.asked[k] = append(c.asked[k], &tagged{Record: *r})
-		case TagAnswer:
-			i := slices.IndexFunc(c.asked[k], func(t *tagged) bool { return t.Seq == r.Seq })
-			if i < 0 {
-				c.violate("tags", "an answer of %v at %v to what was never asked for", r.Device, r.At)
-				continue
-			}
-			t := c.asked[k][i]
-			turn++
-			t.ok, t.done, t.turn = true, r.At, turn
-		}
-	}
+// tagTurn is one change that was asked for of a set.
+type tagTurn struct {
+	set tagSet
+	seq int
 }
 
-// tagsAtRest judges that each set is at rest what was answered last, or one that was asked for and never answered: that may have
-// come about at any time.
-func (c *checker) tagsAtRest(records []Record) {
-	for i := range records {
-		if r := &records[i]; r.Kind == TagRest && !c.mayBe(c.asked[tagSet{r.Device, r.Set}], r.Tags) {
-			c.violate("tags", "the tags of %v (%s) are %v at rest, which is not what was asked for last", r.Device, r.Set, r.Tags)
+// noteTags notes what was asked for of a set of tags, or answered. turns are those that were asked for so far.
+func (c *checker) noteTags(turns map[tagTurn]*tagged, r *Record) {
+	k := tagSet{r.Device, r.Set}
+	if r.Kind == TagAsk {
+		t := &tagged{Record: *r}
+		if c.asked[k] == nil {
+			c.sets[k.of] = append(c.sets[k.of], k)
 		}
+		c.asked[k] = append(c.asked[k], t)
+		if turn := (tagTurn{k, r.Seq}); turns[turn] == nil { // a repetition asks for the same
+			turns[turn] = t
+		}
+		return
+	}
+	t := turns[tagTurn{k, r.Seq}]
+	if t == nil {
+		c.violate("tags", "an answer of %v at %v to what was never asked for", r.Device, r.At)
+		return
+	}
+	c.answers++
+	t.ok, t.done, t.turn = true, r.At, c.answers
+}
+
+// tagsAtRest judges that a set is at rest what was answered last, or one that was asked for and never answered: that may have
+// come about at any time.
+func (c *checker) tagsAtRest(r *Record) {
+	if !c.mayBe(c.asked[tagSet{r.Device, r.Set}], r.Tags) {
+		c.violate("tags", "the tags of %v (%s) are %v at rest, which is not what was asked for last", r.Device, r.Set, r.Tags)
 	}
 }
 
@@ -110,9 +113,9 @@ func (c *checker) had(d Device, h *Having, from, to time.Duration) sureness {
 	var sets [][][]string // for each set of tags, what it may have been
 	user := d
 	user.Device = ""
-	for k, asked := range c.asked {
-		if k.of == d || k.of == user {
-			sets = append(sets, c.between(asked, from, to))
+	for _, of := range [...]Device{d, user} {
+		for _, k := range c.sets[of] {
+			sets = append(sets, c.between(c.asked[k], from, to))
 		}
 	}
 	return h.has(func(tag string) sureness {
@@ -144,7 +147,7 @@ func (c *checker) between(asked []*tagged, from, to time.Duration) (may [][]stri
 			last = t
 		}
 	}
-	fell := slices.ContainsFunc(c.losses, func(l Record) bool { return l.Product == "" && l.At <= to })
+	fell := slices.ContainsFunc(c.losses, func(l Record) bool { return l.Product == "" && l.from() <= to })
 	if last == nil || fell {
 		may = append(may, nil)
 	}

@@ -494,7 +494,7 @@ func (w *world) judge() (Result, error) {
 	}
 	res.Digest = hex.EncodeToString(h.Sum(nil)[:8])
 	if w.tell != nil {
-		if err := history.Write(w.tell, records); err != nil {
+		if err := history.Write(w.tell, history.Of(records)); err != nil {
 			return res, err
 		}
 	}

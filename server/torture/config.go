@@ -39,7 +39,8 @@ type Config struct {
 	Senders    int           // of messages one by one; 6
 	Users      int           // each with two devices; 8, or one for perUser messages a second of the rate
 	Pause      time.Duration // of a sender between two messages, about; 20 ms, or so long that half of the rate are sent one by one at most
-	Dir        string        // for histories and data; it exists
+	Dir        string        // for data, and for the histories if something was found; it exists
+	Keep       bool          // the histories are left there in any case
 	Env        []string      // more of every node's environment
 	Say        func(string)  // told what happens; may be nil
 }

@@ -31,8 +31,9 @@ type device struct {
 	// Owned by run.
 	rng   *rand.Rand
 	store client.Memory
-	broke time.Duration // when its connection did, 0: it stands, or was ended by the device
-	over  int           // an index of transports
+	broke time.Duration    // when its connection did, 0: it stands, or was ended by the device
+	over  int              // an index of transports
+	acks  [2]push.Position // by slot, what is on record as acknowledged
 
 	target  atomic.Pointer[fleet.Node] // of this attempt to connect, if it goes by itself
 	session atomic.Uint64              // the epoch of the last welcome
@@ -182,6 +183,7 @@ func (d *device) message(_ context.Context, m *wire.Message) error {
 
 func (d *device) gap(_ context.Context, g *wire.Gap) {
 	d.gaps.Add(1)
+	d.acks = [2]push.Position{} // what it acknowledges from here on counts anew
 	d.w.say("%v is told of a gap in slot %d: %v", d.name, g.Slot, g.Reason)
 	d.w.seen.Add(history.Record{Kind: history.Gap, Device: d.name, Slot: int(g.Slot), Reset: g.Reason == wire.GapReset})
 }
@@ -193,7 +195,10 @@ func (d *device) acked(cursor string) {
 		return
 	}
 	for k := range c {
-		d.w.seen.Add(history.Record{Kind: history.Ack, Device: d.name, Slot: k, Pos: uint64(c[k].Pos)})
+		if c[k].Pos != d.acks[k] { // most often it is the one slot or the other
+			d.acks[k] = c[k].Pos
+			d.w.seen.Add(history.Record{Kind: history.Ack, Device: d.name, Slot: k, Pos: uint64(c[k].Pos)})
+		}
 	}
 }
 

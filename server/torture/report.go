@@ -58,7 +58,7 @@ func (w *world) judge(rep *Report) {
 	if n := rep.Faults[wipes]; n > 0 && w.wiped.Load() == 0 {
 		w.breaches = append(w.breaches, history.Violation{Rule: "injector", Detail: fmt.Sprintf("%s %d times, and no key of it was found", wipes, n)})
 	}
-	rep.Paused = pauses(w.store, w.sent.Records())
+	rep.Paused = pauses(w.store, w.sent.All())
 	for _, a := range w.away {
 		rep.Away = append(rep.Away, a.to-a.from)
 		if slices.ContainsFunc(w.kills, func(k spell) bool { return a.from >= k.from && a.from <= k.to }) {
@@ -67,7 +67,7 @@ func (w *world) judge(rep *Report) {
 	}
 	slices.Sort(rep.Away)
 	slices.Sort(rep.Killed)
-	records := slices.Concat(w.sent.Records(), w.seen.Records(), w.stalls)
+	records := history.Merge(w.sent.All(), w.seen.All(), history.Of(w.stalls))
 	rep.MayLose = w.cfg.Durability == Process && len(w.losses) > 0
 	found, lost := verdict(run, records, w.losses, rep.MayLose)
 	rep.Lost = lost
@@ -77,8 +77,8 @@ func (w *world) judge(rep *Report) {
 // verdict judges records, and counts what was accepted and did not arrive. A failover may take back what was not accepted and yet seen by
 // somebody: positions come again, and repeats of it lie elsewhere. So what a loss excuses is excused in all but what was accepted, unless
 // that may be lost as well.
-func verdict(run history.Run, records, losses []history.Record, mayLose bool) (found []history.Violation, lost int64) {
-	strict := history.Check(run, records)
+func verdict(run history.Run, records history.Seq, losses []history.Record, mayLose bool) (found []history.Violation, lost int64) {
+	strict := history.CheckAll(run, records)
 	for _, v := range strict {
 		if v.Rule == "lost" {
 			lost++
@@ -89,7 +89,7 @@ func verdict(run history.Run, records, losses []history.Record, mayLose bool) (f
 	}
 	lenient := strict
 	if len(losses) > 0 {
-		lenient = history.Check(run, append(records[:len(records):len(records)], moments(losses, records)...))
+		lenient = history.CheckAll(run, history.Merge(records, history.Of(losses)))
 	}
 	for _, v := range lenient {
 		if v.Rule != "lost" || mayLose {
@@ -97,22 +97,6 @@ func verdict(run history.Run, records, losses []history.Record, mayLose bool) (f
 		}
 	}
 	return found, lost
-}
-
-// moments returns losses as moments: while a failover lasts, two servers may take writes, and nobody outside knows which of what they
-// say counts for nothing. So the store may fall back at each word of a sender's meanwhile.
-func moments(losses, records []history.Record) (out []history.Record) {
-	for _, l := range losses {
-		out = append(out, l)
-		for _, r := range records {
-			if (r.Kind == history.Invoke || r.Kind == history.OK) && r.At >= l.Since && r.At < l.At {
-				m := l
-				m.At = r.At
-				out = append(out, m)
-			}
-		}
-	}
-	return out
 }
 
 // faults is how many there were in all.

@@ -78,6 +78,9 @@ func (w *world) run(ctx, starting context.Context) (*Report, error) {
 	leave()
 	devices.Wait()
 	w.judge(rep)
+	if len(rep.Violations) == 0 && !w.cfg.Keep {
+		return rep, nil // an hour has some GB of them
+	}
 	return rep, w.write()
 }
 
@@ -223,7 +226,9 @@ func (w *world) sessions(ctx context.Context) (live []history.Record, err error)
 // write leaves the histories in the run's directory, one file for each side, what a failover may have taken
 // back, and when clients were held up.
 func (w *world) write() error {
-	for name, records := range map[string][]history.Record{"senders": w.sent.Records(), "devices": w.seen.Records(), "losses": w.losses, "stalls": w.stalls} {
+	for name, records := range map[string]history.Seq{
+		"senders": w.sent.All(), "devices": w.seen.All(), "losses": history.Of(w.losses), "stalls": history.Of(w.stalls),
+	} {
 		f, err := os.Create(filepath.Join(w.cfg.Dir, name+".jsonl"))
 		if err != nil {
 			return fmt.Errorf("torture: %w", err)

@@ -128,7 +128,7 @@ func TestSender_WhatItWasNotToldIsABreach(t *testing.T) {
 			}
 		})
 		time.AfterFunc(50*time.Millisecond, cancel)
-		s.settle(ctx, []*item{{invoke: history.Record{Sender: "s", Seq: 1, Key: "k", To: []string{"alice"}, Persistent: true}}})
+		s.settle(ctx, []*item{{invoke: history.Record{Kind: history.Invoke, Sender: "s", Seq: 1, Key: "k", To: []string{"alice"}, Persistent: true}}})
 		cancel()
 		if got := rules(s.w.breaches); len(got) == 0 || got[0] != c.want {
 			t.Errorf("%s: found %v, want %s", name, got, c.want)

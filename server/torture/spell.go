@@ -26,9 +26,9 @@ func (t Times) String() string {
 }
 
 // pauses returns, for each spell, the longest time in it during which no publication was accepted; it may end after the spell.
-func pauses(spells []spell, sent []history.Record) Times {
+func pauses(spells []spell, sent history.Seq) Times {
 	var oks []time.Duration
-	for _, r := range sent {
+	for r := range sent {
 		if r.Kind == history.OK {
 			oks = append(oks, r.At)
 		}

@@ -30,7 +30,7 @@ func rules(vs []history.Violation) (out []string) {
 }
 
 func TestVerdict_OnlyADurabilityThatDoesNotOutliveAFailoverExcusesALoss(t *testing.T) {
-	failover := []history.Record{{At: 25, Kind: history.Lost, Since: 5}}
+	failover := []history.Record{{At: 25, Kind: history.Lost, Since: 5, Throughout: true}}
 	for _, c := range []struct {
 		name    string
 		seen    bool
@@ -46,7 +46,7 @@ func TestVerdict_OnlyADurabilityThatDoesNotOutliveAFailoverExcusesALoss(t *testi
 		{"process, and the failover was before", false, []history.Record{{At: 8, Kind: history.Lost, Since: 5}}, true, 1, []string{"lost"}},
 	} {
 		run, rs := aRun(c.seen)
-		got, lost := verdict(run, rs, c.losses, c.mayLose)
+		got, lost := verdict(run, history.Of(rs), c.losses, c.mayLose)
 		if lost != c.lost || !slices.Equal(rules(got), c.want) {
 			t.Errorf("%s: lost %d, found %v; want %d, %v", c.name, lost, got, c.lost, c.want)
 		}
@@ -61,10 +61,10 @@ func TestVerdict_APositionComesTwiceOnlyOverAFailover(t *testing.T) {
 		history.Record{At: 50, Kind: history.OK, Sender: "s", Seq: 2, ID: "2"},
 		history.Record{At: 60, Kind: history.Deliver, Device: phone, Session: 1, ID: "2", Body: "c", Pos: 7},
 	)
-	if got, _ := verdict(run, rs, nil, false); !slices.Equal(rules(got), []string{"position"}) {
+	if got, _ := verdict(run, history.Of(rs), nil, false); !slices.Equal(rules(got), []string{"position"}) {
 		t.Errorf("without a failover: %v", got)
 	}
-	if got, _ := verdict(run, rs, []history.Record{{At: 35, Kind: history.Lost, Since: 25}}, false); len(got) > 0 {
+	if got, _ := verdict(run, history.Of(rs), []history.Record{{At: 70, Kind: history.Lost, Since: 25, Throughout: true}}, false); len(got) > 0 {
 		t.Errorf("over a failover: %v", got)
 	}
 }
@@ -74,7 +74,7 @@ func TestPauses_AreTheLongestTimeWithoutAnAcceptedMessageInASpell(t *testing.T) 
 	for _, at := range []time.Duration{5, 12, 14, 40, 41, 60} {
 		sent = append(sent, history.Record{At: at, Kind: history.OK}, history.Record{At: at - 1, Kind: history.Invoke})
 	}
-	got := pauses([]spell{{"within", 10, 15}, {"to behind it", 10, 20}, {"none after", 60, 67}}, sent)
+	got := pauses([]spell{{"within", 10, 15}, {"to behind it", 10, 20}, {"none after", 60, 67}}, history.Of(sent))
 	if want := (Times{7, 26, 26}); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", []time.Duration(got), []time.Duration(want))
 	}

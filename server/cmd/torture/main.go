@@ -61,6 +61,7 @@ func run(ctx context.Context) (err error) {
 	}
 	cfg.Say = func(s string) { fmt.Printf("%s  %s\n", time.Now().Format("15:04:05.0"), s) }
 	temporary := cfg.Dir == ""
+	cfg.Keep = !temporary
 	if temporary {
 		if cfg.Dir, err = os.MkdirTemp("", "carillon-torture-"); err != nil {
 			return err
