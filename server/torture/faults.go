@@ -3,11 +3,9 @@ package torture
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -231,12 +229,7 @@ func (t *tally) get() map[string]int {
 	return maps.Clone(t.n)
 }
 
-// describe lists counts, the highest first.
-func describe(n map[string]int) string {
-	names := slices.SortedFunc(maps.Keys(n), func(a, b string) int { return cmp.Or(cmp.Compare(n[b], n[a]), cmp.Compare(a, b)) })
-	parts := make([]string, len(names))
-	for i, name := range names {
-		parts[i] = fmt.Sprintf("%d %s", n[name], name)
-	}
-	return strings.Join(parts, ", ")
+// byCount returns names, that with the highest count first.
+func byCount(n map[string]int) []string {
+	return slices.SortedFunc(maps.Keys(n), func(a, b string) int { return cmp.Or(cmp.Compare(n[b], n[a]), cmp.Compare(a, b)) })
 }

@@ -107,15 +107,6 @@ func (r *Report) faults() (n int) {
 	return n
 }
 
-// bound says what a run without a loss shows at 95 % confidence, by the rule of three: of n messages none was lost, so fewer than 3/n are.
-// Of fewer than three messages it shows nothing, and where something was lost the rule does not hold.
-func (r *Report) bound() string {
-	if r.Lost > 0 || r.Accepted < 3 {
-		return ""
-	}
-	return fmt.Sprintf("; fewer than one in %d, at 95 %% confidence", r.Accepted/3)
-}
-
 // shown is how many violations are told one by one.
 const shown = 20
 
@@ -123,7 +114,7 @@ const shown = 20
 func (r *Report) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s, seed %d, %v\n", r.Form, r.Durability, r.Seed, r.Took.Round(time.Second))
-	fmt.Fprintf(&b, "faults:     %d: %s\n", r.faults(), describe(r.Faults))
+	fmt.Fprintf(&b, "faults:     %d: %s\n", r.faults(), strings.Join(counted(r.Faults), "; "))
 	fmt.Fprintf(&b, "messages:   %d persistent accepted, %d of them to everyone, %d of them sent again; %d that are not to be kept; %d kicks, %d twins\n",
 		r.Accepted, r.Everyone, r.Repeated, r.Live, r.Kicks, r.Twins)
 	if r.Rate > 0 {
@@ -138,7 +129,11 @@ func (r *Report) String() string {
 	case r.Lost > 0 && r.MayLose:
 		fmt.Fprintf(&b, "lost:       %d, which durability process allows on a failover\n", r.Lost)
 	default:
-		fmt.Fprintf(&b, "lost:       %d%s\n", r.Lost, r.bound())
+		fmt.Fprintf(&b, "lost:       %d", r.Lost)
+		if few := bound(r.Accepted, r.Lost); few != "" {
+			fmt.Fprintf(&b, "; %s, at 95 %% confidence", few)
+		}
+		b.WriteString("\n")
 	}
 	for i, v := range r.Violations {
 		if i == shown {
@@ -153,10 +148,4 @@ func (r *Report) String() string {
 		fmt.Fprintf(&b, "THE PROMISE WAS BROKEN: %d violations\n", len(r.Violations))
 	}
 	return b.String()
-}
-
-// Row is the run as a line of the ledger's table.
-func (r *Report) Row(day time.Time, commit string) string {
-	return fmt.Sprintf("| %s | %s | %s, %s | %d | %v | %d | %d | %d | %d |\n", day.Format(time.DateOnly), commit, r.Form, r.Durability, r.Seed,
-		r.Took.Round(time.Second), r.Accepted, r.faults(), r.Lost, len(r.Violations))
 }

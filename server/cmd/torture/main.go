@@ -28,7 +28,7 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	var cfg torture.Config
-	var form, durability, ledger, planted string
+	var form, durability, ledger, sum, planted string
 	f := flag.NewFlagSet("torture", flag.ExitOnError)
 	f.StringVar(&cfg.Binary, "binary", "./bin/carillon", "the gateway's `FILE`")
 	f.StringVar(&form, "form", "standalone", "what it stands `ON`: embedded, standalone, sentinel or cluster")
@@ -40,6 +40,7 @@ func run(ctx context.Context) (err error) {
 	f.IntVar(&cfg.Users, "users", 0, "`HOW MANY` users there are, each with two devices; 8, or more by the rate")
 	f.StringVar(&cfg.Dir, "dir", "", "`DIRECTORY` for histories, which stays; without it one that stays only if the promise was broken")
 	f.StringVar(&ledger, "ledger", "", "`FILE` with a table that gets a line about the run")
+	f.StringVar(&sum, "sum", "", "`FILE` that is such a ledger: what its lines come to is written into it, and nothing is run")
 	f.StringVar(&planted, "planted", "", "`BUG` that nodes built with -tags planted have, and the run has to find")
 	f.Usage = func() {
 		fmt.Fprintf(f.Output(), "Runs the gateway on a real store, breaks both, and judges what publishers and devices saw. It needs redis-server.\n\n"+
@@ -51,6 +52,9 @@ func run(ctx context.Context) (err error) {
 	}
 	if f.NArg() > 0 {
 		return fmt.Errorf("%q is no flag", f.Arg(0))
+	}
+	if sum != "" {
+		return addUp(sum)
 	}
 	cfg.Form, cfg.Durability = torture.Form(form), torture.Durability(durability)
 	if cfg.Seed == 0 {
@@ -89,6 +93,19 @@ func run(ctx context.Context) (err error) {
 		return fmt.Errorf("the promise was broken; the histories are in %s, and the same faults come with -seed %d", cfg.Dir, cfg.Seed)
 	}
 	return nil
+}
+
+// addUp writes what a ledger comes to into it.
+func addUp(ledger string) error {
+	text, err := os.ReadFile(ledger)
+	if err != nil {
+		return err
+	}
+	summed, err := torture.Sum(string(text))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(ledger, []byte(summed), 0o644)
 }
 
 // enter adds a line about a run to a ledger, whose table is at its end.
