@@ -110,31 +110,26 @@ func (w *world) inject(ctx context.Context, rng *rand.Rand, faults []fault, paus
 	}
 }
 
-// sequence returns what gives one fault after the other: each kind once, so that a short run meets all of them, and then by weight.
+// sequence returns what gives one fault after the other: each kind once, so that a short run meets all of them, and then each as many times as its
+// weight says before any comes more often.
 func sequence(rng *rand.Rand, faults []fault) func() fault {
-	first := rng.Perm(len(faults))
+	var round []fault
+	once := true
 	return func() (f fault) {
-		if len(first) == 0 {
-			return draw(rng, faults)
+		if len(round) == 0 {
+			for _, f := range faults {
+				n := f.weight
+				if once {
+					n = 1
+				}
+				round = append(round, slices.Repeat([]fault{f}, n)...)
+			}
+			rng.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
+			once = false
 		}
-		f, first = faults[first[0]], first[1:]
+		f, round = round[0], round[1:]
 		return f
 	}
-}
-
-// draw draws a fault by weight.
-func draw(rng *rand.Rand, faults []fault) fault {
-	sum := 0
-	for _, f := range faults {
-		sum += f.weight
-	}
-	n := rng.IntN(sum)
-	for _, f := range faults {
-		if n -= f.weight; n < 0 {
-			return f
-		}
-	}
-	panic("unreachable")
 }
 
 func (w *world) pick(r fleet.Role, rng *rand.Rand) *fleet.Node {
@@ -179,7 +174,7 @@ func (c Config) longestFreeze() time.Duration {
 // freeze stops a node where it is for a while.
 func (w *world) freeze(ctx context.Context, rng *rand.Rand, n *fleet.Node) error {
 	w.missing(n)
-	d := between(rng, time.Second, w.cfg.longestFreeze())
+	d := skewed(rng, time.Second, w.cfg.longestFreeze())
 	w.say("%s: SIGSTOP for %v", n.Name(), d.Round(time.Second/10))
 	if err := n.Freeze(); err != nil {
 		return err

@@ -112,7 +112,7 @@ func (w *world) torment(ctx context.Context, settle func()) *Report {
 	defer enough()
 	var injectors, senders sync.WaitGroup
 	injectors.Go(func() { w.inject(breaking, w.rng(1), w.nodeFaults(), 2*time.Second, nil) })
-	injectors.Go(func() { w.inject(breaking, w.rng(2), w.storeFaults(), min(8*time.Second, w.cfg.Length/24), &w.store) })
+	injectors.Go(func() { w.inject(breaking, w.rng(2), w.storeFaults(), min(5*time.Second, w.cfg.Length/24), &w.store) })
 	injectors.Go(func() { w.inject(breaking, w.rng(5), w.networkFaults(), 4*time.Second, nil) })
 	injectors.Go(func() { w.kicker(breaking, w.rng(3)) })
 	injectors.Go(func() { w.twins(breaking, w.rng(4)) })

@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -127,6 +128,33 @@ func TestFaults_EachKindComesOnceBeforeAnyComesAgain(t *testing.T) {
 			if len(seen) != len(faults) {
 				t.Errorf("%s: of %d kinds only %v came", form, len(faults), seen)
 			}
+			sum, times := 0, make(map[string]int)
+			for _, f := range faults {
+				sum += f.weight
+			}
+			for range 3 * sum {
+				times[next().name]++
+			}
+			for _, f := range faults {
+				if times[f.name] != 3*f.weight {
+					t.Errorf("%s: in three rounds %s came %d times, want %d", form, f.name, times[f.name], 3*f.weight)
+				}
+			}
 		}
+	}
+}
+
+func TestSkewed_IsWithinItsBoundsAndMostOftenShort(t *testing.T) {
+	rng, short := rand.New(rand.NewPCG(3, 4)), 0
+	for range 1000 {
+		switch d := skewed(rng, time.Second, time.Minute); {
+		case d < time.Second || d > time.Minute:
+			t.Fatalf("drew %v", d)
+		case d < 7746*time.Millisecond: // the root of 60
+			short++
+		}
+	}
+	if short < 450 || short > 550 {
+		t.Errorf("%d of 1000 are short", short)
 	}
 }

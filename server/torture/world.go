@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -183,4 +184,10 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // between draws a time.
 func between(rng *rand.Rand, min, max time.Duration) time.Duration {
 	return min + time.Duration(rng.Int64N(int64(max-min)+1))
+}
+
+// skewed draws a time whose logarithm is even: half of them are below the middle of min and max as factors. So there are long ones, and
+// time for many.
+func skewed(rng *rand.Rand, min, max time.Duration) time.Duration {
+	return time.Duration(float64(min) * math.Pow(float64(max)/float64(min), rng.Float64()))
 }
