@@ -111,23 +111,49 @@ func TestSender_EachItemOfABatchIsAnOperationOfItsOwn(t *testing.T) {
 	}
 }
 
+// TestSender_WhatWasAcceptedGoesAgainOnceAtMostIfNobodyAnswersThat has repeats never be answered.
+func TestSender_WhatWasAcceptedGoesAgainOnceAtMostIfNobodyAnswersThat(t *testing.T) {
+	times := make(map[string]int)
+	s := sending(t, func(w http.ResponseWriter, r *http.Request) {
+		var in struct{ Messages []publication }
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			t.Error(err)
+		}
+		key := in.Messages[0].Key
+		if times[key]++; times[key] > 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprint(w, `{"results":[{"status":201,"message":{"id":"1"}}]}`)
+	})
+	again := 0
+	for i := range 100 {
+		key := fmt.Sprint(i)
+		s.settle(t.Context(), []*item{{invoke: history.Record{Kind: history.Invoke, Sender: "s", Seq: i, Key: key, To: []string{"alice"}, Persistent: true}}})
+		if times[key] > 2 {
+			t.Errorf("it went %d times", times[key])
+		}
+		again += times[key] - 1
+	}
+	if n := s.w.repeated.Load(); again == 0 || int(n) != again || s.w.accepted.Load() != 100 {
+		t.Errorf("%d went again, counted as %d; %d accepted", again, n, s.w.accepted.Load())
+	}
+}
+
 func TestSender_WhatItWasNotToldIsABreach(t *testing.T) {
 	for name, c := range map[string]struct {
 		body string
 		want string
 	}{
+		"a result too many":   {`{"results":[{"status":201,"message":{"id":"1"}},{"status":201,"message":{"id":"2"}}]}`, "batch"},
 		"results are missing": {`{"results":[]}`, "batch"},
 		"one is refused":      {`{"results":[{"status":422,"problem":{"code":"no"}}]}`, "refused"},
 		"no outcome":          {`{"results":[{"status":503,"problem":{"code":"storage_failed"}}]}`, "recovery"},
 	} {
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		s := sending(t, func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, c.body)
-			if f, ok := w.(http.Flusher); ok {
-				f.Flush()
-			}
 		})
-		time.AfterFunc(50*time.Millisecond, cancel)
 		s.settle(ctx, []*item{{invoke: history.Record{Kind: history.Invoke, Sender: "s", Seq: 1, Key: "k", To: []string{"alice"}, Persistent: true}}})
 		cancel()
 		if got := rules(s.w.breaches); len(got) == 0 || got[0] != c.want {
