@@ -124,7 +124,7 @@ func (g long) log() *Log {
 // TestCheckAll_FindsOneBreachAmongMany has one record of many be another: what is wrong is found, and nothing else.
 func TestCheckAll_FindsOneBreachAmongMany(t *testing.T) {
 	g := fiftyUsers
-	g.records = 200_000
+	g.records = 50_000
 	var whole []Record
 	g.into(func(r *Record) { whole = append(whole, *r) })
 	bare := slices.DeleteFunc(whole, func(r Record) bool { return r.Kind == Lost || r.Kind == Stall })
@@ -182,7 +182,7 @@ func TestCheckAll_FindsOneBreachAmongMany(t *testing.T) {
 // TestCheckAll_HoldsSomeHundredBytesForARecord bounds what ten million records take: what a log and the checker allocate grows with the
 // number of the records, and by so much.
 func TestCheckAll_HoldsSomeHundredBytesForARecord(t *testing.T) {
-	for _, n := range []int{50_000, 400_000} {
+	for _, n := range []int{25_000, 200_000} {
 		g := fiftyUsers
 		g.records = n
 		var before, after runtime.MemStats
