@@ -31,6 +31,7 @@ type DB struct {
 	// Guarded by learning. That a primary has a slot is changed under it, and read without it.
 	primaries map[string]*primary // by address
 	guests    map[string]time.Time
+	followed  int64 // the number of the sentinels' configuration that the primary is of
 }
 
 // Open connects, loads the functions on every primary, and checks that each keeps what Durability promises. Its error is of KindUnavailable if

@@ -182,28 +182,47 @@ func latest(views []view) (v view, ok bool) {
 }
 
 // learnFromSentinels takes the primary that the sentinels name whose configuration is the latest: one that was cut off from the others
-// still names the old one.
+// still names the old one. The sentinel that leads a failover has the number of the new configuration before it calls the new primary its
+// own, which takes until the other replicas follow that; to clients it names it at once.
 func (db *DB) learnFromSentinels(ctx context.Context) error {
 	views, err := ask(ctx, db.scouts, func(ctx context.Context, s scout) (view, error) {
-		fields, err := s.Do(ctx, "SENTINEL", "MASTER", db.config.Master).StringSlice()
+		var master, named *redis.Cmd
+		_, err := s.Pipelined(ctx, func(p redis.Pipeliner) error {
+			master = p.Do(ctx, "SENTINEL", "MASTER", db.config.Master)
+			named = p.Do(ctx, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", db.config.Master)
+			return nil
+		})
 		if err != nil {
 			return view{}, err
 		}
-		m := map[string]string{}
+		fields, err := master.StringSlice()
+		if err != nil {
+			return view{}, err
+		}
+		epoch := ""
 		for i := 0; i+1 < len(fields); i += 2 {
-			m[fields[i]] = fields[i+1]
+			if fields[i] == "config-epoch" {
+				epoch = fields[i+1]
+			}
 		}
-		if m["ip"] == "" || m["port"] == "" {
-			return view{}, errors.New("the sentinel names no address")
+		addr, err := named.StringSlice()
+		if err != nil || len(addr) != 2 || addr[0] == "" || addr[1] == "" {
+			return view{}, errors.Join(errors.New("the sentinel names no address"), err)
 		}
-		return view{epoch: integer(m["config-epoch"]), addr: net.JoinHostPort(m["ip"], m["port"])}, nil
+		return view{epoch: integer(epoch), addr: net.JoinHostPort(addr[0], addr[1])}, nil
 	})
 	v, ok := latest(views)
 	if !ok {
 		return fmt.Errorf("no sentinel answers: %w", err)
 	}
 	db.learned(func(primaryAt func(string) *primary) {
-		if was := db.layout.slots[0].Load(); was == nil || was.addr != v.addr {
+		was := db.layout.slots[0].Load()
+		// Those who knew better may not have answered this time.
+		if was != nil && was.down() == 0 && v.epoch < db.followed {
+			return
+		}
+		db.followed = v.epoch
+		if was == nil || was.addr != v.addr {
 			db.config.Log.Info("redis: the sentinels name the primary", "address", v.addr)
 		}
 		db.layout.slots[0].Store(primaryAt(v.addr))
