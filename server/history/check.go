@@ -25,6 +25,9 @@ type Run struct {
 	// EveryoneLater says that a message to everyone is accepted before it is in its slots: whoever finishes it for a node that died may do
 	// so after its sender sent others. Devices still have to agree about its place.
 	EveryoneLater bool
+	// Remembers is how many ids a client knows a repeat by; 0: all. What a device handled before that many others may come again to its application
+	// once it was told that the slot's state was lost.
+	Remembers int
 	// ClockSteps says that the store's clock was set during the run: what had expired may be live again.
 	ClockSteps bool
 

@@ -264,6 +264,51 @@ func TestCheck_FaultsExcuseWhatTheyExplainAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestCheck_ARepeatIsExcusedOnlyIfTheSlotWasResetAndTheClientHasForgotten(t *testing.T) {
+	const remembers = 3
+	// lived is a device that handles messages 1 to n, is told of a gap, and then handles message 1 again.
+	lived := func(n int, gap Record, losses ...Record) []Record {
+		var rs []Record
+		add := func(r Record) {
+			r.At = time.Duration(len(rs))
+			rs = append(rs, r)
+		}
+		for i := 1; i <= n; i++ {
+			add(Record{Kind: Invoke, Sender: "w", Seq: i, To: []string{"alice"}, Persistent: true, Body: "b"})
+			add(Record{Kind: OK, Sender: "w", Seq: i, ID: fmt.Sprint(i)})
+			add(Record{Kind: Deliver, Device: phone, ID: fmt.Sprint(i), Body: "b", Pos: uint64(i)})
+		}
+		for _, l := range losses {
+			add(l)
+		}
+		add(gap)
+		add(Record{Kind: Deliver, Device: phone, ID: "1", Body: "b", Pos: 1})
+		return rs
+	}
+	fallen := Record{Kind: Lost, Since: 0, Throughout: true}
+	reset := Record{Kind: Gap, Device: phone, Reset: true}
+	for what, c := range map[string]struct {
+		rs      []Record
+		excused bool
+	}{
+		"three since, and a reset":         {lived(4, reset, fallen), true},
+		"two since, and a reset":           {lived(3, reset, fallen), false},
+		"three since, and another gap":     {lived(4, Record{Kind: Gap, Device: phone}, fallen), false},
+		"three since, the other slot":      {lived(4, Record{Kind: Gap, Device: phone, Slot: 1, Reset: true}, fallen), false},
+		"three since, of another device":   {lived(4, Record{Kind: Gap, Device: web, Reset: true}, fallen), false},
+		"three since, a reset for nothing": {lived(4, reset), false},
+	} {
+		vs := Check(Run{Devices: []Device{phone}, Remembers: remembers}, c.rs)
+		if got := !slices.ContainsFunc(vs, func(v Violation) bool { return v.Rule == "duplicate" }); got != c.excused {
+			t.Errorf("%s: excused %v, want %v: %v", what, got, c.excused, vs)
+		}
+	}
+	vs := Check(Run{Devices: []Device{phone}}, lived(4, reset, fallen))
+	if !slices.ContainsFunc(vs, func(v Violation) bool { return v.Rule == "duplicate" }) {
+		t.Error("a client that remembers everything is excused")
+	}
+}
+
 func TestCheck_AMessageToEveryoneMayBeFinishedLateButHasOnePlaceForAll(t *testing.T) {
 	swapped := func(devices ...Device) []Record {
 		rs := good()

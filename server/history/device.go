@@ -39,6 +39,9 @@ type watch struct {
 	turn    map[uint64]int             // the index in newer of each session
 	older   int                        // how many of newer began so long ago that what they replaced is silent
 	off     map[uint64][]time.Duration // when sessions had to go
+	handled int32                      // how many persistent messages the application saw
+	when    []int32                    // by id, how many those were when it saw this one last; nil: nothing is forgotten
+	reset   [2]int32                   // how many those were when the slot was last reset; -1: it was not
 	fell    [2]time.Duration           // from when on the slot has lost something: what it was before may come back, and be acknowledged late
 }
 
@@ -48,12 +51,17 @@ const forever = time.Duration(math.MaxInt64)
 // watchAll judges what each device saw.
 func (c *checker) watchAll() {
 	seen := c.newSet()
+	var when []int32
+	if c.run.Remembers > 0 {
+		when = make([]int32, len(c.ids))
+	}
 	for dev, es := range c.byDev {
 		clear(seen)
 		w := &watch{
 			c: c, dev: dev, seen: seen, live: make(map[onSession]bool), last: make(map[stream]*sent),
 			acked: make(map[int16]uint64), highest: make(map[int16]uint64), turn: make(map[uint64]int), off: make(map[uint64][]time.Duration),
 			fell: [2]time.Duration{c.firstLoss(dev, 0), c.firstLoss(dev, 1)},
+			when: when, reset: [2]int32{-1, -1},
 		}
 		for i := range es {
 			if e := &es[i]; e.is(Online) {
@@ -94,6 +102,9 @@ func (w *watch) event(r *event) {
 		w.highest[r.slot] = max(w.highest[r.slot], r.pos)
 	case Gap:
 		w.acked[r.slot] = 0
+		if r.flags&reset != 0 && r.slot < 2 {
+			w.reset[r.slot] = w.handled
+		}
 		if r.flags&reset != 0 && !w.hasFallen(r.slot) {
 			w.c.violate("reset", "%v was told at %v that slot %d was lost, which it was not", w.dev, r.at, r.slot)
 		}
@@ -168,13 +179,26 @@ func (w *watch) deliver(r *event) {
 // isRepeat reports whether the device saw a message before, and notes that it did.
 func (w *watch) isRepeat(r *event, s *sent) (again bool) {
 	if s.Persistent {
-		again = w.seen.has(r.id)
+		again = w.seen.has(r.id) && !w.isForgotten(r)
 		w.seen.add(r.id)
+		w.handled++
+		if w.when != nil {
+			w.when[r.id] = w.handled
+		}
 		return again
 	}
 	k := onSession{r.id, r.session}
 	again, w.live[k] = w.live[k], true
 	return again
+}
+
+// isForgotten reports whether a client may have forgotten that it handled a message, which came again since its slot was reset.
+func (w *watch) isForgotten(r *event) bool {
+	if w.when == nil || r.slot > 1 || !w.hasFallen(r.slot) {
+		return false
+	}
+	was := w.when[r.id]
+	return was <= w.reset[r.slot] && int(w.handled-was) >= w.c.run.Remembers
 }
 
 // times judges what came too late.

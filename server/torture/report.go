@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"carillon/server/client"
 	"carillon/server/history"
 )
 
@@ -45,7 +46,8 @@ const (
 func (w *world) judge(rep *Report) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	run := history.Run{AcksBySlot: true, EveryoneLater: w.cfg.Form != Embedded, LiveWithin: w.cfg.longestFreeze() + liveWithin, KickWithin: kickWithin}
+	run := history.Run{AcksBySlot: true, EveryoneLater: w.cfg.Form != Embedded, LiveWithin: w.cfg.longestFreeze() + liveWithin, KickWithin: kickWithin,
+		Remembers: client.RecentIDs}
 	for _, d := range w.devices {
 		run.Devices = append(run.Devices, d.name)
 		rep.Deliveries += d.seen.Load()
