@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -291,6 +292,24 @@ func TestClient_RecallsGapsAndCursorsMoveTheCursor(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestClient_NonPersistentMessagesThatComeOverTwoRoomsAreHandledOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start()
+		live := func(id push.MsgID) *wire.Message {
+			return &wire.Message{Slot: push.NoSlot, Message: push.Message{ID: id, Body: []byte("1")}}
+		}
+		p, _ := w.welcomed(cursorAt(1, 100, 200))
+		p.send(live(5))
+		equal(t, "handled", w.ids(), []push.MsgID{5})
+		p.end(io.EOF)
+		p, _ = w.welcomed(cursorAt(1, 100, 200)) // in another room, which hears of the message late
+		p.send(live(5), live(6))
+		equal(t, "handled over both", w.ids(), []push.MsgID{5, 6})
+		w.stop()
+	})
 }
 
 func TestClient_NonPersistentMessagesAreHandledAndNotRemembered(t *testing.T) {

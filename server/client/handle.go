@@ -120,11 +120,14 @@ func (s *session) welcome(f *wire.Welcome) error {
 // message hands a message to the application, unless it is a repeat, and notes it.
 func (s *session) message(ctx context.Context, m *wire.Message) error {
 	c := s.c
-	repeat := c.progress.isRepeat(m.ID)
+	if m.Slot == push.NoSlot {
+		return s.live(ctx, m)
+	}
+	repeat := c.progress.kept.has(m.ID)
 	if planted.Is(planted.RepeatsByPosition) {
 		repeat = c.progress.highs.Passed(int(m.Slot), uint64(m.Pos))
 	}
-	if m.Slot != push.NoSlot && repeat {
+	if repeat {
 		if c.cfg.Repeat != nil {
 			c.cfg.Repeat(m)
 		}
@@ -134,13 +137,26 @@ func (s *session) message(ctx context.Context, m *wire.Message) error {
 	if err := c.cfg.Message(ctx, m); err != nil {
 		return fatalError{fmt.Errorf("client: handle message %s: %w", m.ID, err)}
 	}
-	if m.Slot == push.NoSlot {
-		return nil
-	}
-	c.progress.note(m.ID)
+	c.progress.kept.note(m.ID)
 	c.pass(m.Slot, m.Pos)
 	// What was handled is noted even if the client is being stopped, else it would come again.
 	return c.save(context.WithoutCancel(ctx))
+}
+
+// live hands a message that is not persistent to the application, once.
+func (s *session) live(ctx context.Context, m *wire.Message) error {
+	c := s.c
+	if c.progress.live.has(m.ID) {
+		if c.cfg.Repeat != nil {
+			c.cfg.Repeat(m)
+		}
+		return nil
+	}
+	c.progress.live.note(m.ID)
+	if err := c.cfg.Message(ctx, m); err != nil {
+		return fatalError{fmt.Errorf("client: handle message %s: %w", m.ID, err)}
+	}
+	return nil
 }
 
 // gap tells of a gap. What a limit dropped or was lost will not come, so the cursor passes it; after a reset everything

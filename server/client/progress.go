@@ -7,8 +7,42 @@ import (
 	"carillon/server/push"
 )
 
-// RecentIDs is how many message ids are kept to know a repeat by.
-const RecentIDs = 1000
+// RecentIDs is how many ids of persistent messages are kept to know a repeat by, with the cursor; recentLive is how many of others, in memory.
+const (
+	RecentIDs  = 1000
+	recentLive = 256
+)
+
+// recent are the last ids handled: a ring, its oldest at next once it is full, and the same as a set.
+type recent struct {
+	most int // static
+	ids  []push.MsgID
+	next int
+	set  map[push.MsgID]struct{}
+}
+
+func newRecent(most int) recent { return recent{most: most, set: make(map[push.MsgID]struct{})} }
+
+// has reports whether the id is one of them.
+func (r *recent) has(id push.MsgID) bool {
+	_, ok := r.set[id]
+	return ok
+}
+
+// note keeps an id, and forgets the oldest if there are too many.
+func (r *recent) note(id push.MsgID) {
+	if r.has(id) {
+		return
+	}
+	r.set[id] = struct{}{}
+	if len(r.ids) < r.most {
+		r.ids = append(r.ids, id)
+		return
+	}
+	delete(r.set, r.ids[r.next])
+	r.ids[r.next] = id
+	r.next = (r.next + 1) % r.most
+}
 
 // progress is how far a device has come: the pure part of a client, without I/O or time. It belongs to one goroutine.
 type progress struct {
@@ -21,28 +55,27 @@ type progress struct {
 	acked      push.Cursor // the last one acknowledged, or the one the server itself named
 	ackedKnown bool
 
-	// The last ids handled: a ring, its oldest at next once it is full, and the same as a set.
-	ids  []push.MsgID
-	next int
-	set  map[push.MsgID]struct{}
+	kept recent // persistent messages
+	live recent // others: one of them may come over two rooms, to a device that moves from one to the other meanwhile
 }
 
 // restore begins from what was stored. A cursor that cannot be read counts as none, as it would for the server.
 func (p *progress) restore(s State) {
-	*p = progress{set: make(map[push.MsgID]struct{}, RecentIDs)}
+	*p = progress{kept: newRecent(RecentIDs), live: newRecent(recentLive)}
 	if owner, c, err := push.ParseCursor(s.Cursor); err == nil {
 		p.owner, p.cursor, p.known = owner, c, true
 	}
 	for _, id := range s.IDs {
-		p.note(id)
+		p.kept.note(id)
 	}
 }
 
 // state returns what is to be stored. The result shares nothing with p.
 func (p *progress) state() State {
-	s := State{Cursor: p.string(), IDs: make([]push.MsgID, 0, len(p.ids))}
-	s.IDs = append(s.IDs, p.ids[p.next:]...)
-	s.IDs = append(s.IDs, p.ids[:p.next]...)
+	k := &p.kept
+	s := State{Cursor: p.string(), IDs: make([]push.MsgID, 0, len(k.ids))}
+	s.IDs = append(s.IDs, k.ids[k.next:]...)
+	s.IDs = append(s.IDs, k.ids[:k.next]...)
 	return s
 }
 
@@ -85,27 +118,6 @@ func (p *progress) pass(slot push.SlotKind, pos push.Position) {
 		return
 	}
 	p.cursor[slot].Pos = max(p.cursor[slot].Pos, pos)
-}
-
-// isRepeat reports whether the message was handled before.
-func (p *progress) isRepeat(id push.MsgID) bool {
-	_, ok := p.set[id]
-	return ok
-}
-
-// note keeps the id of a handled message, and forgets the oldest if there are too many.
-func (p *progress) note(id push.MsgID) {
-	if p.isRepeat(id) {
-		return
-	}
-	p.set[id] = struct{}{}
-	if len(p.ids) < RecentIDs {
-		p.ids = append(p.ids, id)
-		return
-	}
-	delete(p.set, p.ids[p.next])
-	p.ids[p.next] = id
-	p.next = (p.next + 1) % RecentIDs
 }
 
 // owesAck reports whether something was handled that has not been acknowledged.

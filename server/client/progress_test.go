@@ -17,13 +17,13 @@ func TestProgress_KnowsExactlyTheLastIDs(t *testing.T) {
 	var model []push.MsgID
 	for step := range 4000 {
 		id := push.MsgID(1 + rng.IntN(1500))
-		if got, want := p.isRepeat(id), slices.Contains(model, id); got != want {
+		if got, want := p.kept.has(id), slices.Contains(model, id); got != want {
 			t.Fatalf("step %d: repeat is %v, want %v", step, got, want)
 		}
 		if !slices.Contains(model, id) {
 			model = append(model, id)
 		}
-		p.note(id)
+		p.kept.note(id)
 		if len(model) > RecentIDs {
 			model = model[1:]
 		}
@@ -41,7 +41,7 @@ func TestProgress_StateIsACopy(t *testing.T) {
 	var p progress
 	p.restore(State{IDs: []push.MsgID{1, 2}})
 	st := p.state()
-	p.note(3)
+	p.kept.note(3)
 	if !slices.Equal(st.IDs, []push.MsgID{1, 2}) {
 		t.Errorf("the state changed to %v", st.IDs)
 	}

@@ -18,7 +18,7 @@ type begun struct {
 }
 
 // onSession is a message that is not persistent, as it came on one session. On its way through several rooms it may meet a device in one
-// and, once it moved, in another: no room knows what another wrote, and clients keep the ids of what lies in slots.
+// and, once it moved, in another: no room knows what another wrote. A client drops what it has had, but several may be one device after the other.
 type onSession struct {
 	id      int32
 	session uint64
