@@ -27,6 +27,9 @@ type DB struct {
 
 	entering sync.RWMutex // so that nobody enters once closed is set
 
+	confirming sync.Mutex // held while it is asked who the primaries are; learning is taken under it
+	confirmed  time.Time  // when the last answered question began; guarded by confirming
+
 	learning sync.Mutex
 	// Guarded by learning. That a primary has a slot is changed under it, and read without it.
 	primaries map[string]*primary // by address

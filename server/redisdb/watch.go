@@ -68,6 +68,30 @@ func (db *DB) lookAround(learn bool) {
 	wg.Wait()
 }
 
+// Confirm finds out anew who the primaries are, and reports whether somebody told. It is for those to whom an answer says that the data are of another
+// history than the one that was heard of elsewhere: they may be those of a primary that others have left already, and asking again tells. Those who call
+// at the same time share the question. A server alone has no other that it could be taken for.
+func (db *DB) Confirm(ctx context.Context) bool {
+	if db.config.Mode == Standalone || !db.enter() {
+		return false
+	}
+	defer db.running.Done()
+	asked := time.Now()
+	db.confirming.Lock()
+	defer db.confirming.Unlock()
+	if db.confirmed.After(asked) {
+		return true
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, min(db.config.Timeout, 2*time.Second))
+	defer cancel()
+	if db.learn(ctx) != nil { // the watch logs that
+		return false
+	}
+	db.confirmed = began
+	return true
+}
+
 func (s *standing) reachable() error {
 	switch {
 	case s.loading:

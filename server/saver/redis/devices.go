@@ -43,22 +43,34 @@ func (s *Store) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
 		return saver.Opened{}, err
 	}
 	defer s.calls.Done()
-	var out saver.Opened
-	var refused error
-	w := s.newUserOp(ownKeys(o.UserRef), userParts{common: true, tags: true}, func(u *userOp, a redisdb.Answer) error {
-		out, refused = u.open(&o, a)
-		return nil
-	})
-	w.frees = true
-	err := s.alone(ctx, w)
-	if err == nil {
-		err = refused
+	out, err := s.open(ctx, &o)
+	if err == nil && isStrange(&out) && s.db.Confirm(ctx) {
+		before := out
+		out, err = s.open(ctx, &o)
+		out.New, out.Forgotten = out.New || before.New, append(before.Forgotten, out.Forgotten...)
 	}
 	if err != nil {
 		return saver.Opened{}, fmt.Errorf("saver: open: %w", err)
 	}
 	failpoint.Hit(failpoint.SaverOpenApplied)
 	return out, nil
+}
+
+func (s *Store) open(ctx context.Context, o *saver.Open) (out saver.Opened, refused error) {
+	w := s.newUserOp(ownKeys(o.UserRef), userParts{common: true, tags: true}, func(u *userOp, a redisdb.Answer) error {
+		out, refused = u.open(o, a)
+		return nil
+	})
+	w.frees = true
+	if err := s.alone(ctx, w); err != nil {
+		return saver.Opened{}, err
+	}
+	return out, refused
+}
+
+// isStrange reports whether nothing is known of a place where the device began: see unknown.
+func isStrange(out *saver.Opened) bool {
+	return out.Starts[push.Own].How == saver.Reset || out.Starts[push.Common].How == saver.Reset
 }
 
 // open lets a device arrive.

@@ -31,6 +31,14 @@ func (s *Store) Read(ctx context.Context, rs []saver.Read) ([]saver.Tail, error)
 		ops[i] = &readOp{rq: &rs[i], out: &out[i], slot: s.newSlot(k)}
 	}
 	s.run(ctx, ops, nil)
+	if strange := unknown(rs, out, ops); len(strange) > 0 && s.db.Confirm(ctx) {
+		for i, o := range strange {
+			r := o.(*readOp)
+			strange[i] = &readOp{rq: r.rq, out: r.out, slot: s.newSlot(r.slot.keys)}
+			ops[slices.Index(ops, o)] = strange[i]
+		}
+		s.run(ctx, strange, nil)
+	}
 	for _, o := range ops {
 		if err := o.(*readOp).err; err != nil {
 			return nil, fmt.Errorf("saver: read: %w", err)
@@ -40,6 +48,17 @@ func (s *Store) Read(ctx context.Context, rs []saver.Read) ([]saver.Tail, error)
 		return nil, fmt.Errorf("saver: read: %w", err)
 	}
 	return out, nil
+}
+
+// unknown returns the reads from places of which the slot says nothing. It may be that of a primary that was replaced, while the place is of its
+// successor, which other nodes found out about sooner: a device that goes from one to the other with each poll would be sent everything again each time.
+func unknown(rs []saver.Read, tails []saver.Tail, ops []op) (strange []op) {
+	for i := range rs {
+		if !rs[i].From.IsZero() && !tails[i].Known && ops[i].(*readOp).err == nil {
+			strange = append(strange, ops[i])
+		}
+	}
+	return strange
 }
 
 // readOp reads one tail. It writes nothing.

@@ -46,6 +46,7 @@ type database interface {
 	Durability() push.Durability
 	Health(ctx context.Context) error
 	Full() bool
+	Confirm(ctx context.Context) bool
 }
 
 // Store is a [saver.Store] on Redis.
