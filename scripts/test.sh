@@ -82,9 +82,16 @@ step_staticcheck() {
 	return $failed
 }
 
-# The packages that have files of a build tag: the others are the same with it and without.
+# The packages that have files of a build tag, and those that import one of them: the others are the same with it and without.
 tagged() {
-	grep -rlE "^//go:build ([^ ]+ )*!?$1( |\$)" --include='*.go' server | xargs -n1 dirname | sort -u | sed 's|^|./|'
+	local dir own
+	own=$(grep -rlE "^//go:build ([^ ]+ )*!?$1( |\$)" --include='*.go' server | xargs -n1 dirname | sort -u)
+	{
+		printf '%s\n' "$own"
+		for dir in $own; do
+			grep -rlF "\"carillon/$dir\"" --include='*.go' server | xargs -r -n1 dirname
+		done
+	} | sort -u | sed 's|^|./|'
 }
 
 step_race() {

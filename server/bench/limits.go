@@ -13,9 +13,8 @@ import (
 
 // Limits measures what those who break a limit do to the others. Ordinary clients get messages at an even rate, and a few more look
 // how long a ping takes, while attackers go ten times past one limit after the other. Each attack is measured in turns with
-// the same without it, and with the same attack on
-// another server like it, so that what the machine does besides falls on all; of all turns the median counts, so that one in which it did something else counts no
-// more than any other.
+// the same without it, and with the same attack on another server like it, so that what the machine does besides falls on all; of
+// all turns the median counts, so that one in which it did something else counts no more than any other.
 type Limits struct {
 	Clients  int           // who keep to the limits
 	Senders  int           // requests side by side

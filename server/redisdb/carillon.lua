@@ -2,9 +2,9 @@
 -- The functions of Carillon on Redis. What is decided is decided in Go, once for every store; here stands only what has to
 -- happen in one step: reading several keys at one moment, and changing them if they still are what was read.
 --
--- A call is FCALL name n key... now probe unit...: in a cluster the keys of its units one after the other, otherwise none, as each unit has its own; the clock
--- to go by in tests (empty: this server's own), a key of no name in a cluster (see standing), and units as encode.go packs them. It returns {lineage, now, {answer...}}: the
--- first 15 digits of the primary's replication id, by which a client tells one history of the data from another, and milliseconds
+-- A call is FCALL name n key... now probe unit...: in a cluster the keys of its units one after the other, otherwise none, as each unit has
+-- its own; the clock to go by in tests (empty: this server's own), a key of no name in a cluster (see standing), and units as encode.go packs
+-- them. It returns {lineage, now, {answer...}}: the first 15 digits of the primary's replication id, by which a client tells one history of the data from another, and milliseconds
 -- since 1970. A unit's answer is the list of its commands' replies, without those that nobody reads; 1 if all of it is done and there is nothing
 -- to say; 0 if what it was made from is no longer so; or the text of an error. One unit's error is not the others'.
 
@@ -100,17 +100,16 @@ local function note(key, entry, kept, idle, now)
   end
 end
 
--- announce notes a change of a user's slot if the user has a session, and returns the rooms that hold one, or nothing if none does. Of each of a user's sessions there is its length in
--- two bytes, the length of its room's name in one, and the name; an entry of the log is the number of rooms, those, each behind its length, and the change.
+-- announce notes a change of a user's slot if the user has a session, and returns the rooms that hold one, or nothing if none does. Of each of a
+-- user's sessions there is its length in two bytes, the length of its room's name in one, and the name; an entry of the log is the number of rooms, those, each behind its length, and the change.
 local function announce(sessions_key, log, kept, idle, user, change, now)
   local sessions = redis.pcall('HGET', sessions_key, user)
-  local rooms = {}
   if not sessions then
     return nil
   elseif type(sessions) == 'table' then
     return sessions
   end
-  local seen, names, from = {}, '', 1
+  local rooms, seen, names, from = {}, {}, '', 1
   while from < #sessions and #rooms < 255 do
     local high, low, n = string.byte(sessions, from, from + 2)
     local room = string.sub(sessions, from + 2, from + 2 + n)
@@ -226,11 +225,13 @@ local function read(keys, args)
   local answers, base, named = {}, 0, #keys > 0
   for a = 3, #args do
     local numbers, texts = parts(args[a])
+    local first = 1
+    if not named then
+      keys, first = texts, numbers[1] + 1
+    end
+    answers[a - 2] = run(keys, base, numbers, texts, 2, first, lineage, now)
     if named then
-      answers[a - 2] = run(keys, base, numbers, texts, 2, 1, lineage, now)
       base = base + numbers[1]
-    else
-      answers[a - 2] = run(texts, 0, numbers, texts, 2, numbers[1] + 1, lineage, now)
     end
   end
   return {lineage, now, answers}

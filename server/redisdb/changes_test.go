@@ -224,18 +224,25 @@ func TestChanges_BadRepliesAreErrors(t *testing.T) {
 	}
 }
 
+// readsOfSessions returns reads of many shards, in every second of which a user has a session: of that user's and of nobody's, and what one more
+// command says of all.
+func readsOfSessions(t *testing.T, db *DB, more Command) (rs []*Read) {
+	t.Helper()
+	for i := range 700 {
+		tag := tagOf(i)
+		if i%2 == 0 {
+			signIn(t, db, tag, push.UserID(name(i)), "r1")
+		}
+		more.Key = tag.SessionsKey()
+		rs = append(rs, &Read{Tag: tag, Do: []Command{{Name: "HMGET", Key: more.Key, Args: []any{name(i), []byte("nobody")}}, more}})
+	}
+	return rs
+}
+
 func TestPeek_GivesPlainRepliesOfMany(t *testing.T) {
 	everyForm(t, func(t *testing.T, r *redistest.Redis) {
 		db := open(t, r)
-		var rs []*Read
-		for i := range 700 {
-			tag := tagOf(i)
-			if i%2 == 0 {
-				signIn(t, db, tag, push.UserID(name(i)), "r1")
-			}
-			rs = append(rs, &Read{Tag: tag, Do: []Command{
-				{Name: "HMGET", Key: tag.SessionsKey(), Args: []any{name(i), []byte("nobody")}}, {Name: "EXISTS", Key: tag.SessionsKey()}}})
-		}
+		rs := readsOfSessions(t, db, Command{Name: "EXISTS"})
 		bad := &Read{Tag: tagOf(0), Do: []Command{{Name: "GET", Key: tagOf(0).SessionsKey()}}}
 		log := &Read{Tag: tagOf(0), Do: []Command{tagOf(0).ChangesSince(0)}}
 		db.Peek(t.Context(), append(rs, bad, log)...)
@@ -256,15 +263,9 @@ func TestPeek_GivesPlainRepliesOfMany(t *testing.T) {
 func TestPeek_GivesListsOfStrings(t *testing.T) {
 	everyForm(t, func(t *testing.T, r *redistest.Redis) {
 		db := open(t, r)
-		var rs []*Read
-		for i := range 700 {
-			tag := tagOf(i)
-			if i%2 == 0 {
-				signIn(t, db, tag, push.UserID(name(i)), "r1")
-			}
-			key := tag.SessionsKey()
-			rs = append(rs, &Read{Tag: tag, Texts: true, Do: []Command{
-				{Name: "HMGET", Key: key, Args: []any{name(i), []byte("nobody")}}, {Name: "HKEYS", Key: key}}})
+		rs := readsOfSessions(t, db, Command{Name: "HKEYS"})
+		for _, r := range rs {
+			r.Texts = true
 		}
 		bad := &Read{Tag: tagOf(0), Texts: true, Do: []Command{{Name: "LRANGE", Key: tagOf(0).SessionsKey(), Args: []any{0, 1}}}}
 		in := append(slices.Clone(rs), bad, &Read{Tag: tagOf(0), Do: []Command{{Name: "HLEN", Key: tagOf(0).SessionsKey()}}})

@@ -197,7 +197,7 @@ func (u *unit) take(room []any, do []Command) (replies []any, done bool, a Answe
 // nothingToSay is the answer to a unit that is done, and of which every reply is empty.
 const nothingToSay = ":1\r\n"
 
-// done reports whether what was answered says that the unit was done, or that parts of it were read.
+// done reports whether what was answered says that the unit, a write, was done.
 func (u *unit) done() bool { return u.raw == nothingToSay || u.raw != "" && u.raw[0] == '*' }
 
 // told returns how many of the commands have replies.

@@ -12,16 +12,8 @@ func TestSentinel_ThatLeadsAFailoverIsAskedWhomItNamesToClients(t *testing.T) {
 	old, now := pool.Standalone(t), pool.Standalone(t)
 	was, is := old.Servers()[0].Addr(), now.Servers()[0].Addr()
 	leads, behind := redistest.StartSpokesman(t, 2, was, is), redistest.StartSpokesman(t, 1, was, was)
-	c := configOf(now)
-	c.Mode, c.Addrs, c.Master = Sentinel, []string{leads.Addr(), behind.Addr()}, "shop"
-	db, err := Open(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
+	db := open(t, now, func(c *Config) {
+		c.Mode, c.Addrs, c.Master = Sentinel, []string{leads.Addr(), behind.Addr()}, "shop"
 	})
 	if ps := db.Primaries(); len(ps) != 1 || ps[0].Addr != is {
 		t.Errorf("the primaries are %+v, want %s", ps, is)

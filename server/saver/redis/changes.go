@@ -103,10 +103,8 @@ func changeReads(n, commands int) []*redisdb.Read {
 
 // commonState returns the command that asks for the state of a shard's common slot.
 func commonState(t redisdb.Tag) redisdb.Command {
-	return redisdb.Command{Name: "HGET", Key: t.Key(kindCommon, ""), Args: fieldStateArgs}
+	return redisdb.Command{Name: "HGET", Key: t.Key(kindCommon, ""), Args: askState}
 }
-
-var fieldStateArgs = []any{fieldState} // which nobody changes
 
 func takeChanges(r *redisdb.Read, room push.RoomID, l *saver.ChangeLog) (err error) {
 	if r.Err != nil {

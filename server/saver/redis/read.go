@@ -32,12 +32,12 @@ func (s *Store) Read(ctx context.Context, rs []saver.Read) ([]saver.Tail, error)
 	}
 	s.run(ctx, ops, nil)
 	if strange := unknown(rs, out, ops); len(strange) > 0 && s.db.Confirm(ctx) {
-		for i, o := range strange {
-			r := o.(*readOp)
-			strange[i] = &readOp{rq: r.rq, out: r.out, slot: s.newSlot(r.slot.keys)}
-			ops[slices.Index(ops, o)] = strange[i]
+		again := make([]op, 0, len(strange))
+		for _, i := range strange {
+			ops[i] = &readOp{rq: &rs[i], out: &out[i], slot: s.newSlot(ops[i].(*readOp).slot.keys)}
+			again = append(again, ops[i])
 		}
-		s.run(ctx, strange, nil)
+		s.run(ctx, again, nil)
 	}
 	for _, o := range ops {
 		if err := o.(*readOp).err; err != nil {
@@ -50,12 +50,12 @@ func (s *Store) Read(ctx context.Context, rs []saver.Read) ([]saver.Tail, error)
 	return out, nil
 }
 
-// unknown returns the reads from places of which the slot says nothing. It may be that of a primary that was replaced, while the place is of its
+// unknown returns the indexes of the reads from places of which the slot says nothing. It may be that of a primary that was replaced, while the place is of its
 // successor, which other nodes found out about sooner: a device that goes from one to the other with each poll would be sent everything again each time.
-func unknown(rs []saver.Read, tails []saver.Tail, ops []op) (strange []op) {
+func unknown(rs []saver.Read, tails []saver.Tail, ops []op) (strange []int) {
 	for i := range rs {
 		if !rs[i].From.IsZero() && !tails[i].Known && ops[i].(*readOp).err == nil {
-			strange = append(strange, ops[i])
+			strange = append(strange, i)
 		}
 	}
 	return strange
