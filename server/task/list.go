@@ -16,6 +16,7 @@ type List struct {
 	By        Actor          `json:"by,omitzero"`
 	Users     int64          `json:"users"`
 	Variables []string       `json:"variables,omitempty"` // the names of what is told of each user, in the order of Entry.Values
+	Longest   []int          `json:"longest,omitempty"`   // by variable, how many bytes a value has at most, as it is written in JSON
 	Shards    int            `json:"shards"`
 	Chunks    Progress       `json:"chunks"`         // by shard, how many
 	Made      bool           `json:"made,omitempty"` // for a task, out of its audience; not shown among the lists
@@ -40,7 +41,8 @@ type Chunk struct {
 	Entries []Entry
 }
 
-// Entry is a user in a list, and what is told of the user, in the order of List.Variables; none if there are no variables.
+// Entry is a user in a list, and what is told of the user: in the order of List.Variables, none if there are no variables. Of a list that was made
+// for a task it is the devices of the user that are meant, none if all are.
 type Entry struct {
 	User   push.UserID
 	Values []string
@@ -49,17 +51,13 @@ type Entry struct {
 // chunkVersion begins a chunk as it is stored.
 const chunkVersion = 1
 
-// AppendChunk appends the entries of a chunk as they are stored: a version, how many, how many values each has, then each with its length before it.
+// AppendChunk appends the entries of a chunk as they are stored: a version, how many, then of each the user, how many values, and those; texts with their length before them.
 func AppendChunk(dst []byte, entries []Entry) []byte {
-	values := 0
-	if len(entries) > 0 {
-		values = len(entries[0].Values)
-	}
 	dst = append(dst, chunkVersion)
 	dst = binary.AppendUvarint(dst, uint64(len(entries)))
-	dst = binary.AppendUvarint(dst, uint64(values))
 	for _, e := range entries {
 		dst = appendText(dst, string(e.User))
+		dst = binary.AppendUvarint(dst, uint64(len(e.Values)))
 		for _, v := range e.Values {
 			dst = appendText(dst, v)
 		}
@@ -97,13 +95,17 @@ func DecodeChunk(v string) ([]Entry, error) {
 		s, v = v[:n], v[n:]
 		return s
 	}
-	count, values := number(), number()
-	if count < 0 || values < 0 || count > ChunkMost || values > MaxVariables {
+	count := number()
+	if count < 0 || count > ChunkMost {
 		return nil, corrupt
 	}
 	out := make([]Entry, count)
 	for i := range out {
 		out[i].User = push.UserID(text())
+		values := number()
+		if values < 0 {
+			return nil, corrupt
+		}
 		for range values {
 			out[i].Values = append(out[i].Values, text())
 		}
