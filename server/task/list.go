@@ -107,7 +107,7 @@ func DecodeChunk(v string) ([]Entry, error) {
 		r.text() // what was added later
 	}
 	count, values := r.number(ChunkMost), r.number(MaxVariables)
-	if r.bad {
+	if r.bad || count == 0 && values > 0 {
 		return nil, errChunk()
 	}
 	out, texts := make([]Entry, count), make([]string, count*values)
