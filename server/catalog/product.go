@@ -53,7 +53,7 @@ type Product struct {
 // Approval says which tasks of a product somebody else has to approve than who made them. The zero value is the default: those for everyone, and those for
 // more than DefaultApprovalAbove users.
 type Approval struct {
-	Above    int  // more users than so many; 0 means DefaultApprovalAbove, below 0 however many need none
+	Above        int  // more users than so many; 0 means DefaultApprovalAbove, below 0 however many need none
 	EveryoneFree bool // those for everyone need none
 }
 

@@ -109,7 +109,7 @@ type Center struct {
 	requests atomic.Uint64 // request ids made so far
 	runner   runner
 	uploads  gate
-	inFlight sync.Map      // push.ProductID to *atomic.Int64; products are few and never go
+	inFlight sync.Map // push.ProductID to *atomic.Int64; products are few and never go
 }
 
 // New returns a center. It registers its metrics with Config.Metrics.
