@@ -100,6 +100,7 @@ type Config struct {
 	Cluster *Cluster // the nodes with which it shares Redis; nil: it is alone, on the embedded store
 
 	Room    room.Config   // its limits and intervals; the rest is filled in here
+	Counts  room.Counts   // told what becomes of messages of tasks; nil: nothing is counted
 	Center  center.Limits // of requests
 	Version string        // shown to operators
 
@@ -321,7 +322,7 @@ func (g *Gateway) openRoom() error {
 		rc.Goodbye.Addresses = addressesAt(cfg.DrainAddress)
 	}
 	rc.Clock, rc.Log, rc.Metrics = cfg.Clock, cfg.Log, room.NewMetrics(g.metrics)
-	rc.Gate = g.edge.gate
+	rc.Gate, rc.Counts = g.edge.gate, cfg.Counts
 	if g.room, err = room.New(rc); err != nil {
 		return err
 	}

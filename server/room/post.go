@@ -217,6 +217,7 @@ func (r *Room) postAway(id auth.Identity, p Policy, frames []wire.Frame) error {
 	}
 	for _, f := range frames {
 		if f, ok := f.(*wire.Event); ok {
+			r.tally.addEventAway(key.Product, owner, f)
 			r.report(Event{Key: key, Platform: id.Platform, What: *f})
 		}
 	}
@@ -240,6 +241,9 @@ func (r *Room) writeLooseAcks(ctx context.Context) {
 // eventAndUnlock takes an event of the session's client.
 func (s *session) eventAndUnlock(f *wire.Event) {
 	known := s.shard != nil // one that was sent away before may go on sending until it has heard
+	if known {
+		s.noteEventLocked(f)
+	}
 	s.mu.Unlock()
 	if known {
 		s.room.report(Event{Key: s.key(), Platform: s.platform, What: *f})
