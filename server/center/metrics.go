@@ -19,6 +19,9 @@ type metrics struct {
 
 	deliveries                  *prometheus.CounterVec // what the rooms are told
 	withBody, withoutBody, none prometheus.Counter     // of deliveries
+
+	running prometheus.Gauge   // tasks
+	written prometheus.Counter // users of tasks
 }
 
 // outcome says what became of a message that somebody asked to publish.

@@ -193,11 +193,11 @@ func (c *Center) validatedTask(ctx context.Context, product *catalog.Product, re
 			body = req.template.fill(e.User, e.Values)
 		}
 		one := struct {
-			Body json.RawMessage `json:"body,omitempty"`
-			User string          `json:"user"`
+			Body *json.RawMessage `json:"body,omitempty"`
+			User string           `json:"user"`
 		}{User: string(e.User)}
 		if req.request.message.Kind == push.BodyJSON {
-			one.Body = body
+			one.Body = new(json.RawMessage(body))
 		}
 		out.Sample = append(out.Sample, one)
 	}
