@@ -67,6 +67,17 @@ const (
 	RegisterWritten Name = "register.written"
 )
 
+// Points that only a running task meets.
+const (
+	// SaverFenceApplied: the token of a task is raised in every shard, and the raise not flushed, or nobody told.
+	SaverFenceApplied Name = "saver.fence.applied"
+	// SaverBatchApplied: batches of a task are applied, and not flushed, or nobody was told.
+	SaverBatchApplied Name = "saver.batch.applied"
+)
+
+// OfTasks lists the points that only a running task meets.
+func OfTasks() []Name { return []Name{SaverFenceApplied, SaverBatchApplied} }
+
 // All lists every point that a single node has.
 func All() []Name {
 	return []Name{
