@@ -29,7 +29,7 @@ type Drain struct {
 
 // Config is what a center is made of. Saver, Register, Rooms, Catalog, Tasks, Keys, IDs, Holder, Secret and Rand are needed.
 type Config struct {
-	Saver    Saver
+	Saver    saver.Store
 	Register register.Register
 	Rooms    push.Rooms
 	Catalog  Catalog
@@ -47,12 +47,6 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: nothing is measured
 	Limits  Limits
-}
-
-// Saver is a store that tasks can be written to, too; all are.
-type Saver interface {
-	saver.Store
-	saver.Batches
 }
 
 // Catalog is the catalog with the look-up that costs nothing; *catalog.Cache is one.
