@@ -67,6 +67,12 @@ const (
 	RegisterWritten Name = "register.written"
 )
 
+// Points of tasks.
+const (
+	// TaskWritten: a task's record is applied, and nobody knows.
+	TaskWritten Name = "task.written"
+)
+
 // All lists every point that a single node has.
 func All() []Name {
 	return []Name{
@@ -81,4 +87,11 @@ func OfCluster() []Name { return []Name{RedisAnswered, RegisterJoined, RegisterW
 // OnRedis lists the points that only stores on Redis have.
 func OnRedis() []Name {
 	return []Name{SaverKeyClaimed, SaverBodyStored, SaverIntentStored, SaverRecallStored}
+}
+
+// OfTasks lists the points of tasks, on whatever store they lie.
+func OfTasks() []Name {
+	return []Name{
+		TaskWritten,
+	}
 }
