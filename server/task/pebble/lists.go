@@ -73,9 +73,6 @@ func (s *Store) PutChunks(ctx context.Context, ref task.ListRef, cs []task.Chunk
 		if err != nil {
 			return err
 		}
-		if was != 0 && was <= now { // what lies there has outlived its time
-			forget(b, ofID(sortUntil, ref.Product, ref.ID))
-		}
 		if until := now.Add(task.ListKept); was < until.Add(-uploadSlack) {
 			keep(b, ref, until, was)
 		}
@@ -118,7 +115,7 @@ func (s *Store) CreateList(ctx context.Context, l task.List) (made task.List, er
 		if push.KindOf(err) != push.KindNotFound {
 			return err
 		}
-		if err := s.whole(ref, l.Chunks, was > now); err != nil {
+		if err := s.whole(ref, l.Chunks); err != nil {
 			return err
 		}
 		l.Created = now
@@ -126,9 +123,6 @@ func (s *Store) CreateList(ctx context.Context, l task.List) (made task.List, er
 		data, err := task.EncodeList(&l, 0)
 		if err != nil {
 			return err
-		}
-		if was != 0 && was <= now {
-			forget(b, ofID(sortUntil, ref.Product, ref.ID))
 		}
 		keep(b, ref, until, was)
 		b.Set(ofID(sortList, ref.Product, ref.ID), data)
@@ -141,21 +135,19 @@ func (s *Store) CreateList(ctx context.Context, l task.List) (made task.List, er
 	return made, nil
 }
 
-// whole returns ErrListIncomplete unless so many chunks are stored in each shard. kept is false if what is stored has outlived its time.
-func (s *Store) whole(ref task.ListRef, chunks task.Progress, kept bool) error {
+// whole returns ErrListIncomplete unless so many chunks are stored in each shard.
+func (s *Store) whole(ref task.ListRef, chunks task.Progress) error {
 	for shard, n := range chunks {
 		if n == 0 {
 			continue
 		}
 		found := uint32(0)
-		if kept {
-			from := shardKey(ref, push.Shard(shard))
-			if err := s.walk(from, chunkKey(ref, push.Shard(shard), int(n)), false, func(_, _ []byte) (bool, error) {
-				found++
-				return true, nil
-			}); err != nil {
-				return err
-			}
+		from := shardKey(ref, push.Shard(shard))
+		if err := s.walk(from, chunkKey(ref, push.Shard(shard), int(n)), false, func(_, _ []byte) (bool, error) {
+			found++
+			return true, nil
+		}); err != nil {
+			return err
 		}
 		if found != n {
 			return task.ErrListIncomplete()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
@@ -71,6 +72,54 @@ func TestConformance_OnDisk(t *testing.T) { tasktest.Run(t, maker(onDisk)) }
 func TestNew_NeedsADatabase(t *testing.T) {
 	if _, err := New(Config{}); err == nil {
 		t.Error("a store without a database was made")
+	}
+}
+
+// TestStore_UploadThatIsGivenUpGoes has a list be uploaded that is never created.
+func TestStore_UploadThatIsGivenUpGoes(t *testing.T) {
+	c := clocktest.New()
+	s := newStore(t, opened(t, vfs.NewMem(), "data", 1), c)
+	audited(t, s)
+	ref := task.ListRef{Product: "shop", ID: 1}
+	put := func(n int) push.MilliTime {
+		t.Helper()
+		if err := s.PutChunks(t.Context(), ref, []task.Chunk{{Number: n, Entries: []task.Entry{{User: "alice"}}}}); err != nil {
+			t.Fatal(err)
+		}
+		until, err := s.kept(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return until
+	}
+	chunks := func() int {
+		t.Helper()
+		if _, err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		cs, err := s.Chunks(t.Context(), ref, 0, 0, 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(cs)
+	}
+	first := put(0)
+	c.Advance(uploadSlack)
+	if again := put(1); again != first {
+		t.Errorf("until when it is kept was written again for a difference of %d ms", again-first)
+	}
+	c.Advance(time.Millisecond)
+	last := put(2)
+	if last != push.Milli(c.Now()).Add(task.ListKept) {
+		t.Errorf("kept until %d at %d", last, push.Milli(c.Now()))
+	}
+	c.Advance(task.ListKept - time.Millisecond)
+	if n := chunks(); n != 3 {
+		t.Errorf("%d chunks before the time, want 3", n)
+	}
+	c.Advance(time.Millisecond)
+	if n := chunks(); n != 0 {
+		t.Errorf("%d chunks after the time, want none", n)
 	}
 }
 
