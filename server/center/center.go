@@ -108,6 +108,8 @@ type Center struct {
 
 	requests atomic.Uint64 // request ids made so far
 	runner   runner
+	ending   chan struct{} // closed by EndStreams
+	ended    sync.Once
 	uploads  gate
 	inFlight sync.Map // push.ProductID to *atomic.Int64; products are few and never go
 }
@@ -132,7 +134,7 @@ func New(cfg Config) (*Center, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Center{cfg: cfg, limits: cfg.Limits.withDefaults()}
+	c := &Center{cfg: cfg, limits: cfg.Limits.withDefaults(), ending: make(chan struct{})}
 	c.runner = runner{wake: make(chan struct{}, 1), running: make(map[task.Ref]bool)}
 	var err error
 	if c.metrics, err = newMetrics(cfg.Metrics); err != nil {
@@ -148,6 +150,9 @@ func New(cfg Config) (*Center, error) {
 func (c *Center) finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), c.limits.StoreDeadline)
 }
+
+// EndStreams ends the answers that go on and on, for a server that is to be shut down. Those that come after it end at once.
+func (c *Center) EndStreams() { c.ended.Do(func() { close(c.ending) }) }
 
 // Public returns the handler of /v1, for the public listener. It routes by the whole path of the request, wherever it is
 // mounted: nothing may strip it.

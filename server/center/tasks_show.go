@@ -299,6 +299,8 @@ func (s watch) VisitWatchTaskResponse(w http.ResponseWriter) error {
 		select {
 		case <-s.ctx.Done():
 			return nil
+		case <-s.c.ending:
+			return nil // without an end: whoever watches comes back, to another node
 		case <-every.C:
 		}
 		t, err := s.c.cfg.Tasks.Task(s.ctx, s.product.ID, s.id)

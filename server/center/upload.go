@@ -75,6 +75,7 @@ func (o publicOps) UploadList(
 	if err != nil {
 		return nil, err
 	}
+	_ = http.NewResponseController(a).SetWriteDeadline(o.cfg.Clock.Now().Add(uploadQuiet)) // it may have taken longer than an answer is given
 	shown := showList(&l)
 	return uploaded{"/v1/lists/" + shown.Id, publicapi.UploadedList{
 		Id: shown.Id, Name: shown.Name, Users: shown.Users, Variables: shown.Variables, Created: shown.Created, By: shown.By,

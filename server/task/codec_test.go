@@ -246,7 +246,7 @@ func TestDecodeChunk_RefusesWhatNobodyWrote(t *testing.T) {
 	many := make([]Entry, ChunkMost+1)
 	wide := []Entry{{User: "u", Values: make([]string, MaxValues+1)}}
 	bad := []string{
-		good + "x", "\x00" + good[1:], "\x09" + good[1:], string(AppendChunk(nil, many)), string(AppendChunk(nil, wide)),
+		good + "x", "\x00" + good[1:], "\x04\x05later" + string(AppendChunk(nil, chunks[2].entries)[1+len(nextversion.Part):]), string(AppendChunk(nil, many)), string(AppendChunk(nil, wide)),
 		"\x01\x81\x00\x00\x00",             // a number in two bytes that one is enough for
 		"\x01\xff\xff\xff\xff\xff\xff\x01", // a number without an end
 		"\x01\x01\x01v\x02\x01a",           // fewer values than it says

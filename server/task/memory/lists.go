@@ -25,10 +25,10 @@ func (s *Store) made(ref task.ListRef, now push.MilliTime) (*list, error) {
 }
 
 // open returns a list to write to, made or not.
-func (s *Store) open(ref task.ListRef, now push.MilliTime) *list {
+func (s *Store) open(ref task.ListRef) *list {
 	of := s.product(ref.Product)
 	l := of.lists[ref.ID]
-	if l == nil || l.until <= now {
+	if l == nil {
 		l = &list{chunks: make(map[push.Shard]map[int]string)}
 		of.lists[ref.ID] = l
 	}
@@ -43,7 +43,7 @@ func (s *Store) PutChunks(ctx context.Context, ref task.ListRef, cs []task.Chunk
 		}
 	}
 	return s.do(ctx, func(now push.MilliTime) error {
-		l := s.open(ref, now)
+		l := s.open(ref)
 		l.until = max(l.until, now.Add(task.ListKept))
 		for _, c := range cs {
 			if l.chunks[c.Shard] == nil {
@@ -65,7 +65,7 @@ func (s *Store) CreateList(ctx context.Context, l task.List) (made task.List, er
 			}
 			return err
 		}
-		of := s.open(ref, now)
+		of := s.open(ref)
 		for shard, n := range l.Chunks {
 			for i := range int(n) {
 				if of.chunks[push.Shard(shard)][i] == "" {
