@@ -149,10 +149,16 @@ func (s *session) noteMovedLocked(from, to push.Cursor) {
 	})
 }
 
-// endTasks returns whatever an ended session still holds.
+// endTasks returns whatever an ended session still holds. What it acknowledged of a slot in which it still looked back is not written: the
+// client presents it when it comes back, and the next session looks back.
 func (s *session) endTasks() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for k := range s.slots {
+		if s.isLookingBackLocked(push.SlotKind(k)) {
+			s.slots[k].unwritten = false
+		}
+	}
 	s.settleLocked(func(inFlight) (task.Kind, bool) { return task.Returned, true })
 	s.tasks = nil
 }
