@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -621,4 +622,114 @@ func TestTasks_DeviceThatTheStoreForgotCountsWhatItAcknowledged(t *testing.T) {
 		}
 		w.wantCounts("opened again", "r1", id, task.Counts{task.Sent: 2, task.Acknowledged: 1})
 	})
+}
+
+// TestTasks_EveryDeviceAcknowledgesOnceWhateverItDoes has three devices come, go, move between rooms, acknowledge there, beside their session or not at all, and
+// lose their cursors, while messages are sent and some taken back. Nothing fails. In the end each has acknowledged each message that was not recalled exactly once,
+// in whichever room, and none of the others more than once.
+func TestTasks_EveryDeviceAcknowledgesOnceWhateverItDoes(t *testing.T) {
+	for seed := range uint64(60) {
+		inWorld(t, twoRooms, soon, func(w *world) { w.wander(rand.New(rand.NewPCG(seed, 17)), seed) })
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func (w *world) wander(rng *rand.Rand, seed uint64) {
+	names := []string{"alice/phone/android", "alice/laptop/web", "bob/phone/ios"}
+	devices := make([]*device, len(names))
+	cursors := make([]string, len(names))
+	var ids []push.MsgID
+	meant, recalled := make(map[push.MsgID]int64), make(map[push.MsgID]bool)
+	kinds := []transport.Kind{transport.WebSocket, transport.SSE, transport.LongPoll}
+	come := func(i int, kind transport.Kind) {
+		if devices[i] != nil {
+			devices[i].keep(&cursors[i])
+		}
+		d := w.connectOver(kind, twoRooms[rng.IntN(2)], names[i], cursors[i])
+		devices[i] = d
+	}
+	for i := range names {
+		come(i, transport.WebSocket)
+	}
+	send := func(to []push.UserID, devices int64) {
+		plain := rng.IntN(3) == 0
+		id := w.publish(post{to: to, body: `1`, plain: plain, silent: rng.IntN(4) == 0, bare: rng.IntN(4) == 0})
+		if !plain {
+			meant[id] = devices
+		}
+		ids = append(ids, id)
+	}
+	for range 120 {
+		i := rng.IntN(len(names))
+		switch d := devices[i]; rng.IntN(12) {
+		case 0, 1:
+			send(nil, 3)
+		case 2, 3:
+			send(toAlice, 2)
+		case 4:
+			if id := ids[max(0, len(ids)-3):]; len(id) > 0 && rng.IntN(2) == 0 {
+				recalled[id[0]] = true
+				w.recall(id[0])
+			}
+		case 5:
+			come(i, kinds[rng.IntN(len(kinds))]) // without an end to the session before
+		case 6:
+			d.keep(&cursors[i])
+			d.Cut(wire.CloseLost)
+		case 7:
+			cursors[i] = "" // and its storage is gone
+			d.Cut(wire.CloseLost)
+			d.gone()
+			devices[i] = nil
+			come(i, transport.WebSocket)
+		case 8, 9:
+			if d.closedWith() == 0 {
+				d.ack()
+			}
+		case 10:
+			c := d.theCursor()
+			if err := w.rooms[twoRooms[rng.IntN(2)]].Post(w.ctx, names[i], []wire.Frame{&wire.Ack{Cursor: c}}); err != nil && code(err) != "flood" {
+				w.t.Fatal(err)
+			}
+		case 11:
+			time.Sleep(time.Duration(rng.IntN(700)) * time.Millisecond)
+		}
+		if rng.IntN(2) == 0 {
+			synctest.Wait()
+		}
+	}
+	for range 3 {
+		for i := range names { // all are there, and have heard everything
+			come(i, transport.WebSocket)
+			time.Sleep(5 * time.Second)
+			devices[i].ack()
+			time.Sleep(ackSoon)
+		}
+	}
+	for _, d := range devices {
+		d.leave()
+	}
+	time.Sleep(ackSoon)
+	synctest.Wait()
+	for id, n := range meant {
+		var sum task.Counts
+		for _, r := range w.rooms {
+			sum.Add(w.counted(r, id))
+		}
+		if got := sum[task.Acknowledged]; got > n || got < n && !recalled[id] {
+			w.t.Errorf("seed %d: %d devices have acknowledged %d, want %d; %v (recalled: %v)", seed, got, id, n, sum, recalled[id])
+		}
+		if sum.Flight() != 0 {
+			w.t.Errorf("seed %d: of %d are %v, nobody is there", seed, id, sum)
+		}
+	}
+}
+
+// keep notes the device's cursor, if it ever had one.
+func (d *device) keep(cursor *string) {
+	if c := d.theCursor(); c != "" {
+		*cursor = c
+	}
 }
