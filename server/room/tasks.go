@@ -38,6 +38,7 @@ type sessionTasks struct {
 	flight   []inFlight
 	reported [2][]push.MsgID // displayed, clicked
 	looking  [2]bool         // back, in that slot
+	asks     bool            // with the next acknowledgements of common slots, whether the client has acknowledged in another room
 }
 
 // inFlight is a message that was queued for the client, or looked back at, and not acknowledged.
@@ -97,6 +98,10 @@ func (s *session) noteFlightLocked(k push.SlotKind, pos push.Position, m *push.M
 		t.flight = slices.Delete(t.flight, 0, 1)
 	}
 	t.flight = append(t.flight, inFlight{pos, m.ID, k})
+	if s.manner == oneWay && !t.asks {
+		t.asks = true
+		s.room.acks.note(s, push.Common)
+	}
 	s.room.tally.add(ref, task.Sent, 1)
 }
 
@@ -144,10 +149,16 @@ func (s *session) noteMovedLocked(from, to push.Cursor) {
 	})
 }
 
-// endTasks returns whatever an ended session still holds.
+// endTasks returns whatever an ended session still holds. What it acknowledged of a slot in which it still looked back is not written: the
+// client presents it when it comes back, and the next session looks back.
 func (s *session) endTasks() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for k := range s.slots {
+		if s.isLookingBackLocked(push.SlotKind(k)) {
+			s.slots[k].unwritten = false
+		}
+	}
 	s.settleLocked(func(inFlight) (task.Kind, bool) { return task.Returned, true })
 	s.tasks = nil
 }
