@@ -2,6 +2,7 @@ package center
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"carillon/server/push"
@@ -13,7 +14,7 @@ import (
 // inLanes divides the shards among lanes that write side by side, and returns the first error.
 func (r *taskRun) inLanes(ctx context.Context, lane func(ctx context.Context, shards []*shardWork) error) error {
 	lanes := make([][]*shardWork, writeLanes)
-	for i := range r.t.Run.Shards {
+	for i := range r.plan.shards {
 		lanes[i%writeLanes] = append(lanes[i%writeLanes], &shardWork{shard: push.Shard(i)})
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -37,29 +38,47 @@ type shardWork struct {
 	end    bool         // there are no further ones behind them
 }
 
-// nextChunk returns the chunk of a number; ok is false if there is none.
+// nextChunk returns the chunk of a number; ok is false if there is none. KindNotFound, "list_not_found": there was one, and the list is gone.
 func (r *taskRun) nextChunk(ctx context.Context, w *shardWork, number int) (c task.Chunk, ok bool, err error) {
 	for len(w.chunks) > 0 && w.chunks[0].Number < number {
 		w.chunks = w.chunks[1:]
 	}
 	if len(w.chunks) == 0 && !w.end {
-		if w.chunks, err = r.chunks(ctx, r.t.Run.List, w.shard, number); err != nil {
+		if w.chunks, err = r.chunks(ctx, r.plan.list, w.shard, number); err != nil {
 			return c, false, err
 		}
 		w.end = len(w.chunks) < chunksAhead
 	}
-	if len(w.chunks) == 0 {
-		return c, false, nil
+	switch {
+	case len(w.chunks) > 0:
+		return w.chunks[0], true, nil
+	case number < int(r.plan.chunks[w.shard]):
+		return c, false, task.ErrListNotFound()
 	}
-	return w.chunks[0], true, nil
+	return c, false, nil
 }
 
 // step is what a lane does in one call: a batch of each of some shards.
 type step struct {
-	batches []*saver.Batch
-	shards  []push.Shard // of the batches, and of chunks all of whose users are left out
-	n       counted
-	weight  int // for the pace
+	parts  []part
+	weight int // for the pace
+}
+
+// part is what a step does in one shard.
+type part struct {
+	shard push.Shard
+	batch *saver.Batch // nil: all users of the chunk are left out
+	n     counted      // beside what is counted of the batch
+}
+
+// batches returns the batches of a step.
+func (s *step) batches() (bs []*saver.Batch) {
+	for _, p := range s.parts {
+		if p.batch != nil {
+			bs = append(bs, p.batch)
+		}
+	}
+	return bs
 }
 
 // lane writes the shards of a lane, one batch of each in turn.
@@ -76,22 +95,24 @@ func (r *taskRun) lane(ctx context.Context, shards []*shardWork) error {
 		if err := r.pace.wait(ctx, st.weight, r.c.sleep); err != nil {
 			return err
 		}
-		n, err := r.batches(ctx, st.batches)
+		done, n, err := r.batches(ctx, st.batches())
+		r.wrote(st, done, n)
 		if err != nil {
 			return err
 		}
-		n.add(st.n)
-		r.wrote(st, n)
 	}
 	return nil
 }
 
-// wrote notes what a step did, for the next checkpoint.
-func (r *taskRun) wrote(st step, n counted) {
+// wrote notes what a step did, for the next checkpoint: of its batches those that are written.
+func (r *taskRun) wrote(st step, done map[*saver.Batch]bool, n counted) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, shard := range st.shards {
-		r.t.Run.Next[shard]++
+	for _, p := range st.parts {
+		if p.batch == nil || done[p.batch] {
+			r.t.Run.Next[p.shard]++
+			n.add(p.n)
+		}
 	}
 	addCounted(&r.t.Run, n)
 	r.c.metrics.taskUsers(n.users)
@@ -103,18 +124,16 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 	most := r.pace.most()
 	i := 0
 	var again []*shardWork
-	for ; i < len(shards) && len(st.shards) < callBatches && (st.weight < most || st.weight == 0); i++ {
+	for ; i < len(shards) && len(st.parts) < callBatches && (st.weight < most || st.weight == 0); i++ {
 		w := shards[i]
 		r.mu.Lock()
 		number := int(r.t.Run.Next[w.shard])
 		r.mu.Unlock()
-		if r.t.Run.Common {
+		if r.plan.common {
 			if number == 0 {
-				st.batches = append(st.batches, r.commonBatch(w.shard))
-				st.shards = append(st.shards, w.shard)
 				users := r.usersInShard()
+				st.parts = append(st.parts, part{w.shard, r.commonBatch(w.shard), counted{users: users}})
 				st.weight += max(int(users), unknownUsers)
-				st.n.users += users
 			}
 			continue
 		}
@@ -126,12 +145,11 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 			continue
 		}
 		b, skipped := r.batchOf(w.shard, number, c.Entries, false)
-		st.n.skipped += int64(skipped)
-		st.shards = append(st.shards, w.shard)
-		if len(b.Own) > 0 {
-			st.batches = append(st.batches, b)
-			st.weight += len(b.Own)
+		st.weight += len(b.Own)
+		if len(b.Own) == 0 {
+			b = nil
 		}
+		st.parts = append(st.parts, part{w.shard, b, counted{skipped: int64(skipped)}})
 		again = append(again, w)
 	}
 	return st, append(append([]*shardWork{}, shards[i:]...), again...), nil
@@ -139,20 +157,23 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 
 // commonBatch is the entry in the common slot of a shard.
 func (r *taskRun) commonBatch(shard push.Shard) *saver.Batch {
-	return &saver.Batch{Product: r.t.Product, Shards: r.t.Run.Shards, Limits: r.limits, Message: r.message, Token: r.token, Shard: shard,
-		Everyone: true, Filter: r.req.request.filter()}
+	b := r.newBatch(shard, 0)
+	b.Everyone, b.Filter = true, r.req.request.filter()
+	return b
 }
 
 // usersInShard returns how many users a shard is taken to have of those the task is for.
-func (r *taskRun) usersInShard() int64 { return r.t.Run.Users / int64(max(r.t.Run.Shards, 1)) }
+func (r *taskRun) usersInShard() int64 { return r.plan.users / int64(max(r.plan.shards, 1)) }
 
-// batches writes batches, again as long as the store cannot be used, tells the rooms, and counts.
-func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (n counted, err error) {
+// batches writes batches, again as long as the store cannot be used, tells the rooms, and counts. With an error too it returns which of them are written, and
+// what is to be counted of those.
+func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (written map[*saver.Batch]bool, n counted, err error) {
+	written = make(map[*saver.Batch]bool, len(bs))
 	for wait := againFirst; len(bs) > 0; wait = min(2*wait, againMost) {
 		done := r.c.cfg.Saver.Batches(ctx, bs)
-		var left []*saver.Batch
-		var told []*saver.Batch
+		var left, told []*saver.Batch
 		var places []*saver.Batched
+		var refused error
 		for i := range done {
 			switch err := done[i].Err; {
 			case err == nil:
@@ -160,22 +181,39 @@ func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (n counted, er
 			case push.KindOf(err) == push.KindUnavailable:
 				left = append(left, bs[i])
 			default:
-				return n, err
+				refused = err
 			}
 		}
 		r.tell(ctx, told, places)
-		one, err := r.count(ctx, told, places)
+		one, err := r.countAll(ctx, told, places)
 		if err != nil {
-			return n, err
+			return written, n, err
+		}
+		for _, b := range told {
+			written[b] = true
 		}
 		n.add(one)
+		if refused != nil {
+			return written, n, refused
+		}
 		if bs = left; len(bs) > 0 {
 			if err := r.c.sleep(ctx, wait); err != nil {
-				return n, err
+				return written, n, err
 			}
 		}
 	}
-	return n, nil
+	return written, n, nil
+}
+
+// countAll is count, which goes on when the run has ended meanwhile: what is written is counted.
+func (r *taskRun) countAll(ctx context.Context, bs []*saver.Batch, done []*saver.Batched) (counted, error) {
+	n, err := r.count(ctx, bs, done)
+	if err != nil && ctx.Err() != nil {
+		ctx, cancel := r.c.finishing(ctx)
+		defer cancel()
+		n, err = r.count(ctx, bs, done)
+	}
+	return n, err
 }
 
 // tell tells the rooms of what was written, or taken back. It is a hint, as ever.
@@ -195,7 +233,7 @@ func (r *taskRun) tell(ctx context.Context, bs []*saver.Batch, done []*saver.Bat
 		if like == nil || like.Lineage != d.Lineage {
 			r.c.deliver(shared)
 			shared = nil
-			like = &push.Delivery{Product: r.t.Product, Message: r.message, Lineage: d.Lineage, Filter: b.Filter}
+			like = &push.Delivery{Product: r.ref.Product, Message: r.message, Lineage: d.Lineage, Filter: b.Filter}
 			if b.Recall {
 				like.Message, like.Recall = nil, r.message.ID
 			}
@@ -204,7 +242,7 @@ func (r *taskRun) tell(ctx context.Context, bs []*saver.Batch, done []*saver.Bat
 		shared.addCommon(like, d.Common)
 		if b.Filter != nil && b.Filter.Tags != nil && held == nil && len(d.Common) > 0 && len(d.Common[0].Rooms) > 0 {
 			if tags := asks([]*push.TagExpr{b.Filter.Tags}); len(tags) > 0 {
-				held, _ = r.c.holdersOf(ctx, r.t.Product, tags) // where the register does not answer all rooms are told all
+				held, _ = r.c.holdersOf(ctx, r.ref.Product, tags) // where the register does not answer all rooms are told all
 			}
 		}
 	}
@@ -223,7 +261,7 @@ func (r *taskRun) tellEach(b *saver.Batch, d *saver.Batched) {
 		m := *r.message
 		m.Body = b.Bodies[i]
 		var ds deliveries
-		ds.addOwn(&push.Delivery{Product: r.t.Product, Message: &m, Lineage: d.Lineage}, d.Own[i:i+1], func(int) *push.Filter { return b.Own[i].Filter })
+		ds.addOwn(&push.Delivery{Product: r.ref.Product, Message: &m, Lineage: d.Lineage}, d.Own[i:i+1], func(int) *push.Filter { return b.Own[i].Filter })
 		r.c.deliver(ds)
 	}
 }
@@ -253,7 +291,7 @@ func (r *taskRun) count(ctx context.Context, bs []*saver.Batch, done []*saver.Ba
 		if devices, err = r.c.cfg.Saver.Devices(ctx, refs); err != nil || len(online) == 0 {
 			return err
 		}
-		found, err = r.c.cfg.Register.Lookup(ctx, r.t.Product, online)
+		found, err = r.c.cfg.Register.Lookup(ctx, r.ref.Product, online)
 		return err
 	})
 	if err != nil {
@@ -294,7 +332,7 @@ func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, 
 	}
 	var found [][]register.Found
 	err = r.again(ctx, func() (err error) {
-		found, err = r.c.cfg.Register.Lookup(ctx, r.t.Product, users)
+		found, err = r.c.cfg.Register.Lookup(ctx, r.ref.Product, users)
 		return err
 	})
 	if err != nil {
@@ -309,7 +347,7 @@ func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, 
 		return n, err
 	}
 	if bodies == nil {
-		ds := ofUsers(r.t.Product, to, found)
+		ds := ofUsers(r.ref.Product, to, found)
 		for _, d := range ds {
 			d.Message = r.message
 		}
@@ -322,7 +360,7 @@ func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, 
 		}
 		m := *r.message
 		m.Body = bodies[i]
-		ds := ofUsers(r.t.Product, to[i:i+1], found[i:i+1])
+		ds := ofUsers(r.ref.Product, to[i:i+1], found[i:i+1])
 		for _, d := range ds {
 			d.Message = &m
 		}
@@ -333,7 +371,7 @@ func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, 
 
 // liveToList hands a message that is not persistent to the users of a list, one chunk after the other.
 func (r *taskRun) liveToList(ctx context.Context) error {
-	for i := range r.t.Run.Shards {
+	for i := range r.plan.shards {
 		w := &shardWork{shard: push.Shard(i)}
 		for {
 			number := int(r.now().Run.Next[i])
@@ -367,7 +405,7 @@ func (r *taskRun) liveToList(ctx context.Context) error {
 
 // liveToAll hands a message that is not persistent to everyone, or to all who have some tags.
 func (r *taskRun) liveToAll(ctx context.Context) error {
-	if r.t.Run.Next[0] > 0 {
+	if r.now().Run.Next[0] > 0 {
 		return nil // whoever ran it before may have done it
 	}
 	q := r.req.request
@@ -377,7 +415,7 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 	}
 	var rooms liveRooms
 	err := r.again(ctx, func() (err error) {
-		if rooms, err = r.c.roomsOf(ctx, r.t.Product, nil, true, tags); err != nil {
+		if rooms, err = r.c.roomsOf(ctx, r.ref.Product, nil, true, tags); err != nil {
 			return unavailable(codeRoomsUnavailable, err)
 		}
 		return nil
@@ -387,7 +425,7 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 	}
 	online := 0
 	err = r.again(ctx, func() (err error) {
-		online, err = r.c.cfg.Register.Count(ctx, r.t.Product)
+		online, err = r.c.cfg.Register.Count(ctx, r.ref.Product)
 		return err
 	})
 	if err != nil {
@@ -405,7 +443,7 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ds := rooms.ofAll(r.t.Product, q)
+	ds := rooms.ofAll(r.ref.Product, q)
 	for _, d := range ds {
 		d.Message = r.message
 	}
@@ -415,11 +453,13 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 
 // takeBack takes back what was written.
 func (r *taskRun) takeBack(ctx context.Context) error {
-	if r.t.Run.Settled && r.message.Persistent {
-		if err := r.bind(ctx); err != nil && r.req.template != nil {
+	t := r.now()
+	var tested int64
+	if t.Run.Settled && r.message.Persistent {
+		if err := r.begin(ctx, &t.Run); err != nil && push.KindOf(err) != push.KindNotFound {
 			return err
 		}
-		if len(r.t.Run.Back) == 0 {
+		if len(t.Run.Back) == 0 {
 			err := r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
 				t.Run.Back = make(task.Progress, t.Run.Shards)
 				return nil
@@ -428,7 +468,8 @@ func (r *taskRun) takeBack(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := r.takeBackTest(ctx); err != nil {
+		var err error
+		if tested, err = r.takeBackTest(ctx); err != nil {
 			return err
 		}
 		if err := r.inLanes(ctx, r.backLane); err != nil {
@@ -436,57 +477,55 @@ func (r *taskRun) takeBack(ctx context.Context) error {
 		}
 	}
 	return r.update(ctx, func(t *task.Task, now push.MilliTime) error {
+		if t.Run.Recalled == 0 { // a second recall finds all of the test group taken back
+			t.Run.Returned += tested
+		}
 		t.Run.Recalled = now
 		return t.Do(task.TakenBack, nil, "", now)
 	})
 }
 
-func (r *taskRun) takeBackTest(ctx context.Context) error {
-	if len(r.t.Test) == 0 {
-		return nil
+// takeBackTest takes back what the test group got, and returns from how many users.
+func (r *taskRun) takeBackTest(ctx context.Context) (users int64, err error) {
+	if len(r.spec.Test) == 0 {
+		return 0, nil
 	}
 	bs, err := r.testBatches(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	for len(bs) > 0 {
-		n := min(len(bs), callBatches)
-		if _, err := r.back(ctx, bs[:n]); err != nil {
-			return err
+	for part := range slices.Chunk(bs, callBatches) {
+		absent, err := r.back(ctx, part)
+		if err != nil {
+			return 0, err
 		}
-		bs = bs[n:]
+		for i, b := range part {
+			if !absent[i] {
+				users += int64(len(b.Own))
+			}
+		}
 	}
-	return nil
+	return users, nil
 }
 
 // back takes batches back, and returns of which there was nothing to take back.
 func (r *taskRun) back(ctx context.Context, bs []*saver.Batch) (absent []bool, err error) {
 	absent = make([]bool, len(bs))
 	for _, b := range bs {
-		b.Recall = true
+		b.Recall, b.Bodies = true, nil
 	}
-	var users int64
 	err = r.again(ctx, func() error {
-		users = 0
 		done := r.c.cfg.Saver.Batches(ctx, bs)
 		places := make([]*saver.Batched, len(done))
 		for i := range done {
 			if err := done[i].Err; err != nil {
 				return err
 			}
-			places[i] = &done[i]
-			if absent[i] = done[i].Absent; !absent[i] {
-				users += int64(len(bs[i].Own))
-			}
+			places[i], absent[i] = &done[i], done[i].Absent
 		}
 		r.tell(ctx, bs, places)
 		return nil
 	})
-	if err == nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.t.Run.Returned += users
-	}
 	return absent, err
 }
 
@@ -509,49 +548,77 @@ func (r *taskRun) backStep(ctx context.Context, shards []*shardWork) (again []*s
 	var bs []*saver.Batch
 	var of []*shardWork
 	for _, w := range shards {
-		number := int(run.Back[w.shard])
-		var b *saver.Batch
+		b, ok, err := r.backBatch(ctx, w, int(run.Back[w.shard]))
 		switch {
-		case run.Common && number > 0:
+		case err != nil:
+			return nil, err
+		case !ok:
 			continue
-		case run.Common:
-			b = r.commonBatch(w.shard)
-		default:
-			c, ok, err := r.nextChunk(ctx, w, number)
-			if err != nil {
-				return nil, err
-			}
-			if !ok {
-				continue
-			}
-			if b, _ = r.batchOf(w.shard, number, c.Entries, false); len(b.Own) == 0 {
-				r.tookBack(w.shard)
-				again = append(again, w)
-				continue
-			}
+		case len(b.Own) == 0 && !b.Everyone:
+			r.tookBack(w.shard, 0)
+			again = append(again, w)
+			continue
 		}
 		bs, of = append(bs, b), append(of, w)
 	}
 	if len(bs) == 0 {
 		return again, nil
 	}
-	done, err := r.back(ctx, bs)
+	absent, err := r.back(ctx, bs)
 	if err != nil {
 		return nil, err
 	}
 	for i, w := range of {
-		if done[i] && bs[i].Number >= int(run.Next[w.shard]) {
+		switch {
+		case !absent[i]:
+			r.tookBack(w.shard, len(bs[i].Own))
+		case bs[i].Number < int(run.Next[w.shard]):
+			r.tookBack(w.shard, 0)
+		default:
 			continue // nothing was written from here on
 		}
-		r.tookBack(w.shard)
 		again = append(again, w)
 	}
 	return again, nil
 }
 
-// tookBack notes that a batch of a shard is taken back.
-func (r *taskRun) tookBack(shard push.Shard) {
+// backBatch returns the batch of a number, to be taken back; ok is false if there is none. Where the list is gone, what was written says for whom.
+func (r *taskRun) backBatch(ctx context.Context, w *shardWork, number int) (b *saver.Batch, ok bool, err error) {
+	if r.plan.common {
+		return r.commonBatch(w.shard), number == 0, nil
+	}
+	if r.plan.chunks != nil {
+		c, ok, err := r.nextChunk(ctx, w, number)
+		if push.KindOf(err) != push.KindNotFound || err == nil {
+			if ok {
+				b, _ = r.batchOf(w.shard, number, c.Entries, false)
+			}
+			return b, ok, err
+		}
+	}
+	var rs []*saver.BatchRecord
+	ref := saver.BatchesRef{ShardRef: saver.ShardRef{Product: r.ref.Product, Shard: w.shard}, ID: r.ref.ID}
+	err = r.again(ctx, func() (err error) {
+		rs, err = r.c.cfg.Saver.BatchRecords(ctx, ref, []int{number})
+		return err
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	b = r.newBatch(w.shard, number)
+	if rs[0] == nil { // not written, or all its users were left out
+		return b, number < int(r.now().Run.Next[w.shard]), nil
+	}
+	for _, p := range rs[0].Own {
+		b.Own = append(b.Own, saver.Target{User: p.User, Filter: r.req.request.beside()})
+	}
+	return b, true, nil
+}
+
+// tookBack notes that a batch of a shard is taken back from so many users.
+func (r *taskRun) tookBack(shard push.Shard, users int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.t.Run.Back[shard]++
+	r.t.Run.Returned += int64(users)
 }
