@@ -107,6 +107,8 @@ func (c *Center) work(ctx context.Context, ref task.Ref) {
 		switch {
 		case t.State == task.Scheduled:
 			err = c.recur(ctx, &t)
+		case t.State == task.Stopped:
+			err = c.recount(ctx, product, t)
 		case t.State == task.Recalling:
 			err = c.runTask(ctx, product, t, (*taskRun).takeBack)
 		default:
@@ -138,7 +140,7 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 		if t.Wake == 0 || t.Wake > now {
 			return task.ErrUnchanged
 		}
-		if t.Deadline != 0 && t.Deadline <= now && t.State != task.Recalling {
+		if t.Deadline != 0 && t.Deadline <= now && t.State != task.Recalling && t.State != task.Stopped {
 			shut = true
 			return t.Do(task.Expire, nil, task.ReasonDeadline, now)
 		}
@@ -153,6 +155,9 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 				return err
 			}
 			c.begun(product, t, now)
+		case t.State == task.Stopped && t.Run.Open:
+			mine = true
+			return task.ErrUnchanged
 		case t.State != task.Running && t.State != task.Recalling:
 			t.SetWake()
 			return nil
@@ -213,6 +218,20 @@ func (c *Center) runTask(ctx context.Context, product *catalog.Product, t task.T
 	}
 	t = r.now()
 	return c.failTask(context.WithoutCancel(ctx), &t, err)
+}
+
+// recount counts what nobody came to count of a task that was stopped. One that cannot be read any more stays as it is.
+func (c *Center) recount(ctx context.Context, product *catalog.Product, t task.Task) error {
+	r, err := c.newTaskRun(product, t, func(error) {})
+	if err == nil {
+		return r.recount(ctx)
+	}
+	_, err = c.cfg.Tasks.Update(ctx, t.Product, t.ID, func(t *task.Task, _ push.MilliTime) error {
+		t.Run.Open = false
+		t.SetWake()
+		return nil
+	})
+	return err
 }
 
 // failTask notes that a task cannot go on.

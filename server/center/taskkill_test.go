@@ -16,12 +16,12 @@ func killed(t *testing.T, script func(w *taskWorld)) {
 	t.Helper()
 	for _, slow := range []time.Duration{0, 300 * time.Millisecond} {
 		at := 1
-		for died := true; died; at++ {
+		for died := true; died; at += momentsApart {
 			inTaskWorld(t, func(w *taskWorld) { died = killedAt(w, at, slow, script) })
 		}
-		t.Logf("calls take %v: %d moments to die at", 2*slow, at-2)
+		t.Logf("calls take %v: %d moments to die at", 2*slow, at-1-momentsApart)
 		if at < 12 {
-			t.Errorf("the center died at %d moments only", at-2)
+			t.Errorf("the center died at %d moments only", at-1-momentsApart)
 		}
 	}
 }
@@ -44,9 +44,8 @@ func killedAt(w *taskWorld, at int, slow time.Duration, script func(w *taskWorld
 		case <-done:
 		}
 	}()
+	defer func() { close(done); <-over }()
 	script(w)
-	close(done)
-	<-over
 	return first.line.isDead()
 }
 
@@ -179,5 +178,48 @@ func TestTasks_ARecurringTaskSurvivesItsCenter(t *testing.T) {
 			w.wantCopies(o.ID, users, 1)
 		}
 		w.moved(id, "stop")
+	})
+}
+
+// A task that is stopped tells how many users have its message, also where whoever wrote it died before it could say so.
+func TestTasks_AStoppedTaskCountsWhatWasWritten(t *testing.T) {
+	for _, m := range []string{"stop", "recall"} {
+		killed(t, func(w *taskWorld) {
+			users := w.names(300)
+			id := w.make(w.upload(users), `"pace":{"per_second":250}`)
+			w.pass(time.Second + 8*w.runners[0].line.slow)
+			if s := w.task(id).State; s == "completed" || m == "recall" && s != "running" {
+				return // the other one was done before, or nobody has begun
+			}
+			w.moved(id, m)
+			w.await(id, "stopped")
+			w.pass(30 * time.Second)
+			have, told := w.holding(id, users)
+			if m == "stop" {
+				w.wantCounts(id, have, 0, 0)
+				return
+			}
+			if have != 0 {
+				w.t.Errorf("%d users still have it", have)
+			}
+			w.wantCounts(id, told, 0, told)
+		})
+	}
+}
+
+func TestTasks_AStoppedTestGroupIsCounted(t *testing.T) {
+	killed(t, func(w *taskWorld) {
+		users := w.names(200)
+		id := w.make(w.upload(users), `"test_group":`+encoded(w.t, users[:130]))
+		w.pass(600*time.Millisecond + 12*w.runners[0].line.slow)
+		w.moved(id, "stop")
+		w.pass(30 * time.Second)
+		have, _ := w.holding(id, users)
+		w.wantCounts(id, have, 0, 0)
+		w.moved(id, "recall")
+		w.await(id, "stopped")
+		w.pass(30 * time.Second)
+		w.wantCopies(id, users, 0)
+		w.wantCounts(id, have, 0, have)
 	})
 }

@@ -98,6 +98,7 @@ func (r *taskRun) lane(ctx context.Context, shards []*shardWork) error {
 		done, n, err := r.batches(ctx, st.batches())
 		r.wrote(st, done, n)
 		if err != nil {
+			r.unsure.Store(true)
 			return err
 		}
 	}
@@ -454,7 +455,7 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 // takeBack takes back what was written.
 func (r *taskRun) takeBack(ctx context.Context) error {
 	t := r.now()
-	var tested int64
+	var tested, missed counted
 	if t.Run.Settled && r.message.Persistent {
 		if err := r.begin(ctx, &t.Run); err != nil && push.KindOf(err) != push.KindNotFound {
 			return err
@@ -472,40 +473,125 @@ func (r *taskRun) takeBack(ctx context.Context) error {
 		if tested, err = r.takeBackTest(ctx); err != nil {
 			return err
 		}
+		if !t.Run.TestDone { // whoever wrote to the test group did not come to say so
+			missed = tested
+		}
 		if err := r.inLanes(ctx, r.backLane); err != nil {
 			return err
 		}
 	}
 	return r.update(ctx, func(t *task.Task, now push.MilliTime) error {
 		if t.Run.Recalled == 0 { // a second recall finds all of the test group taken back
-			t.Run.Returned += tested
+			t.Run.Returned += tested.users
+			addCounted(&t.Run, missed)
+			t.Run.TestDone = t.Run.TestDone || tested.users > 0
 		}
 		t.Run.Recalled = now
 		return t.Do(task.TakenBack, nil, "", now)
 	})
 }
 
-// takeBackTest takes back what the test group got, and returns from how many users.
-func (r *taskRun) takeBackTest(ctx context.Context) (users int64, err error) {
+// takeBackTest takes back what the test group got, and returns what is to be counted of that.
+func (r *taskRun) takeBackTest(ctx context.Context) (n counted, err error) {
 	if len(r.spec.Test) == 0 {
-		return 0, nil
+		return n, nil
 	}
 	bs, err := r.testBatches(ctx)
 	if err != nil {
-		return 0, err
+		return n, err
 	}
 	for part := range slices.Chunk(bs, callBatches) {
 		absent, err := r.back(ctx, part)
 		if err != nil {
-			return 0, err
+			return n, err
 		}
 		for i, b := range part {
-			if !absent[i] {
-				users += int64(len(b.Own))
+			if absent[i] {
+				continue
 			}
+			one, err := r.countBatch(ctx, b)
+			if err != nil {
+				return n, err
+			}
+			n.add(one)
 		}
 	}
-	return users, nil
+	return n, nil
+}
+
+// countBatch counts a batch that was written some time before: who was online then nobody knows.
+func (r *taskRun) countBatch(ctx context.Context, b *saver.Batch) (counted, error) {
+	return r.count(ctx, []*saver.Batch{b}, []*saver.Batched{{}})
+}
+
+// recount counts what was written of a task that was stopped, after its last checkpoint, by whoever did not come to say so. Nobody writes any more.
+func (r *taskRun) recount(ctx context.Context) error {
+	t := r.now()
+	if r.message.Persistent {
+		if err := r.begin(ctx, &t.Run); err != nil && push.KindOf(err) != push.KindNotFound {
+			return err
+		}
+		var n counted
+		if len(r.spec.Test) > 0 && !t.Run.TestDone {
+			bs, err := r.testBatches(ctx)
+			if err != nil {
+				return err
+			}
+			for _, b := range bs {
+				if _, err := r.recountBatch(ctx, b, &n); err != nil {
+					return err
+				}
+			}
+		}
+		for i := range t.Run.Next {
+			w := &shardWork{shard: push.Shard(i)}
+			for ; ; t.Run.Next[i]++ {
+				b, ok, err := r.backBatch(ctx, w, int(t.Run.Next[i]))
+				if err == nil && ok {
+					ok, err = r.recountBatch(ctx, b, &n)
+				}
+				if err != nil {
+					return err
+				}
+				if !ok {
+					break
+				}
+			}
+		}
+		addCounted(&t.Run, n)
+	}
+	_, err := r.c.cfg.Tasks.Update(ctx, t.Product, t.ID, func(now *task.Task, _ push.MilliTime) error {
+		if now.Revision != t.Revision {
+			return errLost // by another center, by whoever wrote it, or by somebody who recalled it
+		}
+		now.Run, now.Run.Open = t.Run, false
+		now.Run.TestDone = now.Run.TestDone || len(r.spec.Test) > 0
+		now.SetWake()
+		return nil
+	})
+	return err
+}
+
+// recountBatch counts a batch if it is written, and reports whether it is, or writes nothing.
+func (r *taskRun) recountBatch(ctx context.Context, b *saver.Batch, n *counted) (written bool, err error) {
+	if len(b.Own) == 0 && !b.Everyone {
+		return true, nil
+	}
+	var rs []*saver.BatchRecord
+	ref := saver.BatchesRef{ShardRef: saver.ShardRef{Product: b.Product, Shard: b.Shard}, ID: r.ref.ID}
+	err = r.again(ctx, func() (err error) {
+		rs, err = r.c.cfg.Saver.BatchRecords(ctx, ref, []int{b.Number})
+		return err
+	})
+	if err != nil || rs[0] == nil {
+		return false, err
+	}
+	one, err := r.countBatch(ctx, b)
+	if b.Everyone {
+		one.users = r.usersInShard()
+	}
+	n.add(one)
+	return true, err
 }
 
 // back takes batches back, and returns of which there was nothing to take back.
@@ -570,6 +656,16 @@ func (r *taskRun) backStep(ctx context.Context, shards []*shardWork) (again []*s
 	}
 	for i, w := range of {
 		switch {
+		case !absent[i] && bs[i].Number >= int(run.Next[w.shard]): // whoever wrote it did not come to say so
+			n, err := r.countBatch(ctx, bs[i])
+			if err != nil {
+				return nil, err
+			}
+			if bs[i].Everyone {
+				n.users = r.usersInShard()
+			}
+			r.tookBack(w.shard, len(bs[i].Own))
+			r.wrote(step{parts: []part{{shard: w.shard}}}, nil, n)
 		case !absent[i]:
 			r.tookBack(w.shard, len(bs[i].Own))
 		case bs[i].Number < int(run.Next[w.shard]):

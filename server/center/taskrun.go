@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"carillon/server/catalog"
@@ -37,6 +38,7 @@ type taskRun struct {
 
 	plan plan // static from settle on, before which no lane runs
 
+	unsure   atomic.Bool   // a batch may be written that is not counted
 	updating chan struct{} // capacity 1: the turn of whoever changes the stored task. Never closed
 
 	mu sync.Mutex
@@ -221,6 +223,8 @@ func (r *taskRun) letGo(ctx context.Context, why error) {
 			t.SetWake()
 		case t.Run.Token == r.token+1 && t.Run.Holder == "" && t.State != was.State: // who takes over leaves the state
 			doneToo(&t.Run, &was.Run)
+			t.Run.Open = t.Run.Open && r.unsure.Load()
+			t.SetWake()
 		default:
 			return task.ErrUnchanged
 		}

@@ -170,7 +170,10 @@ var errNoStore = &push.Error{Kind: push.KindUnavailable, Code: "storage_failed"}
 func (l *line) freeze(only string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.gate, l.only = make(chan struct{}), only
+	if l.gate == nil {
+		l.gate = make(chan struct{})
+	}
+	l.only = only
 }
 
 func (l *line) thaw() {

@@ -130,6 +130,7 @@ type Run struct {
 	Devices  int64          `json:"devices,omitempty"`  // they had
 	Online   int64          `json:"online,omitempty"`   // of those devices, when it was written
 	Skipped  int64          `json:"skipped,omitempty"`  // users left out, since they were in the test group
+	Open     bool           `json:"open,omitempty"`     // somebody was writing when the task was paused, stopped or recalled: more may be written than is counted
 	Returned int64          `json:"returned,omitempty"` // users it was taken back from
 	Due      push.MilliTime `json:"due,omitempty"`      // of a recurring task, its next occurrence
 	NextID   push.MsgID     `json:"next_id,omitempty"`  // the id that the next occurrence will have
