@@ -419,6 +419,9 @@ func (r *taskRun) takeBack(ctx context.Context) error {
 		if err := r.bind(ctx); err != nil && r.req.template != nil {
 			return err
 		}
+		if err := r.recount(ctx); err != nil {
+			return err
+		}
 		if len(r.t.Run.Back) == 0 {
 			err := r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
 				t.Run.Back = make(task.Progress, t.Run.Shards)

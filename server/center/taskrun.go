@@ -94,6 +94,7 @@ func (r *taskRun) update(ctx context.Context, change func(t *task.Task, now push
 		run := &r.t.Run
 		run.Written, run.Devices, run.Online = max(run.Written, done.Written), max(run.Devices, done.Devices), max(run.Online, done.Online)
 		run.Skipped, run.Returned = max(run.Skipped, done.Skipped), max(run.Returned, done.Returned)
+		run.TestNext = max(run.TestNext, done.TestNext)
 		rise(run.Next, done.Next)
 		rise(run.Back, done.Back)
 		return nil
@@ -420,26 +421,40 @@ func (r *taskRun) writeTest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !r.message.Persistent {
-		var n counted
-		for _, b := range bs {
-			one, err := r.live(ctx, b.Own, b.Bodies, func(counted) error { return nil })
+	for from := int(r.t.Run.TestNext); from < len(bs); {
+		part := bs[from:min(len(bs), from+callBatches)]
+		from += len(part)
+		if r.message.Persistent {
+			n, err := r.batches(ctx, part)
 			if err != nil {
 				return err
 			}
-			n.add(one)
+			r.wroteTest(len(part), n)
+			continue
 		}
-		r.note(n)
-		return nil
-	}
-	for part := range slices.Chunk(bs, callBatches) {
-		n, err := r.batches(ctx, part)
-		if err != nil {
-			return err
+		for _, b := range part {
+			_, err := r.live(ctx, b.Own, b.Bodies, func(n counted) error {
+				return r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
+					t.Run.TestNext++
+					addCounted(&t.Run, n)
+					return nil
+				})
+			})
+			if err != nil {
+				return err
+			}
 		}
-		r.note(n)
 	}
 	return nil
+}
+
+// wroteTest notes that batches of the test group are written, for the next checkpoint.
+func (r *taskRun) wroteTest(batches int, n counted) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.t.Run.TestNext += uint32(batches)
+	addCounted(&r.t.Run, n)
+	r.c.metrics.taskUsers(n.users)
 }
 
 // counted is what was done in some steps.
@@ -450,14 +465,6 @@ func (n *counted) add(o counted) {
 	n.devices += o.devices
 	n.online += o.online
 	n.skipped += o.skipped
-}
-
-// note adds to what the next checkpoint will say.
-func (r *taskRun) note(n counted) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	addCounted(&r.t.Run, n)
-	r.c.metrics.taskUsers(n.users)
 }
 
 func addCounted(run *task.Run, n counted) {
