@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"carillon/server/catalog"
@@ -14,7 +15,7 @@ import (
 
 const (
 	writeLanes   = 4       // parts of the shards that are written side by side
-	callBatches  = 16      // batches, each of another shard, that go to the store together
+	callBatches  = 16      // batches, each of another shard, that go to the store together at most
 	chunksAhead  = 8       // chunks of a shard that are read at once
 	testNumbers  = 1 << 20 // batches of the test group have numbers from here on
 	paceStep     = 4       // a paced task writes so often a second, or more seldom if that is less than a batch
@@ -32,6 +33,7 @@ type taskRun struct {
 	token   uint64
 	lost    context.CancelCauseFunc
 	pace    pacer
+	width   width
 
 	updating chan struct{} // capacity 1: the turn of whoever changes the stored task. Never closed
 
@@ -516,6 +518,34 @@ func (p *pacer) most() int {
 		return callBatches * saver.BatchMost
 	}
 	return min(max(int(p.rate/paceStep), 1), callBatches*saver.BatchMost)
+}
+
+// width is how many batches go to the store in one call: so many that a call takes callShort to callLong. Others wait behind a call of a task, and a store that
+// has much to do takes longer for each.
+type width struct{ n atomic.Int32 } // 0: not begun
+
+const (
+	firstWidth = 4
+	callShort  = 8 * time.Millisecond
+	callLong   = 16 * time.Millisecond
+)
+
+func (w *width) get() int {
+	if n := w.n.Load(); n > 0 {
+		return int(n)
+	}
+	return firstWidth
+}
+
+// took notes how long a call of that many batches took.
+func (w *width) took(batches int, d time.Duration) {
+	switch n := w.get(); {
+	case batches < n: // there were no more
+	case d > callLong:
+		w.n.Store(int32(max(n/2, 1)))
+	case d < callShort:
+		w.n.Store(int32(min(n+1, callBatches)))
+	}
 }
 
 // paceLook is how often who waits looks whether the rate has changed.
