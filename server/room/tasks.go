@@ -33,12 +33,12 @@ const maxFlight = 1024
 // maxReported is how many displayed, and how many clicked, messages a session remembers. Of more it forgets the oldest.
 const maxReported = 32
 
-// sessionTasks is what a session knows of messages of tasks. Guarded by session.mu.
+// sessionTasks is what a session knows of messages of tasks: 72 bytes with one in flight. Guarded by session.mu.
 type sessionTasks struct {
 	flight   []inFlight
-	reported [2][]push.MsgID // displayed, clicked
-	looking  [2]bool         // back, in that slot
-	asks     bool            // with the next acknowledgements of common slots, whether the client has acknowledged in another room
+	reported *[2][]push.MsgID // displayed, clicked; nil: none
+	looking  [2]bool          // back, in that slot
+	asks     bool             // with the next acknowledgements of common slots, whether the client has acknowledged in another room
 }
 
 // inFlight is a message that was queued for the client, or looked back at, and not acknowledged.
@@ -61,7 +61,7 @@ func (s *session) dropTasksLocked() {
 	if len(t.flight) > 0 {
 		return
 	}
-	if t.flight = nil; t.looking == [2]bool{} && len(t.reported[0])+len(t.reported[1]) == 0 {
+	if t.flight = nil; t.looking == [2]bool{} && t.reported == nil {
 		s.tasks = nil
 	}
 }
@@ -184,7 +184,11 @@ func (s *session) noteEventLocked(f *wire.Event) {
 	if s.state == closed || !s.room.tally.knows(ref) {
 		return
 	}
-	ids := &s.keepTasksLocked().reported[kind-task.Displayed]
+	t := s.keepTasksLocked()
+	if t.reported == nil {
+		t.reported = new([2][]push.MsgID)
+	}
+	ids := &t.reported[kind-task.Displayed]
 	if slices.Contains(*ids, f.ID) {
 		return
 	}
