@@ -248,8 +248,15 @@ func (s *session) beginLookBackLocked(k push.SlotKind, b *lookBack) {
 	}
 }
 
-// lookBackRequest returns what to read for a look back; false: the session has ended.
-func (s *session) lookBackRequest(rd reading) (saver.Read, bool) {
+// lookBackRequest returns what to read for a look back; false: nothing, since the session has ended, or others had the same read meanwhile.
+func (r *Room) lookBackRequest(rd reading) (saver.Read, bool) {
+	if rd.k == push.Common {
+		if found, ok := r.tails.tasksIn(rd.s.shard.ref, rd.back.from, rd.back.to); ok {
+			rd.s.lookedBack(rd, &tailRead{Tail: saver.Tail{Start: rd.back.from, Through: rd.back.to}, entries: found})
+			return saver.Read{}, false
+		}
+	}
+	s := rd.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return saver.Read{
@@ -258,16 +265,16 @@ func (s *session) lookBackRequest(rd reading) (saver.Read, bool) {
 }
 
 // lookedBack takes a part of what a session looks back at, and asks for the next.
-func (s *session) lookedBack(rd reading, t *saver.Tail) {
+func (s *session) lookedBack(rd reading, t *tailRead) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == closed {
 		return
 	}
 	if t.Start == rd.back.from { // otherwise the store fell back, and what lies there now is something else
-		for _, e := range t.Entries {
-			if e.Pos <= rd.back.to && e.Message != nil && e.Message.Task {
-				s.noteLookedBackLocked(rd.k, &tailEntry{Entry: e})
+		for i := range t.entries {
+			if e := &t.entries[i]; e.Pos <= rd.back.to && e.Message != nil && e.Message.Task {
+				s.noteLookedBackLocked(rd.k, e)
 			}
 		}
 		if t.Through < rd.back.to && t.More() {

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -264,6 +265,30 @@ func TestTasks_WhoComesBackAheadCountsWhatItHandled(t *testing.T) {
 			})
 		})
 	}
+}
+
+// After a room has started anew, its clients come back ahead of what is stored of common slots, all alike.
+func TestTasks_ManyWhoComeBackAheadReadTheCommonSlotOnce(t *testing.T) {
+	inWorld(t, twoRooms, nil, func(w *world) {
+		const n = 20
+		var ds []*device
+		token := func(i int) string { return fmt.Sprintf("alice/phone%d/android", i) }
+		for i := range n {
+			ds = append(ds, w.connect("r1", token(i), ""))
+		}
+		id := w.publish(post{body: `1`})
+		synctest.Wait()
+		before := w.saver.readCount()
+		for i, d := range ds {
+			d.leave()
+			w.connect("r2", token(i), d.theCursor()).ack()
+		}
+		if got := w.saver.readCount() - before; got != 1 {
+			t.Errorf("the slot was read %d times, want once", got)
+		}
+		time.Sleep(31 * time.Second)
+		w.wantCounts("all", "r2", id, task.Counts{task.Sent: n, task.Acknowledged: n})
+	})
 }
 
 // lookingBack has a device of which a session before sent something, and did not hear it, come back at r1. It returns what was sent, and what
