@@ -25,6 +25,8 @@ type trouble struct {
 	lost  bool // it is executed, and its reply is lost
 	calls int
 	units []int // of each call
+	kept  bool  // the last read was answered as a write is
+	bare  int   // writes that rely on what was read, and not on its lineage
 }
 
 func (d *trouble) next(units int) (fails bool) {
@@ -39,6 +41,7 @@ func errLost() error {
 
 func (d *trouble) Read(ctx context.Context, rs ...*redisdb.Read) {
 	fails := d.next(len(rs))
+	d.kept = rs[0].Kept
 	if d.database.Read(ctx, rs...); fails {
 		for _, r := range rs {
 			r.Replies, r.Answer = nil, redisdb.Answer{Err: errLost()}
@@ -48,6 +51,11 @@ func (d *trouble) Read(ctx context.Context, rs ...*redisdb.Read) {
 
 func (d *trouble) Write(ctx context.Context, ws ...*redisdb.Write) {
 	fails := d.next(len(ws))
+	for _, w := range ws {
+		if len(w.If) > 0 && w.Under == 0 {
+			d.bare++
+		}
+	}
 	if !fails || d.lost {
 		d.database.Write(ctx, ws...)
 	}
@@ -68,6 +76,11 @@ func broken(t *testing.T) (*Store, *trouble, *redistest.Redis) {
 	s := open(t, redisdbtest.Open(t, of, clocktest.New()))
 	d := &trouble{database: s.db}
 	s.db = d
+	t.Cleanup(func() {
+		if d.bare > 0 {
+			t.Errorf("%d writes were made under any lineage", d.bare)
+		}
+	})
 	return s, d, of
 }
 
@@ -135,7 +148,7 @@ func TestStore_WhateverCallFailsTheSameAgainSucceeds(t *testing.T) {
 			}
 			return nil
 		}},
-		{"CreateAgain", []operation{create}, create, 2, func(context.Context, *Store) error { return nil }},
+		{"CreateAlready", []operation{create}, create, 2, func(context.Context, *Store) error { return nil }},
 		{"Update", []operation{create}, stop, 2, func(ctx context.Context, s *Store) error {
 			u, err := s.Task(ctx, shop, 1)
 			if err != nil || u.State != task.Stopped || u.Revision != 2 || len(u.Moves) != 1 {
@@ -143,7 +156,7 @@ func TestStore_WhateverCallFailsTheSameAgainSucceeds(t *testing.T) {
 			}
 			return nil
 		}},
-		{"UpdateOfNothing", []operation{create, stop}, stop, 2, func(context.Context, *Store) error { return nil }},
+		{"UpdateAlready", []operation{create, stop}, stop, 2, func(context.Context, *Store) error { return nil }},
 		{"Delete", []operation{create, stop}, func(ctx context.Context, s *Store) error {
 			_, err := s.Delete(ctx, shop, 1)
 			return err
@@ -200,6 +213,9 @@ func TestStore_WhateverCallFailsTheSameAgainSucceeds(t *testing.T) {
 					if at == 0 {
 						if err != nil || d.calls != test.calls {
 							t.Fatalf("%v after %d calls, want %d", err, d.calls, test.calls)
+						}
+						if changes := !strings.HasSuffix(test.name, "Already"); d.kept == changes {
+							t.Errorf("the last read was kept: %v", d.kept)
 						}
 					} else if push.KindOf(err) != push.KindUnavailable || err == nil || d.calls != at {
 						t.Fatalf("call %d fails: %v after %d calls", at, err, d.calls)
@@ -267,6 +283,15 @@ func TestRoundTrips(t *testing.T) {
 		t.Errorf("200 chunks of 100 shards are %d steps", d.units)
 	}
 	want("a list of 1024 shards", 1, func() error { return s.PutChunks(ctx, ref, chunks(1024, 2)) })
+	long := task.Entry{User: "alice", Values: []string{strings.Repeat("x", task.MaxVariableBytes)}}
+	var large []task.Chunk
+	for n := range 8 { // 2 MB of one shard
+		large = append(large, task.Chunk{Shard: 7, Number: n, Entries: slices.Repeat([]task.Entry{long}, task.ChunkMost)})
+	}
+	want("large chunks", 1, func() error { return s.PutChunks(ctx, task.ListRef{Product: shop, ID: 6}, large) })
+	if !reflect.DeepEqual(d.units, []int{3}) {
+		t.Errorf("2 MB of one shard are %d steps", d.units)
+	}
 	want("its creation", 3, func() error { _, err := s.CreateList(ctx, whole(5, 1024, 2)); return err })
 	want("its life", 3, func() error { return s.KeepList(ctx, ref) })
 	want("a part of it", 1, func() error { _, err := s.Chunks(ctx, ref, 3, 0, 1000); return err })
