@@ -67,8 +67,12 @@ const (
 	RegisterWritten Name = "register.written"
 )
 
-// Points of tasks.
+// Points that only a running task meets.
 const (
+	// SaverFenceApplied: the token of a task is raised in every shard, and the raise not flushed, or nobody told.
+	SaverFenceApplied Name = "saver.fence.applied"
+	// SaverBatchApplied: batches of a task are applied, and not flushed, or nobody was told.
+	SaverBatchApplied Name = "saver.batch.applied"
 	// TaskWritten: a task's record is applied, and nobody knows.
 	TaskWritten Name = "task.written"
 )
@@ -90,8 +94,4 @@ func OnRedis() []Name {
 }
 
 // OfTasks lists the points of tasks, on whatever store they lie.
-func OfTasks() []Name {
-	return []Name{
-		TaskWritten,
-	}
-}
+func OfTasks() []Name { return []Name{SaverFenceApplied, SaverBatchApplied, TaskWritten} }

@@ -324,16 +324,16 @@ func TestFanout_SweepLooksBehindTheBroadcastThatIsOnItsWay(t *testing.T) {
 	st.common(theSlot.Pos + 1)
 	st.room.workers[0].putBulk(news)
 	st.pass()
-	if c.s.slots[push.Common].hold != nil {
+	if c.s.holds != nil {
 		t.Error("a session waits for an entry that it has")
 	}
 	news.place.Pos++ // its notification was lost
 	st.room.workers[0].putBulk(news)
 	st.pass()
-	if c.s.slots[push.Common].hold == nil {
+	if c.s.holds == nil {
 		t.Error("a session does not know that it misses an entry")
 	}
-	c.s.slots[push.Common].dropHeld()
+	c.s.dropHeldLocked(push.Common)
 }
 
 func TestFanout_BroadcastMakesNoGarbageForASession(t *testing.T) {

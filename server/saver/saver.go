@@ -22,6 +22,7 @@
 //   - Expiry is judged by the store's clock, which every reply carries.
 //   - The same idempotency key with the same digest stores one message, however often and however concurrently it comes.
 //   - An entry's body is stored before the entry can be read, and lives longer.
+//   - A batch of a task is written once, and only under the token that its shard holds then (see [Batches]).
 //
 // Bodies shared by several slots are stored once, in a bucket named by the message id; a body for one user lies in the
 // entry. Read resolves both, so that callers see no difference.
@@ -51,6 +52,8 @@ type Store interface {
 	// Message returns what is on record about a persistent message, until it expired or an hour longer. KindNotFound
 	// if nothing is.
 	Message(ctx context.Context, p push.ProductID, id push.MsgID) (Record, error)
+
+	Batches
 
 	// Open is a device's arrival: it creates the device if it is new, stores its cursor entries, notes that it was seen,
 	// and judges where each slot begins for it. KindLimited, code "too_many_devices": the user has as many devices as the
@@ -282,10 +285,11 @@ type Opened struct {
 
 // Start is where a device begins in one slot. If Floor is above At.Pos, entries in (At.Pos, Floor] were dropped by a limit.
 type Start struct {
-	At    push.Place
-	How   How
-	Head  push.Position
-	Floor push.Position
+	At     push.Place
+	How    How
+	Head   push.Position
+	Floor  push.Position
+	Stored push.Place // the device's stored cursor, as the slot is now; zero: nothing is known of it
 }
 
 // Read asks for the entries of one slot after a place.
@@ -320,6 +324,15 @@ type Ack struct {
 	Places push.Cursor   // a zero Place leaves that slot's cursor where it is
 	Seen   bool          // note the device as seen now
 	Online time.Duration // added to the time the device was online in all
+	Moved  *Moved        // if not nil, the store says there what became of it
+}
+
+// Moved is what an acknowledgement did to a device's stored cursors. Of several acknowledgements of a device, at once or one after the other, no two moved a
+// cursor over the same position, as long as the store does not fall back. So whoever counts what a device acknowledged counts the entries in (From, To].
+type Moved struct {
+	Done bool // it was carried out for certain, also if the call failed because of others; without it the rest says nothing
+	// Where the cursors stood before and after, as the slots were then; the same where nothing moved. Zero: the device or its place is unknown.
+	From, To push.Cursor
 }
 
 // User is what is stored of a user.

@@ -33,7 +33,7 @@ func full() Task {
 		Moves: []Moved{{Resume, Draft, Scheduled, &alice, "because", 16}, {Move: Begin, From: Scheduled, To: Running, At: 17}},
 		Run: Run{
 			Holder: "center-1", Until: 17, Token: 1<<63 + 1, Settled: true, Shards: 4, Common: true, List: 8, Users: 1 << 60, Created: 18, Expires: 19,
-			Started: 20, Ended: 21, Recalled: 22, TestDone: true, TestShown: true, Next: Progress{1, 0, 1<<32 - 1}, Back: Progress{7}, Written: 23, Devices: 24,
+			Started: 20, Ended: 21, Recalled: 22, TestDone: true, TestShown: true, TestNext: 35, Recount: true, Resumed: 33, ResumedAt: 34, ResumedPart: 0.5, Next: Progress{1, 0, 1<<32 - 1}, Back: Progress{7}, Written: 23, Devices: 24,
 			Online: 25, Skipped: 26, Returned: 27, Due: 28, NextID: 1<<63 - 1,
 		},
 		Wake: 29,
@@ -41,7 +41,7 @@ func full() Task {
 }
 
 func fullList() List {
-	return List{Product: "shop", ID: 1<<63 - 1, Name: "vips", Created: 5, By: Actor{Key: "k", Name: "n", At: 6}, Users: 65, Variables: []string{"name"},
+	return List{Product: "shop", ID: 1<<63 - 1, Name: "vips", Created: 5, By: Actor{Key: "k", Name: "n", At: 6}, Users: 65, Variables: []string{"name"}, Longest: []int{5, 6},
 		Shards: 2, Chunks: Progress{1, 1}, Made: true}
 }
 
@@ -218,10 +218,10 @@ var chunks = []struct {
 	entries []Entry
 	stored  string
 }{
-	{[]Entry{}, "010000"},
-	{[]Entry{{User: "bob"}}, "010100" + "03626f62"},
-	{[]Entry{{"bob", []string{"", "Bob"}}, {"é", []string{"x", "\x00"}}}, "010202" + "03626f62" + "00" + "03426f62" + "02c3a9" + "0178" + "0100"},
-	{[]Entry{{"bob", []string{strings.Repeat("a", 200)}}}, "010101" + "03626f62" + "c801" + strings.Repeat("61", 200)},
+	{[]Entry{}, "0100"},
+	{[]Entry{{User: "bob"}}, "0101" + "03626f62" + "00"},
+	{[]Entry{{"bob", []string{"", "Bob"}}, {"é", []string{"x"}}}, "0102" + "03626f62" + "02" + "00" + "03426f62" + "02c3a9" + "01" + "0178"},
+	{[]Entry{{"bob", []string{strings.Repeat("a", 200)}}}, "0101" + "03626f62" + "01" + "c801" + strings.Repeat("61", 200)},
 }
 
 func TestChunk_Golden(t *testing.T) {
@@ -244,12 +244,12 @@ func TestChunk_Golden(t *testing.T) {
 func TestDecodeChunk_RefusesWhatNobodyWrote(t *testing.T) {
 	good := string(AppendChunk(nil, chunks[2].entries))
 	many := make([]Entry, ChunkMost+1)
-	wide := []Entry{{User: "u", Values: make([]string, MaxVariables+1)}}
+	wide := []Entry{{User: "u", Values: make([]string, MaxValues+1)}}
 	bad := []string{
 		good + "x", "\x00" + good[1:], "\x04\x05later" + string(AppendChunk(nil, chunks[2].entries)[1+len(nextversion.Part):]), string(AppendChunk(nil, many)), string(AppendChunk(nil, wide)),
 		"\x01\x81\x00\x00\x00",             // a number in two bytes that one is enough for
 		"\x01\xff\xff\xff\xff\xff\xff\x01", // a number without an end
-		"\x01\x00\x01",                     // values of nobody
+		"\x01\x01\x01v\x02\x01a",           // fewer values than it says
 		"\x01\x01\x00\x05bob",              // a name that is longer than what there is
 	}
 	for i := range good {
@@ -300,7 +300,7 @@ func TestChunk_OfAMillionUsersIsSmall(t *testing.T) {
 	for i := range ChunkMost {
 		c.Entries = append(c.Entries, Entry{User: push.UserID(fmt.Sprintf("user-%07d", i))})
 	}
-	if n := len(AppendChunk(nil, c.Entries)); n != 3+len(nextversion.Part)+ChunkMost*13 {
+	if n := len(AppendChunk(nil, c.Entries)); n != 2+len(nextversion.Part)+ChunkMost*14 {
 		t.Errorf("%d bytes for %d users of 12 bytes each", n, ChunkMost)
 	}
 }

@@ -8,7 +8,7 @@ import (
 // died, is lost; what it said is on its way to devices then is what nobody can account for.
 type Life struct {
 	Room push.RoomID
-	Boot uint64
+	Boot push.BootID
 }
 
 // Kind says what was counted of a task's message on devices.

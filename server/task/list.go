@@ -17,6 +17,7 @@ type List struct {
 	By        Actor          `json:"by,omitzero"`
 	Users     int64          `json:"users"`
 	Variables []string       `json:"variables,omitempty"` // the names of what is told of each user, in the order of Entry.Values
+	Longest   []int          `json:"longest,omitempty"`   // by variable, how many bytes a value has at most, as it is written in JSON
 	Shards    int            `json:"shards"`
 	Chunks    Progress       `json:"chunks"`         // by shard, how many
 	Made      bool           `json:"made,omitempty"` // for a task, out of its audience; not shown among the lists
@@ -32,6 +33,8 @@ const (
 	// MaxVariables and MaxVariableBytes bound what a list tells of each user: how many values, and their bytes together.
 	MaxVariables     = 20
 	MaxVariableBytes = 4 << 10
+	// MaxValues is how many values an entry has at most: of a list that was made for a task, as many as a user has devices.
+	MaxValues = 1000
 )
 
 // Chunk is a part of one shard's users in a list. Numbers rise by one from 0 on in each shard.
@@ -41,7 +44,8 @@ type Chunk struct {
 	Entries []Entry
 }
 
-// Entry is a user in a list, and what is told of the user, in the order of List.Variables; none if there are no variables.
+// Entry is a user in a list, and what is told of the user: in the order of List.Variables, none if there are no variables. Of a list that was made
+// for a task it is the devices of the user that are meant, none if all are.
 type Entry struct {
 	User   push.UserID
 	Values []string
@@ -58,13 +62,9 @@ func CheckChunk(c *Chunk) error {
 	if c.Number < 0 || c.Number > MaxListUsers {
 		return bad("a chunk's number is 0 to %d", MaxListUsers)
 	}
-	values := len(c.Entries[0].Values)
-	if values > MaxVariables {
-		return bad("of a user at most %d values are told", MaxVariables)
-	}
 	for i := range c.Entries {
-		if len(c.Entries[i].Values) != values {
-			return bad("of each user of a chunk as many values are told")
+		if len(c.Entries[i].Values) > MaxValues {
+			return bad("of a user at most %d values are told", MaxValues)
 		}
 	}
 	return nil
@@ -73,18 +73,14 @@ func CheckChunk(c *Chunk) error {
 // chunkVersion begins a chunk as it is stored; from version 2 on, what was added since stands behind it, with its length before it (see decision 19).
 const chunkVersion = 1 + nextversion.Step
 
-// AppendChunk appends the entries of a chunk as they are stored: a version, how many, how many values each has, then each with its length before it.
-// All have as many values as the first ([CheckChunk]).
+// AppendChunk appends the entries of a chunk as they are stored: a version, how many, then of each the user, how many values, and those; texts with their
+// length before them.
 func AppendChunk(dst []byte, entries []Entry) []byte {
-	values := 0
-	if len(entries) > 0 {
-		values = len(entries[0].Values)
-	}
 	dst = append(append(dst, chunkVersion), nextversion.Part...)
 	dst = binary.AppendUvarint(dst, uint64(len(entries)))
-	dst = binary.AppendUvarint(dst, uint64(values))
 	for _, e := range entries {
 		dst = appendText(dst, string(e.User))
+		dst = binary.AppendUvarint(dst, uint64(len(e.Values)))
 		for _, v := range e.Values {
 			dst = appendText(dst, v)
 		}
@@ -106,18 +102,15 @@ func DecodeChunk(v string) ([]Entry, error) {
 	if version > 1 {
 		r.text() // what was added later
 	}
-	count, values := r.number(ChunkMost), r.number(MaxVariables)
-	if r.bad || count == 0 && values > 0 {
+	count := r.number(ChunkMost)
+	if r.bad {
 		return nil, errChunk()
 	}
-	out, texts := make([]Entry, count), make([]string, count*values)
+	out := make([]Entry, count)
 	for i := range out {
 		out[i].User = push.UserID(r.text())
-		if values > 0 {
-			out[i].Values, texts = texts[:values:values], texts[values:]
-		}
-		for k := range out[i].Values {
-			out[i].Values[k] = r.text()
+		for range r.number(MaxValues) {
+			out[i].Values = append(out[i].Values, r.text())
 		}
 	}
 	if r.bad || r.rest != "" {

@@ -12,7 +12,7 @@ import (
 )
 
 func countKey(p push.ProductID, id push.MsgID, l task.Life) []byte {
-	return embedded.AppendKeyUint64(embedded.AppendKeyString(ofID(sortCount, p, id), l.Room), l.Boot)
+	return embedded.AppendKeyUint64(embedded.AppendKeyString(ofID(sortCount, p, id), l.Room), uint64(l.Boot))
 }
 
 // countsVersion begins what was counted; from version 2 on, what was added since stands behind it, with its length in one byte before it (see decision 19).
@@ -117,7 +117,7 @@ func (s *Store) Counts(ctx context.Context, p push.ProductID, id push.MsgID) (al
 		if all == nil {
 			all = make(map[task.Life]task.Counts)
 		}
-		all[task.Life{Room: push.RoomID(room), Boot: boot}] = c
+		all[task.Life{Room: push.RoomID(room), Boot: push.BootID(boot)}] = c
 		return true, nil
 	})
 	if err != nil {

@@ -286,9 +286,9 @@ func cutField(f string) (k task.Kind, l task.Life, ok bool) {
 	boot, room, ok := strings.Cut(rest, ":")
 	n, err1 := strconv.ParseUint(kind, 10, 8)
 	b, err2 := strconv.ParseUint(boot, 10, 64)
-	return task.Kind(n), task.Life{Room: push.RoomID(room), Boot: b}, ok && err1 == nil && err2 == nil
+	return task.Kind(n), task.Life{Room: push.RoomID(room), Boot: push.BootID(b)}, ok && err1 == nil && err2 == nil
 }
 
 func field(k task.Kind, l task.Life) string {
-	return strconv.Itoa(int(k)) + ":" + strconv.FormatUint(l.Boot, 10) + ":" + string(l.Room)
+	return strconv.Itoa(int(k)) + ":" + strconv.FormatUint(uint64(l.Boot), 10) + ":" + string(l.Room)
 }

@@ -200,14 +200,13 @@ func chunksInParts(t *testing.T, h *harness) {
 }
 
 func badChunks(t *testing.T, h *harness) {
-	user, two := task.Entry{User: "u"}, task.Entry{User: "v", Values: []string{"a", "b"}}
+	user := task.Entry{User: "u"}
 	for name, c := range map[string]task.Chunk{
 		"no users":          {},
 		"too many users":    {Entries: slices.Repeat([]task.Entry{user}, task.ChunkMost+1)},
 		"a negative number": {Number: -1, Entries: []task.Entry{user}},
 		"a large number":    {Number: task.MaxListUsers + 1, Entries: []task.Entry{user}},
-		"uneven values":     {Entries: []task.Entry{user, two}},
-		"too many values":   {Entries: []task.Entry{{User: "u", Values: make([]string, task.MaxVariables+1)}}},
+		"too many values":   {Entries: []task.Entry{{User: "u", Values: make([]string, task.MaxValues+1)}}},
 	} {
 		err := h.Store.PutChunks(h.ctx, task.ListRef{Product: shop, ID: 1}, []task.Chunk{{Entries: []task.Entry{user}}, c})
 		wantError(t, name, err, push.KindInvalid, "bad_chunk")
@@ -329,7 +328,7 @@ func countsByLife(t *testing.T, h *harness) {
 	wants := make(map[task.Life]task.Counts)
 	var cs []task.Counted
 	for _, name := range names {
-		for _, boot := range []uint64{0, 1, 10, 1<<64 - 1} {
+		for _, boot := range []push.BootID{0, 1, 10, 1<<64 - 1} {
 			l := task.Life{Room: name, Boot: boot}
 			wants[l] = full
 			cs = append(cs, task.Counted{Product: shop, Task: 1, Life: l, Counts: full})
@@ -372,7 +371,7 @@ func countsAddUp(t *testing.T, h *harness) {
 				for range each {
 					var cs []task.Counted
 					for id := range push.MsgID(tasks) {
-						cs = append(cs, task.Counted{Product: shop, Task: id + 1, Life: task.Life{Room: "r", Boot: uint64(r)},
+						cs = append(cs, task.Counted{Product: shop, Task: id + 1, Life: task.Life{Room: "r", Boot: push.BootID(r)},
 							Counts: task.Counts{task.Sent: int64(id) + 1, task.Dropped: 1}})
 					}
 					if err := h.Store.Count(h.ctx, cs); err != nil {
