@@ -154,9 +154,9 @@ func upload(ctx context.Context, a *app, t target, path, name string, strict boo
 		query.Set("strict", "true")
 	}
 	at := strings.TrimSuffix("/v1/lists?"+query.Encode(), "?")
-	// Whether it is refused is heard before it is sent: a refusal in the midst of it might be lost.
-	header := http.Header{"Content-Type": {media}, "Expect": {"100-continue"}}
-	answer, err := t.readAll(ctx, http.MethodPost, at, body, size, header)
+	// Nothing is asked for before it is sent (Expect: 100-continue): servers in Go reset such a connection when they refuse in the midst of a body, and the
+	// refusal would be lost.
+	answer, err := t.readAll(ctx, http.MethodPost, at, body, size, http.Header{"Content-Type": {media}})
 	body.shown.end()
 	switch {
 	case err != nil && errors.Is(context.Cause(ctx), errUploadQuiet):
