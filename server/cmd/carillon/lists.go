@@ -138,7 +138,7 @@ func upload(ctx context.Context, a *app, t target, path, name string, strict boo
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	body := &uploadBody{Reader: bufio.NewReaderSize(in, 64<<10), size: size, shown: newProgress(a.stderr)}
+	body := &uploadBody{in: bufio.NewReaderSize(in, 64<<10), size: size, shown: newProgress(a.stderr)}
 	media, err := body.media()
 	if err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", path, err)
@@ -175,7 +175,7 @@ func upload(ctx context.Context, a *app, t target, path, name string, strict boo
 
 // uploadBody is a file on its way: it shows how far it is, and puts off the end of patience as it goes on.
 type uploadBody struct {
-	*bufio.Reader
+	in    *bufio.Reader
 	size  int64 // -1: nobody knows
 	sent  int64
 	shown *progress
@@ -185,19 +185,17 @@ type uploadBody struct {
 // media returns the media type, which the first character shows: no name of a column begins with a brace.
 func (b *uploadBody) media() (string, error) {
 	const mark = "\xef\xbb\xbf"
-	for n := 1; ; n++ {
-		head, err := b.Peek(n)
-		if err != nil && err != io.EOF && !errors.Is(err, bufio.ErrBufferFull) {
+	for n := len(mark) + 1; ; n = b.in.Buffered() + 1 {
+		_, err := b.in.Peek(n)
+		head, _ := b.in.Peek(b.in.Buffered())
+		text := bytes.TrimSpace(bytes.TrimPrefix(head, []byte(mark)))
+		switch {
+		case len(text) > 0 && text[0] == '{':
+			return "application/x-ndjson", nil
+		case len(text) > 0 || err == io.EOF || errors.Is(err, bufio.ErrBufferFull):
+			return "text/csv", nil // of what is neither the server says what is wrong with it
+		case err != nil:
 			return "", err
-		}
-		if text := bytes.TrimSpace(bytes.TrimPrefix(head, []byte(mark))); len(text) > 0 && !strings.HasPrefix(mark, string(head)) {
-			if text[0] == '{' {
-				return "application/x-ndjson", nil
-			}
-			return "text/csv", nil
-		}
-		if err != nil {
-			return "text/csv", nil // the server says what is wrong with it
 		}
 	}
 }
@@ -208,7 +206,7 @@ const uploadShown = 1 << 20
 // Read hands on a part of the file.
 func (b *uploadBody) Read(p []byte) (int, error) {
 	b.quiet.Reset(uploadQuiet)
-	n, err := b.Reader.Read(p)
+	n, err := b.in.Read(p)
 	b.sent += int64(n)
 	if b.sent < uploadShown {
 		return n, err
