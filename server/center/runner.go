@@ -105,6 +105,8 @@ func (c *Center) work(ctx context.Context, ref task.Ref) {
 		switch {
 		case t.State == task.Scheduled:
 			err = c.recur(ctx, &t)
+		case !t.State.Active():
+			err = c.recountTask(ctx, product, t)
 		case t.State == task.Recalling:
 			err = c.runTask(ctx, product, t, (*taskRun).takeBack)
 		default:
@@ -152,6 +154,10 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 			}
 			c.begun(product, t, now)
 		case t.State != task.Running && t.State != task.Recalling:
+			mine = t.Run.Recount
+			if mine {
+				return task.ErrUnchanged
+			}
 			t.SetWake()
 			return nil
 		case t.Run.Holder != "" && t.Run.Holder != c.cfg.Holder && t.Run.Until > now:

@@ -103,7 +103,7 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 	most := r.pace.most()
 	i := 0
 	var again []*shardWork
-	for ; i < len(shards) && len(st.shards) < callBatches && (st.weight < most || st.weight == 0); i++ {
+	for ; i < len(shards) && len(st.batches) < r.width.get() && len(st.shards) < callBatches && (st.weight < most || st.weight == 0); i++ {
 		w := shards[i]
 		r.mu.Lock()
 		number := int(r.t.Run.Next[w.shard])
@@ -149,7 +149,9 @@ func (r *taskRun) usersInShard() int64 { return r.t.Run.Users / int64(max(r.t.Ru
 // batches writes batches, again as long as the store cannot be used, tells the rooms, and counts.
 func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (n counted, err error) {
 	for wait := againFirst; len(bs) > 0; wait = min(2*wait, againMost) {
+		began := r.c.cfg.Clock.Now()
 		done := r.c.cfg.Saver.Batches(ctx, bs)
+		r.width.took(len(bs), r.c.cfg.Clock.Now().Sub(began))
 		var left []*saver.Batch
 		var told []*saver.Batch
 		var places []*saver.Batched
@@ -417,6 +419,9 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 func (r *taskRun) takeBack(ctx context.Context) error {
 	if r.t.Run.Settled && r.message.Persistent {
 		if err := r.bind(ctx); err != nil && r.req.template != nil {
+			return err
+		}
+		if err := r.recount(ctx); err != nil {
 			return err
 		}
 		if len(r.t.Run.Back) == 0 {

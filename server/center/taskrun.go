@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"carillon/server/catalog"
@@ -14,7 +15,7 @@ import (
 
 const (
 	writeLanes   = 4       // parts of the shards that are written side by side
-	callBatches  = 16      // batches, each of another shard, that go to the store together
+	callBatches  = 16      // batches, each of another shard, that go to the store together at most
 	chunksAhead  = 8       // chunks of a shard that are read at once
 	testNumbers  = 1 << 20 // batches of the test group have numbers from here on
 	paceStep     = 4       // a paced task writes so often a second, or more seldom if that is less than a batch
@@ -32,6 +33,7 @@ type taskRun struct {
 	token   uint64
 	lost    context.CancelCauseFunc
 	pace    pacer
+	width   width
 
 	updating chan struct{} // capacity 1: the turn of whoever changes the stored task. Never closed
 
@@ -94,6 +96,7 @@ func (r *taskRun) update(ctx context.Context, change func(t *task.Task, now push
 		run := &r.t.Run
 		run.Written, run.Devices, run.Online = max(run.Written, done.Written), max(run.Devices, done.Devices), max(run.Online, done.Online)
 		run.Skipped, run.Returned = max(run.Skipped, done.Skipped), max(run.Returned, done.Returned)
+		run.TestNext = max(run.TestNext, done.TestNext)
 		rise(run.Next, done.Next)
 		rise(run.Back, done.Back)
 		return nil
@@ -420,26 +423,40 @@ func (r *taskRun) writeTest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !r.message.Persistent {
-		var n counted
-		for _, b := range bs {
-			one, err := r.live(ctx, b.Own, b.Bodies, func(counted) error { return nil })
+	for from := int(r.t.Run.TestNext); from < len(bs); {
+		part := bs[from:min(len(bs), from+callBatches)]
+		from += len(part)
+		if r.message.Persistent {
+			n, err := r.batches(ctx, part)
 			if err != nil {
 				return err
 			}
-			n.add(one)
+			r.wroteTest(len(part), n)
+			continue
 		}
-		r.note(n)
-		return nil
-	}
-	for part := range slices.Chunk(bs, callBatches) {
-		n, err := r.batches(ctx, part)
-		if err != nil {
-			return err
+		for _, b := range part {
+			_, err := r.live(ctx, b.Own, b.Bodies, func(n counted) error {
+				return r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
+					t.Run.TestNext++
+					addCounted(&t.Run, n)
+					return nil
+				})
+			})
+			if err != nil {
+				return err
+			}
 		}
-		r.note(n)
 	}
 	return nil
+}
+
+// wroteTest notes that batches of the test group are written, for the next checkpoint.
+func (r *taskRun) wroteTest(batches int, n counted) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.t.Run.TestNext += uint32(batches)
+	addCounted(&r.t.Run, n)
+	r.c.metrics.taskUsers(n.users)
 }
 
 // counted is what was done in some steps.
@@ -450,14 +467,6 @@ func (n *counted) add(o counted) {
 	n.devices += o.devices
 	n.online += o.online
 	n.skipped += o.skipped
-}
-
-// note adds to what the next checkpoint will say.
-func (r *taskRun) note(n counted) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	addCounted(&r.t.Run, n)
-	r.c.metrics.taskUsers(n.users)
 }
 
 func addCounted(run *task.Run, n counted) {
@@ -509,6 +518,34 @@ func (p *pacer) most() int {
 		return callBatches * saver.BatchMost
 	}
 	return min(max(int(p.rate/paceStep), 1), callBatches*saver.BatchMost)
+}
+
+// width is how many batches go to the store in one call: so many that a call takes callShort to callLong. Others wait behind a call of a task, and a store that
+// has much to do takes longer for each.
+type width struct{ n atomic.Int32 } // 0: not begun
+
+const (
+	firstWidth = 4
+	callShort  = 8 * time.Millisecond
+	callLong   = 16 * time.Millisecond
+)
+
+func (w *width) get() int {
+	if n := w.n.Load(); n > 0 {
+		return int(n)
+	}
+	return firstWidth
+}
+
+// took notes how long a call of that many batches took.
+func (w *width) took(batches int, d time.Duration) {
+	switch n := w.get(); {
+	case batches < n: // there were no more
+	case d > callLong:
+		w.n.Store(int32(max(n/2, 1)))
+	case d < callShort:
+		w.n.Store(int32(min(n+1, callBatches)))
+	}
 }
 
 // paceLook is how often who waits looks whether the rate has changed.

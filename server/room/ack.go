@@ -200,6 +200,7 @@ func (s *session) takeAck() (a saver.Ack, doubted, some bool) {
 	}
 	if s.isInFlightLocked() {
 		a.Moved = &saver.Moved{}
+		some, s.tasks.asks = some || s.tasks.asks, false
 	}
 	a.Seen, s.seen().due = s.seen().due, false
 	return a, doubted, some || doubted || a.Seen

@@ -331,7 +331,7 @@ type Ack struct {
 // cursor over the same position, as long as the store does not fall back. So whoever counts what a device acknowledged counts the entries in (From, To].
 type Moved struct {
 	Done bool // it was carried out for certain, also if the call failed because of others; without it the rest says nothing
-	// Where the cursors stood before and after, as the slots were then. Zero: the device or its place is unknown, or neither Places nor Seen concern that slot.
+	// Where the cursors stood before and after, as the slots were then; the same where nothing moved. Zero: the device or its place is unknown.
 	From, To push.Cursor
 }
 

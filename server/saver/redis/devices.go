@@ -184,7 +184,7 @@ func (s *Store) ack(ctx context.Context, as []saver.Ack) (unknown []int, err err
 			of[k] = o
 			ops, numbers = append(ops, o), append(numbers, s.turns.of(k))
 		}
-		o.with.common = o.with.common || a.Seen || !a.Places[push.Common].IsZero()
+		o.with.common = o.with.common || a.Seen || a.Moved != nil || !a.Places[push.Common].IsZero()
 		acks[o] = append(acks[o], i)
 	}
 	held, err := s.turns.take(ctx, numbers)

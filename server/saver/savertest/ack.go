@@ -136,20 +136,19 @@ func ackMoved(e *env) {
 	for _, c := range []struct {
 		name     string
 		places   push.Cursor
-		seen     bool
 		from, to push.Cursor
 	}{
-		{"both", pair(back(own, 3), back(common, 1)), false, pair(back(own, 4), back(common, 2)), pair(back(own, 3), back(common, 1))},
-		{"again", pair(back(own, 3), back(common, 1)), false, pair(back(own, 3), back(common, 1)), pair(back(own, 3), back(common, 1))},
-		{"back", pair(back(own, 4), back(common, 2)), false, pair(back(own, 3), back(common, 1)), pair(back(own, 3), back(common, 1))},
-		{"own only", pair(back(own, 1), none), true, pair(back(own, 3), back(common, 1)), pair(back(own, 1), back(common, 1))},
-		{"unknown", pair(foreign(own), stray(common)), false, pair(back(own, 1), back(common, 1)), pair(back(own, 1), back(common, 1))},
-		{"nothing", push.Cursor{}, true, pair(back(own, 1), back(common, 1)), pair(back(own, 1), back(common, 1))},
-		{"future", pair(back(own, -9), back(common, -9)), false, pair(back(own, 1), back(common, 1)), pair(own, common)},
+		{"both", pair(back(own, 3), back(common, 1)), pair(back(own, 4), back(common, 2)), pair(back(own, 3), back(common, 1))},
+		{"again", pair(back(own, 3), back(common, 1)), pair(back(own, 3), back(common, 1)), pair(back(own, 3), back(common, 1))},
+		{"back", pair(back(own, 4), back(common, 2)), pair(back(own, 3), back(common, 1)), pair(back(own, 3), back(common, 1))},
+		{"own only", pair(back(own, 1), none), pair(back(own, 3), back(common, 1)), pair(back(own, 1), back(common, 1))},
+		{"unknown", pair(foreign(own), stray(common)), pair(back(own, 1), back(common, 1)), pair(back(own, 1), back(common, 1))},
+		{"nothing", push.Cursor{}, pair(back(own, 1), back(common, 1)), pair(back(own, 1), back(common, 1))},
+		{"future", pair(back(own, -9), back(common, -9)), pair(back(own, 1), back(common, 1)), pair(own, common)},
 	} {
 		want := all
 		want.From, want.To = c.from, c.to
-		if got := tell(saver.Ack{UserRef: ref(alice), Device: phone, Places: c.places, Seen: c.seen}); got != want {
+		if got := tell(saver.Ack{UserRef: ref(alice), Device: phone, Places: c.places}); got != want {
 			e.Fatalf("%s: moved %+v, want %+v", c.name, got, want)
 		}
 	}
