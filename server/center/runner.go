@@ -107,8 +107,8 @@ func (c *Center) work(ctx context.Context, ref task.Ref) {
 		switch {
 		case t.State == task.Scheduled:
 			err = c.recur(ctx, &t)
-		case t.State == task.Stopped:
-			err = c.recount(ctx, product, t)
+		case !t.State.Active():
+			err = c.recountTask(ctx, product, t)
 		case t.State == task.Recalling:
 			err = c.runTask(ctx, product, t, (*taskRun).takeBack)
 		default:
@@ -140,7 +140,7 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 		if t.Wake == 0 || t.Wake > now {
 			return task.ErrUnchanged
 		}
-		if t.Deadline != 0 && t.Deadline <= now && t.State != task.Recalling && t.State != task.Stopped {
+		if t.Deadline != 0 && t.Deadline <= now && t.State != task.Recalling && !t.State.Ended() {
 			shut = true
 			return t.Do(task.Expire, nil, task.ReasonDeadline, now)
 		}
@@ -155,10 +155,11 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 				return err
 			}
 			c.begun(product, t, now)
-		case t.State == task.Stopped && t.Run.Open:
-			mine = true
-			return task.ErrUnchanged
 		case t.State != task.Running && t.State != task.Recalling:
+			mine = t.Run.Recount
+			if mine {
+				return task.ErrUnchanged
+			}
 			t.SetWake()
 			return nil
 		case t.Run.Holder != "" && t.Run.Holder != c.cfg.Holder && t.Run.Until > now:
@@ -218,20 +219,6 @@ func (c *Center) runTask(ctx context.Context, product *catalog.Product, t task.T
 	}
 	t = r.now()
 	return c.failTask(context.WithoutCancel(ctx), &t, err)
-}
-
-// recount counts what nobody came to count of a task that was stopped. One that cannot be read any more stays as it is.
-func (c *Center) recount(ctx context.Context, product *catalog.Product, t task.Task) error {
-	r, err := c.newTaskRun(product, t, func(error) {})
-	if err == nil {
-		return r.recount(ctx)
-	}
-	_, err = c.cfg.Tasks.Update(ctx, t.Product, t.ID, func(t *task.Task, _ push.MilliTime) error {
-		t.Run.Open = false
-		t.SetWake()
-		return nil
-	})
-	return err
 }
 
 // failTask notes that a task cannot go on.

@@ -98,7 +98,6 @@ func (r *taskRun) lane(ctx context.Context, shards []*shardWork) error {
 		done, n, err := r.batches(ctx, st.batches())
 		r.wrote(st, done, n)
 		if err != nil {
-			r.unsure.Store(true)
 			return err
 		}
 	}
@@ -123,9 +122,9 @@ func (r *taskRun) wrote(st step, done map[*saver.Batch]bool, n counted) {
 // those that are finished are left out.
 func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, left []*shardWork, err error) {
 	most := r.pace.most()
-	i := 0
+	i, batches := 0, 0
 	var again []*shardWork
-	for ; i < len(shards) && len(st.parts) < callBatches && (st.weight < most || st.weight == 0); i++ {
+	for ; i < len(shards) && batches < r.width.get() && len(st.parts) < callBatches && (st.weight < most || st.weight == 0); i++ {
 		w := shards[i]
 		r.mu.Lock()
 		number := int(r.t.Run.Next[w.shard])
@@ -134,6 +133,7 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 			if number == 0 {
 				users := r.usersInShard()
 				st.parts = append(st.parts, part{w.shard, r.commonBatch(w.shard), counted{users: users}})
+				batches++
 				st.weight += max(int(users), unknownUsers)
 			}
 			continue
@@ -147,8 +147,8 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 		}
 		b, skipped := r.batchOf(w.shard, number, c.Entries, false)
 		st.weight += len(b.Own)
-		if len(b.Own) == 0 {
-			b = nil
+		if batches++; len(b.Own) == 0 {
+			b, batches = nil, batches-1
 		}
 		st.parts = append(st.parts, part{w.shard, b, counted{skipped: int64(skipped)}})
 		again = append(again, w)
@@ -171,7 +171,9 @@ func (r *taskRun) usersInShard() int64 { return r.plan.users / int64(max(r.plan.
 func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (written map[*saver.Batch]bool, n counted, err error) {
 	written = make(map[*saver.Batch]bool, len(bs))
 	for wait := againFirst; len(bs) > 0; wait = min(2*wait, againMost) {
+		began := r.c.cfg.Clock.Now()
 		done := r.c.cfg.Saver.Batches(ctx, bs)
+		r.width.took(len(bs), r.c.cfg.Clock.Now().Sub(began))
 		var left, told []*saver.Batch
 		var places []*saver.Batched
 		var refused error
@@ -455,9 +457,12 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 // takeBack takes back what was written.
 func (r *taskRun) takeBack(ctx context.Context) error {
 	t := r.now()
-	var tested, missed counted
+	var tested int64
 	if t.Run.Settled && r.message.Persistent {
 		if err := r.begin(ctx, &t.Run); err != nil && push.KindOf(err) != push.KindNotFound {
+			return err
+		}
+		if err := r.recount(ctx); err != nil {
 			return err
 		}
 		if len(t.Run.Back) == 0 {
@@ -473,125 +478,40 @@ func (r *taskRun) takeBack(ctx context.Context) error {
 		if tested, err = r.takeBackTest(ctx); err != nil {
 			return err
 		}
-		if !t.Run.TestDone { // whoever wrote to the test group did not come to say so
-			missed = tested
-		}
 		if err := r.inLanes(ctx, r.backLane); err != nil {
 			return err
 		}
 	}
 	return r.update(ctx, func(t *task.Task, now push.MilliTime) error {
 		if t.Run.Recalled == 0 { // a second recall finds all of the test group taken back
-			t.Run.Returned += tested.users
-			addCounted(&t.Run, missed)
-			t.Run.TestDone = t.Run.TestDone || tested.users > 0
+			t.Run.Returned += tested
 		}
 		t.Run.Recalled = now
 		return t.Do(task.TakenBack, nil, "", now)
 	})
 }
 
-// takeBackTest takes back what the test group got, and returns what is to be counted of that.
-func (r *taskRun) takeBackTest(ctx context.Context) (n counted, err error) {
+// takeBackTest takes back what the test group got, and returns from how many users.
+func (r *taskRun) takeBackTest(ctx context.Context) (users int64, err error) {
 	if len(r.spec.Test) == 0 {
-		return n, nil
+		return 0, nil
 	}
 	bs, err := r.testBatches(ctx)
 	if err != nil {
-		return n, err
+		return 0, err
 	}
 	for part := range slices.Chunk(bs, callBatches) {
 		absent, err := r.back(ctx, part)
 		if err != nil {
-			return n, err
+			return 0, err
 		}
 		for i, b := range part {
-			if absent[i] {
-				continue
-			}
-			one, err := r.countBatch(ctx, b)
-			if err != nil {
-				return n, err
-			}
-			n.add(one)
-		}
-	}
-	return n, nil
-}
-
-// countBatch counts a batch that was written some time before: who was online then nobody knows.
-func (r *taskRun) countBatch(ctx context.Context, b *saver.Batch) (counted, error) {
-	return r.count(ctx, []*saver.Batch{b}, []*saver.Batched{{}})
-}
-
-// recount counts what was written of a task that was stopped, after its last checkpoint, by whoever did not come to say so. Nobody writes any more.
-func (r *taskRun) recount(ctx context.Context) error {
-	t := r.now()
-	if r.message.Persistent {
-		if err := r.begin(ctx, &t.Run); err != nil && push.KindOf(err) != push.KindNotFound {
-			return err
-		}
-		var n counted
-		if len(r.spec.Test) > 0 && !t.Run.TestDone {
-			bs, err := r.testBatches(ctx)
-			if err != nil {
-				return err
-			}
-			for _, b := range bs {
-				if _, err := r.recountBatch(ctx, b, &n); err != nil {
-					return err
-				}
+			if !absent[i] {
+				users += int64(len(b.Own))
 			}
 		}
-		for i := range t.Run.Next {
-			w := &shardWork{shard: push.Shard(i)}
-			for ; ; t.Run.Next[i]++ {
-				b, ok, err := r.backBatch(ctx, w, int(t.Run.Next[i]))
-				if err == nil && ok {
-					ok, err = r.recountBatch(ctx, b, &n)
-				}
-				if err != nil {
-					return err
-				}
-				if !ok {
-					break
-				}
-			}
-		}
-		addCounted(&t.Run, n)
 	}
-	_, err := r.c.cfg.Tasks.Update(ctx, t.Product, t.ID, func(now *task.Task, _ push.MilliTime) error {
-		if now.Revision != t.Revision {
-			return errLost // by another center, by whoever wrote it, or by somebody who recalled it
-		}
-		now.Run, now.Run.Open = t.Run, false
-		now.Run.TestDone = now.Run.TestDone || len(r.spec.Test) > 0
-		now.SetWake()
-		return nil
-	})
-	return err
-}
-
-// recountBatch counts a batch if it is written, and reports whether it is, or writes nothing.
-func (r *taskRun) recountBatch(ctx context.Context, b *saver.Batch, n *counted) (written bool, err error) {
-	if len(b.Own) == 0 && !b.Everyone {
-		return true, nil
-	}
-	var rs []*saver.BatchRecord
-	ref := saver.BatchesRef{ShardRef: saver.ShardRef{Product: b.Product, Shard: b.Shard}, ID: r.ref.ID}
-	err = r.again(ctx, func() (err error) {
-		rs, err = r.c.cfg.Saver.BatchRecords(ctx, ref, []int{b.Number})
-		return err
-	})
-	if err != nil || rs[0] == nil {
-		return false, err
-	}
-	one, err := r.countBatch(ctx, b)
-	if b.Everyone {
-		one.users = r.usersInShard()
-	}
-	n.add(one)
-	return true, err
+	return users, nil
 }
 
 // back takes batches back, and returns of which there was nothing to take back.
@@ -634,7 +554,7 @@ func (r *taskRun) backStep(ctx context.Context, shards []*shardWork) (again []*s
 	var bs []*saver.Batch
 	var of []*shardWork
 	for _, w := range shards {
-		b, ok, err := r.backBatch(ctx, w, int(run.Back[w.shard]))
+		b, _, ok, err := r.batchAt(ctx, w, int(run.Back[w.shard]))
 		switch {
 		case err != nil:
 			return nil, err
@@ -656,16 +576,6 @@ func (r *taskRun) backStep(ctx context.Context, shards []*shardWork) (again []*s
 	}
 	for i, w := range of {
 		switch {
-		case !absent[i] && bs[i].Number >= int(run.Next[w.shard]): // whoever wrote it did not come to say so
-			n, err := r.countBatch(ctx, bs[i])
-			if err != nil {
-				return nil, err
-			}
-			if bs[i].Everyone {
-				n.users = r.usersInShard()
-			}
-			r.tookBack(w.shard, len(bs[i].Own))
-			r.wrote(step{parts: []part{{shard: w.shard}}}, nil, n)
 		case !absent[i]:
 			r.tookBack(w.shard, len(bs[i].Own))
 		case bs[i].Number < int(run.Next[w.shard]):
@@ -678,18 +588,19 @@ func (r *taskRun) backStep(ctx context.Context, shards []*shardWork) (again []*s
 	return again, nil
 }
 
-// backBatch returns the batch of a number, to be taken back; ok is false if there is none. Where the list is gone, what was written says for whom.
-func (r *taskRun) backBatch(ctx context.Context, w *shardWork, number int) (b *saver.Batch, ok bool, err error) {
+// batchAt returns the batch of a number as it was, or would be, written, and how many users of its chunk are left out; ok is false if there is none. Where the
+// list is gone, what is on record says for whom it is.
+func (r *taskRun) batchAt(ctx context.Context, w *shardWork, number int) (b *saver.Batch, skipped int, ok bool, err error) {
 	if r.plan.common {
-		return r.commonBatch(w.shard), number == 0, nil
+		return r.commonBatch(w.shard), 0, number == 0, nil
 	}
 	if r.plan.chunks != nil {
 		c, ok, err := r.nextChunk(ctx, w, number)
-		if push.KindOf(err) != push.KindNotFound || err == nil {
+		if err == nil || push.KindOf(err) != push.KindNotFound {
 			if ok {
-				b, _ = r.batchOf(w.shard, number, c.Entries, false)
+				b, skipped = r.batchOf(w.shard, number, c.Entries, false)
 			}
-			return b, ok, err
+			return b, skipped, ok, err
 		}
 	}
 	var rs []*saver.BatchRecord
@@ -699,16 +610,16 @@ func (r *taskRun) backBatch(ctx context.Context, w *shardWork, number int) (b *s
 		return err
 	})
 	if err != nil {
-		return nil, false, err
+		return nil, 0, false, err
 	}
 	b = r.newBatch(w.shard, number)
 	if rs[0] == nil { // not written, or all its users were left out
-		return b, number < int(r.now().Run.Next[w.shard]), nil
+		return b, 0, number < int(r.now().Run.Next[w.shard]), nil
 	}
 	for _, p := range rs[0].Own {
 		b.Own = append(b.Own, saver.Target{User: p.User, Filter: r.req.request.beside()})
 	}
-	return b, true, nil
+	return b, 0, true, nil
 }
 
 // tookBack notes that a batch of a shard is taken back from so many users.

@@ -15,7 +15,7 @@ import (
 
 const (
 	writeLanes   = 4       // parts of the shards that are written side by side
-	callBatches  = 16      // batches, each of another shard, that go to the store together
+	callBatches  = 16      // batches, each of another shard, that go to the store together at most
 	chunksAhead  = 8       // chunks of a shard that are read at once
 	testNumbers  = 1 << 20 // batches of the test group have numbers from here on
 	paceStep     = 4       // a paced task writes so often a second, or more seldom if that is less than a batch
@@ -35,10 +35,10 @@ type taskRun struct {
 	token   uint64
 	lost    context.CancelCauseFunc
 	pace    pacer
+	width   width
 
 	plan plan // static from settle on, before which no lane runs
 
-	unsure   atomic.Bool   // a batch may be written that is not counted
 	updating chan struct{} // capacity 1: the turn of whoever changes the stored task. Never closed
 
 	mu sync.Mutex
@@ -121,6 +121,7 @@ func (r *taskRun) update(ctx context.Context, change func(t *task.Task, now push
 func doneToo(run, later *task.Run) {
 	run.Written, run.Devices, run.Online = max(run.Written, later.Written), max(run.Devices, later.Devices), max(run.Online, later.Online)
 	run.Skipped, run.Returned = max(run.Skipped, later.Skipped), max(run.Returned, later.Returned)
+	run.TestNext = max(run.TestNext, later.TestNext)
 	rise(run.Next, later.Next)
 	rise(run.Back, later.Back)
 }
@@ -205,9 +206,7 @@ func (r *taskRun) keepList(ctx context.Context) {
 	}
 }
 
-// letGo stores what was done since the last checkpoint, and gives up the lease of a run that ended before the task did, so that another center need
-// not wait for its end. If somebody paused, stopped or recalled the task, or its deadline came, and nobody has taken it over since, what the run did until then is
-// in the slots, and belongs in the task.
+// letGo stores the checkpoint and gives up the lease of a run that ended before the task did, so that another center need not wait for its end.
 func (r *taskRun) letGo(ctx context.Context, why error) {
 	if why == nil {
 		return
@@ -216,22 +215,16 @@ func (r *taskRun) letGo(ctx context.Context, why error) {
 	defer cancel()
 	was := r.now()
 	_, err := r.c.cfg.Tasks.Update(ctx, was.Product, was.ID, func(t *task.Task, _ push.MilliTime) error {
-		switch {
-		case t.Run.Token == r.token && t.Run.Holder == r.c.cfg.Holder:
-			t.Run = copyRun(&was.Run)
-			t.Run.Token, t.Run.Holder, t.Run.Until = r.token, "", 0
-			t.SetWake()
-		case t.Run.Token == r.token+1 && t.Run.Holder == "" && t.State != was.State: // who takes over leaves the state
-			doneToo(&t.Run, &was.Run)
-			t.Run.Open = t.Run.Open && r.unsure.Load()
-			t.SetWake()
-		default:
+		if t.Run.Token != r.token || t.Run.Holder != r.c.cfg.Holder {
 			return task.ErrUnchanged
 		}
+		t.Run = copyRun(&was.Run)
+		t.Run.Token, t.Run.Holder, t.Run.Until = r.token, "", 0
+		t.SetWake()
 		return nil
 	})
 	if err != nil {
-		r.c.cfg.Log.Debug("center: what a task did last is not stored", "task", was.ID.String(), "error", err)
+		r.c.cfg.Log.Debug("center: a task's lease runs out by itself", "task", was.ID.String(), "error", err)
 	}
 }
 
@@ -240,16 +233,11 @@ func (r *taskRun) write(ctx context.Context) error {
 	if err := r.settle(ctx); err != nil {
 		return err
 	}
-	if t := r.now(); len(t.Test) > 0 && !t.Run.TestShown {
-		var n counted
-		if !t.Run.TestDone {
-			var err error
-			if n, err = r.writeTest(ctx); err != nil {
-				return err
-			}
+	if len(r.spec.Test) > 0 && !r.now().Run.TestDone {
+		if err := r.writeTest(ctx); err != nil {
+			return err
 		}
 		return r.update(ctx, func(t *task.Task, now push.MilliTime) error {
-			addCounted(&t.Run, n)
 			t.Run.TestDone = true
 			return t.Do(task.Show, nil, task.ReasonTest, now)
 		})
@@ -475,41 +463,47 @@ func (r *taskRun) testBatches(ctx context.Context) (bs []*saver.Batch, err error
 	return bs, nil
 }
 
-// writeTest writes to the test group, and returns what is to be counted of it. What is not persistent is counted, and noted as done, before the first
-// of them gets it.
-func (r *taskRun) writeTest(ctx context.Context) (n counted, err error) {
+// writeTest writes to the test group. What is not persistent is noted as done before somebody gets it.
+func (r *taskRun) writeTest(ctx context.Context) error {
 	bs, err := r.testBatches(ctx)
 	if err != nil {
-		return n, err
+		return err
 	}
-	if !r.message.Persistent {
-		return n, r.liveTest(ctx, bs)
-	}
-	for part := range slices.Chunk(bs, callBatches) {
-		_, one, err := r.batches(ctx, part)
-		if err != nil {
-			return n, err
+	for from := int(r.now().Run.TestNext); from < len(bs); {
+		part := bs[from:min(len(bs), from+callBatches)]
+		from += len(part)
+		if r.message.Persistent {
+			_, n, err := r.batches(ctx, part)
+			if err != nil {
+				return err
+			}
+			r.wroteTest(len(part), n)
+			continue
 		}
-		n.add(one)
+		for _, b := range part {
+			_, err := r.live(ctx, b.Own, b.Bodies, func(n counted) error {
+				r.c.metrics.taskUsers(n.users)
+				return r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
+					t.Run.TestNext++
+					addCounted(&t.Run, n)
+					return nil
+				})
+			})
+			if err != nil {
+				return err
+			}
+		}
 	}
-	r.c.metrics.taskUsers(n.users)
-	return n, nil
+	return nil
 }
 
-func (r *taskRun) liveTest(ctx context.Context, bs []*saver.Batch) error {
-	var all saver.Batch
-	for _, b := range bs {
-		all.Own, all.Bodies = append(all.Own, b.Own...), append(all.Bodies, b.Bodies...)
-	}
-	_, err := r.live(ctx, all.Own, all.Bodies, func(n counted) error {
-		r.c.metrics.taskUsers(n.users)
-		return r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
-			addCounted(&t.Run, n)
-			t.Run.TestDone = true
-			return nil
-		})
-	})
-	return err
+// wroteTest notes that batches of the test group are written, for the next checkpoint.
+func (r *taskRun) wroteTest(batches int, n counted) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.t.Run.TestNext += uint32(batches)
+	addCounted(&r.t.Run, n)
+	r.c.metrics.taskUsers(n.users)
 }
 
 // counted is what was done in some steps.
@@ -571,6 +565,34 @@ func (p *pacer) most() int {
 		return callBatches * saver.BatchMost
 	}
 	return min(max(int(p.rate/paceStep), 1), callBatches*saver.BatchMost)
+}
+
+// width is how many batches go to the store in one call: so many that a call takes callShort to callLong. Others wait behind a call of a task, and a store that
+// has much to do takes longer for each.
+type width struct{ n atomic.Int32 } // 0: not begun
+
+const (
+	firstWidth = 4
+	callShort  = 8 * time.Millisecond
+	callLong   = 16 * time.Millisecond
+)
+
+func (w *width) get() int {
+	if n := w.n.Load(); n > 0 {
+		return int(n)
+	}
+	return firstWidth
+}
+
+// took notes how long a call of that many batches took.
+func (w *width) took(batches int, d time.Duration) {
+	switch n := w.get(); {
+	case batches < n: // there were no more
+	case d > callLong:
+		w.n.Store(int32(max(n/2, 1)))
+	case d < callShort:
+		w.n.Store(int32(min(n+1, callBatches)))
+	}
 }
 
 // paceLook is how often who waits looks whether the rate has changed.

@@ -155,10 +155,11 @@ func partDone(t *task.Task) float64 {
 			}
 		}
 		return float64(done) / float64(max(r.Shards, 1))
-	case r.Users == 0:
+	case r.Users == 0, len(t.Test) > 0 && !r.TestDone:
 		return 0
 	}
-	return min(1, float64(r.Written+r.Skipped)/float64(r.Users))
+	// The test group is written for beside the others: those of it who are among them are left out there.
+	return min(1, max(0, float64(r.Written-int64(len(t.Test))+r.Skipped)/float64(r.Users)))
 }
 
 func showSwitch(s task.Switch) publicapi.TaskSwitch {

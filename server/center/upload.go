@@ -318,10 +318,14 @@ func lines(body io.Reader, each func(number int, line []byte) error) error {
 	}
 }
 
+// csvAhead is how much of a CSV is read ahead of the record that is looked at. A record is held as a whole: one that is longer than that and a line may be, since
+// its quotes do not close, ends the upload.
+const csvAhead = 64 << 10
+
 // readCSV reads RFC 4180. A field may hold line breaks in quotes; records are counted by the line on which they begin.
 func (u *upload) readCSV(ctx context.Context, body io.Reader) error {
 	counted := &countedReader{r: body}
-	text := bufio.NewReaderSize(counted, 64<<10)
+	text := bufio.NewReaderSize(counted, csvAhead)
 	if mark, err := text.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
 		_, _ = text.Discard(3)
 	}
@@ -330,9 +334,15 @@ func (u *upload) readCSV(ctx context.Context, body io.Reader) error {
 	r.FieldsPerRecord = -1
 	user, columns := -1, 0
 	for {
+		counted.until = counted.n + csvAhead + maxUploadLine
+		begun := r.InputOffset()
 		record, err := r.Read()
-		if counted.n > maxUpload {
+		switch {
+		case counted.n > maxUpload:
 			return tooLarge()
+		case errors.Is(err, errLongRecord):
+			return push.Errorf(push.KindInvalid, string(codeListMalformed), "behind %d lines there is a record of more than %d bytes; do its quotes not close?",
+				u.lines, maxUploadLine)
 		}
 		if err == io.EOF {
 			if user < 0 {
@@ -357,6 +367,10 @@ func (u *upload) readCSV(ctx context.Context, body io.Reader) error {
 			continue
 		}
 		line, _ := r.FieldPos(0)
+		if r.InputOffset()-begun > maxUploadLine {
+			u.wrong(line, strictjson.TooLong, "a line has at most "+strconv.Itoa(maxUploadLine)+" bytes")
+			continue
+		}
 		if len(record) != columns {
 			u.wrong(line, strictjson.NotOneOf, "it has "+strconv.Itoa(len(record))+" fields in place of "+strconv.Itoa(columns))
 			continue
@@ -375,12 +389,19 @@ func formOf(form *csv.ParseError) error {
 	return push.Errorf(push.KindInvalid, string(codeListMalformed), "the first line is no CSV")
 }
 
+// countedReader counts what is read, and ends it where a record is too long.
 type countedReader struct {
-	r io.Reader
-	n int64
+	r     io.Reader
+	n     int64
+	until int64
 }
 
+var errLongRecord = errors.New("center: a record is too long")
+
 func (c *countedReader) Read(b []byte) (int, error) {
+	if c.n > c.until {
+		return 0, errLongRecord
+	}
 	n, err := c.r.Read(b)
 	c.n += int64(n)
 	return n, err

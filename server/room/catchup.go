@@ -78,7 +78,7 @@ func (r *Room) readBatch(ctx context.Context, batch []reading) {
 	var who []asked
 	for _, rd := range batch {
 		if rd.back != nil {
-			if rq, ok := rd.s.lookBackRequest(rd); ok {
+			if rq, ok := r.lookBackRequest(rd); ok {
 				rqs, who = append(rqs, rq), append(who, asked{reading: rd})
 			}
 			continue
@@ -112,10 +112,6 @@ func (r *Room) readBatch(ctx context.Context, batch []reading) {
 		return
 	}
 	for i, a := range who {
-		if a.back != nil {
-			a.s.lookedBack(a.reading, &tails[i])
-			continue
-		}
 		t := &tailRead{Tail: tails[i], wanted: a.wanted, fromStore: true}
 		t.entries = make([]tailEntry, len(tails[i].Entries))
 		for j, e := range tails[i].Entries {
@@ -123,6 +119,10 @@ func (r *Room) readBatch(ctx context.Context, batch []reading) {
 		}
 		if a.k == push.Common {
 			r.tails.fill(rqs[i].ShardRef, t, r.cfg.Clock.Now())
+		}
+		if a.back != nil {
+			a.s.lookedBack(a.reading, t)
+			continue
 		}
 		a.s.apply(a.k, rqs[i], t)
 	}

@@ -33,12 +33,12 @@ const maxFlight = 1024
 // maxReported is how many displayed, and how many clicked, messages a session remembers. Of more it forgets the oldest.
 const maxReported = 32
 
-// sessionTasks is what a session knows of messages of tasks. Guarded by session.mu.
+// sessionTasks is what a session knows of messages of tasks: 72 bytes with one in flight. Guarded by session.mu.
 type sessionTasks struct {
 	flight   []inFlight
-	reported [2][]push.MsgID // displayed, clicked
-	looking  [2]bool         // back, in that slot
-	asks     bool            // with the next acknowledgements of common slots, whether the client has acknowledged in another room
+	reported *[2][]push.MsgID // displayed, clicked; nil: none
+	looking  [2]bool          // back, in that slot
+	asks     bool             // with the next acknowledgements of common slots, whether the client has acknowledged in another room
 }
 
 // inFlight is a message that was queued for the client, or looked back at, and not acknowledged.
@@ -61,7 +61,7 @@ func (s *session) dropTasksLocked() {
 	if len(t.flight) > 0 {
 		return
 	}
-	if t.flight = nil; t.looking == [2]bool{} && len(t.reported[0])+len(t.reported[1]) == 0 {
+	if t.flight = nil; t.looking == [2]bool{} && t.reported == nil {
 		s.tasks = nil
 	}
 }
@@ -184,7 +184,11 @@ func (s *session) noteEventLocked(f *wire.Event) {
 	if s.state == closed || !s.room.tally.knows(ref) {
 		return
 	}
-	ids := &s.keepTasksLocked().reported[kind-task.Displayed]
+	t := s.keepTasksLocked()
+	if t.reported == nil {
+		t.reported = new([2][]push.MsgID)
+	}
+	ids := &t.reported[kind-task.Displayed]
 	if slices.Contains(*ids, f.ID) {
 		return
 	}
@@ -244,8 +248,15 @@ func (s *session) beginLookBackLocked(k push.SlotKind, b *lookBack) {
 	}
 }
 
-// lookBackRequest returns what to read for a look back; false: the session has ended.
-func (s *session) lookBackRequest(rd reading) (saver.Read, bool) {
+// lookBackRequest returns what to read for a look back; false: nothing, since the session has ended, or others had the same read meanwhile.
+func (r *Room) lookBackRequest(rd reading) (saver.Read, bool) {
+	if rd.k == push.Common {
+		if found, ok := r.tails.tasksIn(rd.s.shard.ref, rd.back.from, rd.back.to); ok {
+			rd.s.lookedBack(rd, &tailRead{Tail: saver.Tail{Start: rd.back.from, Through: rd.back.to}, entries: found})
+			return saver.Read{}, false
+		}
+	}
+	s := rd.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return saver.Read{
@@ -254,16 +265,16 @@ func (s *session) lookBackRequest(rd reading) (saver.Read, bool) {
 }
 
 // lookedBack takes a part of what a session looks back at, and asks for the next.
-func (s *session) lookedBack(rd reading, t *saver.Tail) {
+func (s *session) lookedBack(rd reading, t *tailRead) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state == closed {
 		return
 	}
 	if t.Start == rd.back.from { // otherwise the store fell back, and what lies there now is something else
-		for _, e := range t.Entries {
-			if e.Pos <= rd.back.to && e.Message != nil && e.Message.Task {
-				s.noteLookedBackLocked(rd.k, &tailEntry{Entry: e})
+		for i := range t.entries {
+			if e := &t.entries[i]; e.Pos <= rd.back.to && e.Message != nil && e.Message.Task {
+				s.noteLookedBackLocked(rd.k, e)
 			}
 		}
 		if t.Through < rd.back.to && t.More() {

@@ -3,6 +3,7 @@ package room
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -230,9 +231,11 @@ func TestTasks_WhoComesBackAheadCountsWhatItHandled(t *testing.T) {
 					w.publish(post{body: `0`, plain: true})
 					w.dropAll = false
 					time.Sleep(5 * time.Second)
-					d.ack()
-					time.Sleep(31 * time.Second)
 				}
+				old := w.publish(post{to: c.to, body: `0`})
+				synctest.Wait()
+				d.ack()
+				time.Sleep(31 * time.Second)
 				plain := w.publish(post{to: c.to, body: `1`, plain: true})
 				id := w.publish(post{to: c.to, body: `1`})
 				synctest.Wait()
@@ -252,6 +255,7 @@ func TestTasks_WhoComesBackAheadCountsWhatItHandled(t *testing.T) {
 					w.wantCounts("the second session", "r2", id, task.Counts{task.Sent: 1, task.Acknowledged: 1})
 				}
 				w.wantCounts("no task's", c.room, plain, task.Counts{})
+				w.wantCounts("acknowledged before", "r1", old, task.Counts{task.Sent: 1, task.Acknowledged: 1})
 				again.leave()
 				before = w.saver.readCount()
 				w.connect(c.room, "alice/phone/android", again.theCursor())
@@ -263,14 +267,38 @@ func TestTasks_WhoComesBackAheadCountsWhatItHandled(t *testing.T) {
 	}
 }
 
+// After a room has started anew, its clients come back ahead of what is stored of common slots, all alike.
+func TestTasks_ManyWhoComeBackAheadReadTheCommonSlotOnce(t *testing.T) {
+	inWorld(t, twoRooms, nil, func(w *world) {
+		const n = 20
+		var ds []*device
+		token := func(i int) string { return fmt.Sprintf("alice/phone%d/android", i) }
+		for i := range n {
+			ds = append(ds, w.connect("r1", token(i), ""))
+		}
+		id := w.publish(post{body: `1`})
+		synctest.Wait()
+		before := w.saver.readCount()
+		for i, d := range ds {
+			d.leave()
+			w.connect("r2", token(i), d.theCursor()).ack()
+		}
+		if got := w.saver.readCount() - before; got != 1 {
+			t.Errorf("the slot was read %d times, want once", got)
+		}
+		time.Sleep(31 * time.Second)
+		w.wantCounts("all", "r2", id, task.Counts{task.Sent: n, task.Acknowledged: n})
+	})
+}
+
 // lookingBack has a device of which a session before sent something, and did not hear it, come back at r1. It returns what was sent, and what
 // lets the room look back; until then it waits.
 func (w *world) lookingBack(more int) (d *device, id push.MsgID, look func()) {
 	first := w.connect("r1", "alice/phone/android", "")
-	id = w.toAlice()
 	for range more {
 		w.publish(post{to: toAlice, body: `1`, plain: true})
 	}
+	id = w.toAlice()
 	synctest.Wait()
 	first.leave()
 	time.Sleep(ackSoon)
@@ -314,6 +342,56 @@ func TestTasks_SessionThatEndsWhileItLooksBackLeavesItToTheNext(t *testing.T) {
 		d.ack()
 		time.Sleep(ackSoon)
 		w.wantCounts("acknowledged", "r1", id, task.Counts{task.Sent: 2, task.Returned: 1, task.Acknowledged: 1})
+	})
+}
+
+func TestTasks_LookBackTakesWhatWasForTheDeviceAlone(t *testing.T) {
+	inWorld(t, oneRoom, nil, func(w *world) {
+		first := w.connect("r1", "alice/phone/android", "")
+		web := &push.Filter{Platforms: push.PlatformSet(0).Add(push.PlatformWeb)}
+		other, id := w.publish(post{to: toAlice, body: `1`, filter: web}), w.toAlice()
+		synctest.Wait()
+		first.leave()
+		d := w.connect("r1", "alice/phone/android", first.theCursor())
+		d.ack()
+		time.Sleep(ackSoon)
+		w.wantCounts("for the device", "r1", id, task.Counts{task.Sent: 2, task.Returned: 1, task.Acknowledged: 1})
+		w.wantCounts("for others", "r1", other, task.Counts{})
+	})
+}
+
+func TestTasks_LookBackAtAStoreThatFellBackTakesNothing(t *testing.T) {
+	inWorld(t, oneRoom, nil, func(w *world) {
+		snap, err := w.memory.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, lost, look := w.lookingBack(0)
+		w.fallBack(snap)
+		w.dropAll = true
+		after := w.toAlice()
+		look()
+		w.wantCounts("lost", "r1", lost, task.Counts{task.Sent: 1, task.Returned: 1})
+		time.Sleep(5 * time.Second)
+		w.wantCounts("at its position", "r1", after, task.Counts{task.Sent: 1})
+	})
+}
+
+// A slot may hold a message twice, where a store fell back between two attempts to write it.
+func TestTasks_SentTwiceCountsOnce(t *testing.T) {
+	inWorld(t, oneRoom, nil, func(w *world) {
+		d := w.connect("r1", "alice/phone/android", "")
+		id := w.toAlice()
+		synctest.Wait()
+		s := d.sess.(*session)
+		s.mu.Lock()
+		s.noteFlightLocked(push.Own, s.slots[push.Own].at.Pos+1, &push.Message{ID: id, Task: true, Persistent: true})
+		s.mu.Unlock()
+		w.wantCounts("twice", "r1", id, task.Counts{task.Sent: 1})
+		d.ack()
+		time.Sleep(ackSoon)
+		w.wantCounts("once acknowledged", "r1", id, task.Counts{task.Sent: 1})
+		d.leave()
 	})
 }
 
@@ -484,6 +562,22 @@ func TestTasks_AcknowledgementBesideTheSessionIsCountedWhereItComes(t *testing.T
 			})
 		})
 	}
+}
+
+func TestTasks_AcknowledgementOfManyBesideTheSessionCountsAll(t *testing.T) {
+	inWorld(t, twoRooms, nil, func(w *world) {
+		d := w.connectOver(transport.SSE, "r2", "alice/phone/android", "")
+		var last push.MsgID
+		for range 2*maxRead + 1 {
+			last = w.toAlice()
+			synctest.Wait()
+		}
+		if err := w.post(&wire.Ack{Cursor: d.theCursor()}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(ackSoon)
+		w.wantCounts("the last", "r1", last, task.Counts{task.Sent: 1, task.Acknowledged: 1})
+	})
 }
 
 func TestTasks_NotPersistentIsSentAndDropped(t *testing.T) {

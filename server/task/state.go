@@ -2,7 +2,6 @@ package task
 
 import (
 	"slices"
-	"time"
 
 	"carillon/server/push"
 )
@@ -119,11 +118,8 @@ func (t *Task) Do(m Move, by *Actor, reason string, now push.MilliTime) error {
 	if n := len(t.Moves) - MaxMoves; n > 0 {
 		t.Moves = slices.Delete(t.Moves, 0, n)
 	}
-	switch m {
-	case Pause, Stop, Expire, Recall:
-		t.Run.Open = t.Run.Open || t.State == Running && t.Run.Holder != "" && t.Run.Settled
-	case Begin, TakenBack:
-		t.Run.Open = false
+	if t.State == Running && (m == Pause || m == Stop || m == Expire || m == Recall || m == Fail) {
+		t.Run.Recount = true
 	}
 	if t.State == Running || t.State == Recalling || to == Recalling {
 		t.Run.Token++
@@ -143,9 +139,6 @@ func (t *Task) Do(m Move, by *Actor, reason string, now push.MilliTime) error {
 	return nil
 }
 
-// CountAfter is how long whoever wrote a task that was stopped has to say what it wrote, before somebody looks.
-const CountAfter = 2 * time.Second
-
 // SetWake says when somebody has to look at the task next.
 func (t *Task) SetWake() {
 	t.Wake = 0
@@ -162,9 +155,8 @@ func (t *Task) SetWake() {
 		t.Wake = max(t.Run.Until, 1)
 	case AwaitingApproval, Paused:
 		t.Wake = t.Deadline
-	case Stopped:
-		if t.Run.Open {
-			t.Wake = t.Run.Ended.Add(CountAfter)
-		}
+	}
+	if t.Run.Recount && !t.State.Active() {
+		t.Wake = 1
 	}
 }

@@ -124,16 +124,17 @@ type Run struct {
 	TestShown   bool           `json:"test_shown,omitempty"`   // somebody resumed the task after that
 
 	// The checkpoint: what is written, or taken back, and what was counted of it.
-	Next     Progress       `json:"next,omitempty"`     // by shard, the number of the first batch that is not known to be written
-	Back     Progress       `json:"back,omitempty"`     // the same of a recall
-	Written  int64          `json:"written,omitempty"`  // users it was written for; with Common those of the shards that were written, estimated
-	Devices  int64          `json:"devices,omitempty"`  // they had
-	Online   int64          `json:"online,omitempty"`   // of those devices, when it was written
-	Skipped  int64          `json:"skipped,omitempty"`  // users left out, since they were in the test group
-	Open     bool           `json:"open,omitempty"`     // somebody was writing when the task was paused, stopped or recalled: more may be written than is counted
-	Returned int64          `json:"returned,omitempty"` // users it was taken back from
-	Due      push.MilliTime `json:"due,omitempty"`      // of a recurring task, its next occurrence
-	NextID   push.MsgID     `json:"next_id,omitempty"`  // the id that the next occurrence will have
+	TestNext uint32         `json:"test_next,omitempty"` // the same of the batches of the test group, in their order
+	Recount  bool           `json:"recount,omitempty"`   // it was taken from whoever wrote it: what was written after the checkpoint is still to be counted
+	Next     Progress       `json:"next,omitempty"`      // by shard, the number of the first batch that is not known to be written
+	Back     Progress       `json:"back,omitempty"`      // the same of a recall
+	Written  int64          `json:"written,omitempty"`   // users it was written for; with Common those of the shards that were written, estimated
+	Devices  int64          `json:"devices,omitempty"`   // they had
+	Online   int64          `json:"online,omitempty"`    // of those devices, when it was written
+	Skipped  int64          `json:"skipped,omitempty"`   // users left out, since they were in the test group
+	Returned int64          `json:"returned,omitempty"`  // users it was taken back from
+	Due      push.MilliTime `json:"due,omitempty"`       // of a recurring task, its next occurrence
+	NextID   push.MsgID     `json:"next_id,omitempty"`   // the id that the next occurrence will have
 }
 
 // Progress is a number for each shard.

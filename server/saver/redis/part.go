@@ -557,7 +557,11 @@ func (o *partsOp) tell(p *part, i int, sl *slot) {
 func (o *partsOp) wrote(w *redisdb.Write) {
 	o.judge(true)
 	for _, sl := range o.slots {
-		o.s.guesses.note(sl)
+		if o.parts[0].batch != nil {
+			o.s.guesses.forget(sl)
+		} else {
+			o.s.guesses.note(sl)
+		}
 	}
 	for _, q := range o.rooms {
 		q.part.rooms[q.target] = roomsOf(w.Replies[q.command], q.how)

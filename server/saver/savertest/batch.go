@@ -301,13 +301,13 @@ func batchManyShards(e *env) {
 		}
 		bs = append(bs, c.all(3, s))
 	}
-	bs = append(bs, bs[5]) // comes twice
+	bs = slices.Insert(bs, 6, bs[5]) // comes twice
 	for i := range 2 {
 		for j, r := range e.s.Store.Batches(e.ctx, bs) {
 			if r.Err != nil {
 				e.Fatal(r.Err)
 			}
-			if r.Found != (i > 0) && j != 5 && j != len(bs)-1 {
+			if r.Found != (i > 0) && j != 5 && j != 6 {
 				e.Fatalf("call %d: batch %d was found: %v", i, j, r.Found)
 			}
 			if bs[j].Everyone != (len(r.Common) == 1) || len(r.Own) != len(bs[j].Own) {

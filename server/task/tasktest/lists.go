@@ -110,10 +110,17 @@ func listIsWhole(t *testing.T, h *harness) {
 		}
 	}
 	l := listOf(shop, 1, 2, 2)
+	l.Chunks[0] = 4
 	_, err := h.Store.CreateList(h.ctx, l)
 	wantError(t, "without chunks", err, push.KindConflict, "list_incomplete")
 	put(chunkOf(shop, 1, 1, 1), chunkOf(shop, 1, 0, 1))
-	put(chunkOf(shop, 1, 0, 0), chunkOf(shop, 1, 0, 1))
+	put(chunkOf(shop, 1, 0, 0), chunkOf(shop, 1, 0, 1), chunkOf(shop, 1, 0, 3))
+	for s, most := range []int{2, 0} { // up to the first that is missing
+		cs, err := h.Store.Chunks(h.ctx, ref, push.Shard(s), 0, 9)
+		if err != nil || len(cs) > most {
+			t.Errorf("shard %d of a part of a list: %d chunks, %v, want %d at most", s, len(cs), err, most)
+		}
+	}
 	_, err = h.Store.List(h.ctx, ref)
 	wantNoList(t, "a part of a list", err)
 	_, err = h.Store.CreateList(h.ctx, l)
@@ -123,6 +130,9 @@ func listIsWhole(t *testing.T, h *harness) {
 		t.Errorf("lists: %v, %v", ls, err)
 	}
 	put(chunkOf(shop, 1, 1, 0))
+	_, err = h.Store.CreateList(h.ctx, l)
+	wantError(t, "a list with a gap", err, push.KindConflict, "list_incomplete")
+	l.Chunks[0] = 2
 	put()
 	for range 2 { // whoever does not know repeats it
 		put(chunkOf(shop, 1, 0, 0), chunkOf(shop, 1, 1, 0), chunkOf(shop, 1, 1, 0), chunkOf(shop, 1, 1, 1))

@@ -125,6 +125,7 @@ func raceToCreate(t *testing.T, h *harness) {
 			got, repeated, err := h.Store.Create(h.ctx, sample(shop, push.MsgID(i+1)), task.Key{Name: "k"})
 			if err != nil {
 				t.Errorf("Create: %v", err)
+				return
 			}
 			if !repeated {
 				made.Add(1)

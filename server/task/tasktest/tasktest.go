@@ -105,7 +105,7 @@ func sample(p push.ProductID, id push.MsgID) task.Task {
 		Run: task.Run{
 			Holder: "center-1", Until: 17, Token: 1<<63 + 1, Settled: true, Shards: 4, Common: true, List: 8, Users: 1 << 60, Created: 18, Expires: 19, Started: 20,
 			Ended: 21, Recalled: 22, TestDone: true, TestShown: true, Next: task.Progress{1, 0, 1<<32 - 1}, Back: task.Progress{7}, Written: 23, Devices: 24,
-			Online: 25, Skipped: 26, Open: true, Returned: 27, Due: 28, NextID: 1<<63 - 1,
+			Online: 25, Skipped: 26, Returned: 27, Due: 28, NextID: 1<<63 - 1,
 		},
 	}
 }
