@@ -234,3 +234,37 @@ func TestTasks_OneKeyMakesOneTask(t *testing.T) {
 			want(w.t, http.StatusUnprocessableEntity, "idempotency_key_reused")
 	})
 }
+
+// Whoever stops a task may die, or stand still, before the store refuses what is on its way: what is counted in the end is what was written all the same.
+func TestTasks_AMoveThatIsCutOffIsFinishedByOthers(t *testing.T) {
+	for _, m := range []string{"stop", "pause"} {
+		inTaskWorld(t, func(w *taskWorld) {
+			users := w.names(250)
+			writer := w.run()
+			id := w.make(w.upload(users), `"pace":{"per_second":100}`)
+			w.pass(1500 * time.Millisecond)
+			writer.line.freeze("batches")
+			w.pass(time.Second)
+			operator := w.run()
+			operator.line.freeze("fence")
+			answered := make(chan struct{})
+			go func() {
+				defer close(answered)
+				operator.do(ask{method: http.MethodPost, path: "/v1/tasks/" + id + "/" + m})
+			}()
+			w.run()
+			w.pass(3 * time.Second)
+			writer.line.thaw()
+			w.pass(3 * time.Second)
+			have, _ := w.holding(id, users)
+			w.wantCounts(id, have, 0, 0)
+			operator.line.thaw()
+			<-answered
+			w.pass(3 * time.Second)
+			if now, _ := w.holding(id, users); now != have || have == 0 || have == len(users) {
+				w.t.Errorf("%d users have it, then %d of %d", have, now, len(users))
+			}
+			w.wantCounts(id, have, 0, 0)
+		})
+	}
+}
