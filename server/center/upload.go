@@ -324,7 +324,7 @@ const csvAhead = 64 << 10
 
 // readCSV reads RFC 4180. A field may hold line breaks in quotes; records are counted by the line on which they begin.
 func (u *upload) readCSV(ctx context.Context, body io.Reader) error {
-	counted := &countedReader{r: body}
+	counted := &countedReader{r: body, until: csvAhead}
 	text := bufio.NewReaderSize(counted, csvAhead)
 	if mark, err := text.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
 		_, _ = text.Discard(3)
