@@ -1,11 +1,14 @@
 package center
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+
+	"carillon/server/center/strictjson"
 )
 
 func TestParsePublish_AgreesWithTheContract(t *testing.T) {
@@ -178,5 +181,65 @@ func TestParseBatch_AgreesWithTheContract(t *testing.T) {
 				t.Fatalf("%s\nours: %v\ncontract: %v", parts[i], it.err, theirs)
 			}
 		}
+	}
+}
+
+func (c chooser) moment() string {
+	return c.of(`"2030-01-01T00:00:00Z"`, `"2030-01-01T00:00:00.5+02:00"`, `"2030-06-01T00:00:00Z"`, `5`, `null`, `{}`)
+}
+
+func (c chooser) task() string {
+	to := c.audience()
+	if c.oneIn(3) {
+		to = c.object(`"list":`+c.of(`"7345881023471616"`, `"1"`, `"x"`, `""`, `7`), c.member(6, "platforms", func() string { return c.of(`["web"]`, `[]`, `["Web"]`) }),
+			c.member(12, "users", func() string { return `["alice"]` }))
+	}
+	pace := func() string {
+		return c.object(c.member(2, "per_second", func() string { return c.of(`1`, `0.01`, `1e6`, `0.5`, `0`, `0.001`, `1000001`, `"1"`, `null`) }),
+			c.member(2, "over_seconds", func() string { return c.of(`1`, `60`, `2592000`, `2592001`, `0`, `1.5`, `60.0`, `null`) }))
+	}
+	flag := func() string { return c.of(`true`, `false`, `false`, `1`, `null`) }
+	return c.object(`"to":`+to, `"message":`+c.message(),
+		c.member(6, "name", func() string { return c.of(`"sale"`, `""`, `"`+strings.Repeat("x", 200)+`"`, `"`+strings.Repeat("x", 201)+`"`, `5`) }),
+		c.member(6, "template", func() string { return c.of(`false`, `false`, `0`, `null`) }), // what a template asks for beyond the schema is tested apart
+		c.member(5, "test_group", func() string { return c.items(c.text) }),
+		c.member(4, "pace", pace), c.member(8, "start", c.moment), c.member(8, "deadline", c.moment),
+		c.member(5, "cron", func() string { return c.of(`"0 9 * * 1-5"`, `"@daily"`, `""`, `5`, `"`+strings.Repeat("1,", 60)+`1 * * * *"`) }),
+		c.member(8, "time_zone", func() string { return c.of(`"Europe/Berlin"`, `"UTC"`, `""`, `5`) }),
+		c.member(8, "draft", flag), c.member(8, "validate_only", flag),
+	)
+}
+
+// beyondSchema are mistakes of a task that no schema says: that a moment comes after another, and that what is not persistent goes to everyone at once.
+func beyondSchema(err error) bool {
+	var bad *invalid
+	if !errors.As(err, &bad) {
+		return false
+	}
+	return !slices.ContainsFunc(bad.fields, func(e strictjson.FieldError) bool {
+		return e.Pointer != "/pace" && e.Pointer != "/deadline" || e.Code != strictjson.NotAllowed && e.Code != strictjson.TooSmall
+	})
+}
+
+func TestParseTask_AgreesWithTheContract(t *testing.T) {
+	s := loadContract(t).schema(t, "/components/schemas/TaskCreate")
+	rng := rand.New(rand.NewPCG(7, 1))
+	valid := 0
+	for range 8000 {
+		body := chooser{rng}.task()
+		_, ours := parseTask([]byte(body), testLimits(), productLimits())
+		theirs := judge(s, []byte(body))
+		if beyondSchema(ours) {
+			ours = nil
+		}
+		if (ours == nil) != (theirs == nil) {
+			t.Fatalf("%s\nours: %v\ncontract: %v", body, ours, theirs)
+		}
+		if ours == nil {
+			valid++
+		}
+	}
+	if valid < 500 || valid > 7500 {
+		t.Errorf("%d of 8000 generated tasks are valid: they prove little", valid)
 	}
 }
