@@ -200,11 +200,15 @@ func (c chooser) task() string {
 	}
 	flag := func() string { return c.of(`true`, `false`, `false`, `1`, `null`) }
 	return c.object(`"to":`+to, `"message":`+c.message(),
-		c.member(6, "name", func() string { return c.of(`"sale"`, `""`, `"`+strings.Repeat("x", 200)+`"`, `"`+strings.Repeat("x", 201)+`"`, `5`) }),
+		c.member(6, "name", func() string {
+			return c.of(`"sale"`, `""`, `"`+strings.Repeat("x", 200)+`"`, `"`+strings.Repeat("x", 201)+`"`, `5`)
+		}),
 		c.member(6, "template", func() string { return c.of(`false`, `false`, `0`, `null`) }), // what a template asks for beyond the schema is tested apart
 		c.member(5, "test_group", func() string { return c.items(c.text) }),
 		c.member(4, "pace", pace), c.member(8, "start", c.moment), c.member(8, "deadline", c.moment),
-		c.member(5, "cron", func() string { return c.of(`"0 9 * * 1-5"`, `"@daily"`, `""`, `5`, `"`+strings.Repeat("1,", 60)+`1 * * * *"`) }),
+		c.member(5, "cron", func() string {
+			return c.of(`"0 9 * * 1-5"`, `"@daily"`, `""`, `5`, `"`+strings.Repeat("1,", 60)+`1 * * * *"`)
+		}),
 		c.member(8, "time_zone", func() string { return c.of(`"Europe/Berlin"`, `"UTC"`, `""`, `5`) }),
 		c.member(8, "draft", flag), c.member(8, "validate_only", flag),
 	)
