@@ -18,6 +18,7 @@ type operation struct {
 	pattern string
 	scope   catalog.Scope // empty: the admin interface, whose bearer is the gateway's secret
 	body    bodySize
+	stream  bool // its answer goes on and on: it is not counted with the others
 }
 
 // bodySize sorts operations by the body that they take.
@@ -28,42 +29,61 @@ const (
 	singleBody
 	batchBody
 	maybeBody // a single one, or none
+	listBody  // a list of users, which the handler reads as it comes
 )
 
 var publicOperations = []operation{
-	{http.MethodPost, "/v1/messages", catalog.ScopeMessagesWrite, singleBody},
-	{http.MethodPost, "/v1/messages/batch", catalog.ScopeMessagesWrite, batchBody},
-	{http.MethodGet, "/v1/messages/{id}", catalog.ScopeMessagesRead, noBody},
-	{http.MethodDelete, "/v1/messages/{id}", catalog.ScopeMessagesWrite, noBody},
-	{http.MethodGet, "/v1/users/{user}", catalog.ScopeUsersRead, noBody},
-	{http.MethodDelete, "/v1/users/{user}/devices/{device}", catalog.ScopeUsersWrite, noBody},
-	{http.MethodGet, "/v1/users/{user}/tags", catalog.ScopeUsersRead, noBody},
-	{http.MethodPut, "/v1/users/{user}/tags", catalog.ScopeUsersWrite, singleBody},
-	{http.MethodPatch, "/v1/users/{user}/tags", catalog.ScopeUsersWrite, singleBody},
-	{http.MethodGet, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersRead, noBody},
-	{http.MethodPut, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersWrite, singleBody},
-	{http.MethodPatch, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersWrite, singleBody},
-	{http.MethodPost, "/v1/tags/batch", catalog.ScopeUsersWrite, batchBody},
-	{http.MethodPost, "/v1/users/{user}/kick", catalog.ScopeSessionsWrite, singleBody},
-	{http.MethodPost, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, singleBody},
-	{http.MethodDelete, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, noBody},
-	{http.MethodGet, "/v1/revocations", catalog.ScopeSessionsWrite, noBody},
+	{http.MethodPost, "/v1/messages", catalog.ScopeMessagesWrite, singleBody, false},
+	{http.MethodPost, "/v1/messages/batch", catalog.ScopeMessagesWrite, batchBody, false},
+	{http.MethodGet, "/v1/messages/{id}", catalog.ScopeMessagesRead, noBody, false},
+	{http.MethodDelete, "/v1/messages/{id}", catalog.ScopeMessagesWrite, noBody, false},
+	{http.MethodGet, "/v1/users/{user}", catalog.ScopeUsersRead, noBody, false},
+	{http.MethodDelete, "/v1/users/{user}/devices/{device}", catalog.ScopeUsersWrite, noBody, false},
+	{http.MethodGet, "/v1/users/{user}/tags", catalog.ScopeUsersRead, noBody, false},
+	{http.MethodPut, "/v1/users/{user}/tags", catalog.ScopeUsersWrite, singleBody, false},
+	{http.MethodPatch, "/v1/users/{user}/tags", catalog.ScopeUsersWrite, singleBody, false},
+	{http.MethodGet, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersRead, noBody, false},
+	{http.MethodPut, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersWrite, singleBody, false},
+	{http.MethodPatch, "/v1/users/{user}/devices/{device}/tags", catalog.ScopeUsersWrite, singleBody, false},
+	{http.MethodPost, "/v1/tags/batch", catalog.ScopeUsersWrite, batchBody, false},
+	{http.MethodPost, "/v1/users/{user}/kick", catalog.ScopeSessionsWrite, singleBody, false},
+	{http.MethodPost, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, singleBody, false},
+	{http.MethodDelete, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, noBody, false},
+	{http.MethodGet, "/v1/revocations", catalog.ScopeSessionsWrite, noBody, false},
+	{http.MethodPost, "/v1/tasks", catalog.ScopeTasksWrite, singleBody, false},
+	{http.MethodGet, "/v1/tasks", catalog.ScopeTasksRead, noBody, false},
+	{http.MethodGet, "/v1/tasks/{task}", catalog.ScopeTasksRead, noBody, false},
+	{http.MethodPatch, "/v1/tasks/{task}", catalog.ScopeTasksWrite, singleBody, false},
+	{http.MethodDelete, "/v1/tasks/{task}", catalog.ScopeTasksWrite, noBody, false},
+	{method: http.MethodGet, pattern: "/v1/tasks/{task}/events", scope: catalog.ScopeTasksRead, stream: true},
+	{http.MethodPost, "/v1/tasks/{task}/clone", catalog.ScopeTasksWrite, noBody, false},
+	{http.MethodPost, "/v1/tasks/{task}/approve", catalog.ScopeTasksApprove, maybeBody, false},
+	{http.MethodPost, "/v1/tasks/{task}/resume", catalog.ScopeTasksWrite, maybeBody, false},
+	{http.MethodPost, "/v1/tasks/{task}/pause", catalog.ScopeTasksWrite, maybeBody, false},
+	{http.MethodPost, "/v1/tasks/{task}/stop", catalog.ScopeTasksWrite, maybeBody, false},
+	{http.MethodPost, "/v1/tasks/{task}/recall", catalog.ScopeTasksWrite, maybeBody, false},
+	{http.MethodGet, "/v1/task-switch", catalog.ScopeTasksRead, noBody, false},
+	{http.MethodPut, "/v1/task-switch", catalog.ScopeTasksWrite, singleBody, false},
+	{http.MethodPost, "/v1/lists", catalog.ScopeTasksWrite, listBody, false},
+	{http.MethodGet, "/v1/lists", catalog.ScopeTasksRead, noBody, false},
+	{http.MethodGet, "/v1/lists/{list}", catalog.ScopeTasksRead, noBody, false},
+	{http.MethodDelete, "/v1/lists/{list}", catalog.ScopeTasksWrite, noBody, false},
 }
 
 var adminOperations = []operation{
-	{http.MethodPost, "/admin/v1/products", "", singleBody},
-	{http.MethodGet, "/admin/v1/products", "", noBody},
-	{http.MethodGet, "/admin/v1/products/{product}", "", noBody},
-	{http.MethodPatch, "/admin/v1/products/{product}", "", singleBody},
-	{http.MethodPost, "/admin/v1/products/{product}/device-keys", "", singleBody},
-	{http.MethodGet, "/admin/v1/products/{product}/device-keys", "", noBody},
-	{http.MethodDelete, "/admin/v1/products/{product}/device-keys/{key}", "", noBody},
-	{http.MethodPost, "/admin/v1/products/{product}/api-keys", "", singleBody},
-	{http.MethodGet, "/admin/v1/products/{product}/api-keys", "", noBody},
-	{http.MethodDelete, "/admin/v1/products/{product}/api-keys/{key}", "", noBody},
-	{http.MethodGet, "/admin/v1/sessions", "", noBody},
-	{http.MethodPost, "/admin/v1/backup", "", singleBody},
-	{http.MethodPost, "/admin/v1/drain", "", maybeBody},
+	{http.MethodPost, "/admin/v1/products", "", singleBody, false},
+	{http.MethodGet, "/admin/v1/products", "", noBody, false},
+	{http.MethodGet, "/admin/v1/products/{product}", "", noBody, false},
+	{http.MethodPatch, "/admin/v1/products/{product}", "", singleBody, false},
+	{http.MethodPost, "/admin/v1/products/{product}/device-keys", "", singleBody, false},
+	{http.MethodGet, "/admin/v1/products/{product}/device-keys", "", noBody, false},
+	{http.MethodDelete, "/admin/v1/products/{product}/device-keys/{key}", "", noBody, false},
+	{http.MethodPost, "/admin/v1/products/{product}/api-keys", "", singleBody, false},
+	{http.MethodGet, "/admin/v1/products/{product}/api-keys", "", noBody, false},
+	{http.MethodDelete, "/admin/v1/products/{product}/api-keys/{key}", "", noBody, false},
+	{http.MethodGet, "/admin/v1/sessions", "", noBody, false},
+	{http.MethodPost, "/admin/v1/backup", "", singleBody, false},
+	{http.MethodPost, "/admin/v1/drain", "", maybeBody, false},
 }
 
 func (c *Center) publicRouter() http.Handler {

@@ -67,6 +67,16 @@ const (
 	RegisterWritten Name = "register.written"
 )
 
+// Points that only a running task meets.
+const (
+	// SaverFenceApplied: the token of a task is raised in every shard, and the raise not flushed, or nobody told.
+	SaverFenceApplied Name = "saver.fence.applied"
+	// SaverBatchApplied: batches of a task are applied, and not flushed, or nobody was told.
+	SaverBatchApplied Name = "saver.batch.applied"
+	// TaskWritten: a task's record is applied, and nobody knows.
+	TaskWritten Name = "task.written"
+)
+
 // All lists every point that a single node has.
 func All() []Name {
 	return []Name{
@@ -82,3 +92,6 @@ func OfCluster() []Name { return []Name{RedisAnswered, RegisterJoined, RegisterW
 func OnRedis() []Name {
 	return []Name{SaverKeyClaimed, SaverBodyStored, SaverIntentStored, SaverRecallStored}
 }
+
+// OfTasks lists the points of tasks, on whatever store they lie.
+func OfTasks() []Name { return []Name{SaverFenceApplied, SaverBatchApplied, TaskWritten} }

@@ -49,7 +49,7 @@ func parse(s string) (map[Name]*action, error) {
 			continue
 		}
 		name, what, ok := strings.Cut(part, "=")
-		if !ok || !slices.Contains(slices.Concat(All(), OnRedis(), OfCluster()), Name(name)) {
+		if !ok || !slices.Contains(slices.Concat(All(), OnRedis(), OfCluster(), OfTasks()), Name(name)) {
 			return nil, fmt.Errorf("%s: %q names no failpoint", Env, part)
 		}
 		what, at, counted := strings.Cut(what, "@")

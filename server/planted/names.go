@@ -96,7 +96,7 @@ const (
 	DeviceForgotten Bug = "device-forgotten"
 )
 
-// All lists every bug.
+// All lists every bug, but for those of OfTasks.
 func All() []Bug {
 	return []Bug{
 		AcknowledgeBeforeStore, CursorByMessageID, RepeatsByPosition, PositionsFromOne, AcknowledgementsAsTheyCome,
@@ -107,6 +107,17 @@ func All() []Bug {
 		NoWait, WaitElsewhere, ReplicaRead, ClientRetries,
 	}
 }
+
+// The bugs of tasks, each with what is right.
+const (
+	// BatchWithoutFence: a batch of a task is written whatever its token is.
+	BatchWithoutFence Bug = "batch-without-fence"
+	// BatchUnmarked: nobody looks whether a batch of a task is written already.
+	BatchUnmarked Bug = "batch-unmarked"
+)
+
+// OfTasks lists those of tasks. The suites of the stores find them.
+func OfTasks() []Bug { return []Bug{BatchWithoutFence, BatchUnmarked} }
 
 // OnRedis lists those that only a real Redis can show. The simulation has none.
 func OnRedis() []Bug { return []Bug{NoWait, WaitElsewhere, ReplicaRead, ClientRetries} }

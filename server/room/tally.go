@@ -72,7 +72,7 @@ func newTally(r *Room) *tally {
 		return nil
 	}
 	return &tally{
-		to: r.cfg.Counts, life: task.Life{Room: r.cfg.ID, Boot: uint64(r.cfg.Boot)}, room: r,
+		to: r.cfg.Counts, life: task.Life{Room: r.cfg.ID, Boot: r.cfg.Boot}, room: r,
 		of: make(map[taskRef]*tallied), away: make(map[awayEvent]struct{}),
 	}
 }

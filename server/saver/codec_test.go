@@ -45,6 +45,14 @@ func codecs() []codec {
 		{"message record", func(r *rand.Rand) any { return randomRecord(r) },
 			func(v any) []byte { s := v.(StoredRecord); return AppendRecord(nil, &s) },
 			func(b []byte) (any, error) { return DecodeRecord(b) }},
+		{"fence", func(r *rand.Rand) any {
+			return StoredFence{Token: number(r), Until: push.MilliTime(number(r)), Body: r.IntN(2) == 0}
+		},
+			func(v any) []byte { f := v.(StoredFence); return AppendFence(nil, &f) },
+			func(b []byte) (any, error) { return DecodeFence(b) }},
+		{"batch", func(r *rand.Rand) any { return randomBatch(r) },
+			func(v any) []byte { s := v.(StoredBatch); return AppendBatch(nil, &s) },
+			func(b []byte) (any, error) { return DecodeBatch(b) }},
 		{"tags", func(r *rand.Rand) any { return append(randomTags(r), "~") },
 			func(v any) []byte { return AppendTags(nil, v.([]push.Tag)) },
 			func(b []byte) (any, error) { return DecodeTags(b) }},
@@ -199,6 +207,29 @@ func randomRecord(r *rand.Rand) StoredRecord {
 		}
 	}
 	s.Recalls = randomPlaces(r, r.IntN(5))
+	return s
+}
+
+func randomBatch(r *rand.Rand) StoredBatch {
+	s := StoredBatch{Everyone: r.IntN(4) == 0}
+	n := 1
+	if !s.Everyone {
+		n += r.IntN(5)
+		for range n {
+			s.Users = append(s.Users, push.UserID(text(r, 9)))
+		}
+	}
+	ofOne := func() (ps []push.Place) {
+		l := push.Lineage(number(r))
+		for range n {
+			ps = append(ps, push.Place{Epoch: push.SlotEpoch(number(r)), Lineage: l, Pos: push.Position(number(r))})
+		}
+		return ps
+	}
+	s.Places = ofOne()
+	if r.IntN(2) == 0 {
+		s.Recalled, s.Recalls = push.MilliTime(number(r)|1), ofOne()
+	}
 	return s
 }
 
@@ -382,6 +413,12 @@ func TestCodec_Golden(t *testing.T) {
 		{"message record", StoredRecord{Record: users, Recalls: []push.Place{p}}, "01070100ac0200000009000101750001020301010203"},
 		{"message record", StoredRecord{Record: all},
 			"01070100ac02000000000107020101640101630101020300"},
+		{"fence", StoredFence{Token: 3, Until: 300}, "010003ac02"},
+		{"fence", StoredFence{Token: 3, Until: 300, Body: true}, "010103ac02"},
+		{"batch", StoredBatch{Users: []push.UserID{"a", "bc"}, Places: []push.Place{{Epoch: 1, Lineage: 2, Pos: 300}, {Epoch: 3, Lineage: 2, Pos: 4}}},
+			"0100" + "02" + "0161" + "026263" + "0000000000000002" + "0000000000000001" + "ac02" + "0000000000000003" + "04"},
+		{"batch", StoredBatch{Everyone: true, Places: []push.Place{p}, Recalled: 9, Recalls: []push.Place{p}},
+			"0103" + "0000000000000002" + "0000000000000001" + "03" + "09" + "0000000000000002" + "0000000000000001" + "03"},
 		{"tags", []push.Tag{"a", "bc"}, "010201610262" + "63"},
 		{"tags of a device", DeviceTags{Device: "d", Set: []push.Tag{"a"}, Joined: []push.Tag{"a", "b"}}, "010164010161020161" + "0162"},
 		{"tags of a device", DeviceTags{Device: "d", Joined: []push.Tag{"a"}}, "01016400010161"},
@@ -522,6 +559,8 @@ func FuzzDecodeSlot(f *testing.F)    { fuzz(f, "slot") }
 func FuzzDecodeDevice(f *testing.F)  { fuzz(f, "device") }
 func FuzzDecodeKey(f *testing.F)     { fuzz(f, "idempotency record") }
 func FuzzDecodeRecord(f *testing.F)  { fuzz(f, "message record") }
+func FuzzDecodeFence(f *testing.F)   { fuzz(f, "fence") }
+func FuzzDecodeBatch(f *testing.F)   { fuzz(f, "batch") }
 func FuzzDecodeTags(f *testing.F)    { fuzz(f, "tags") }
 
 func FuzzDecodeTokenTags(f *testing.F)  { fuzz(f, "tags of a token") }

@@ -22,6 +22,7 @@
 //   - Expiry is judged by the store's clock, which every reply carries.
 //   - The same idempotency key with the same digest stores one message, however often and however concurrently it comes.
 //   - An entry's body is stored before the entry can be read, and lives longer.
+//   - A batch of a task is written once, and only under the token that its shard holds then (see [Batches]).
 //
 // Bodies shared by several slots are stored once, in a bucket named by the message id; a body for one user lies in the
 // entry. Read resolves both, so that callers see no difference.
@@ -51,6 +52,8 @@ type Store interface {
 	// Message returns what is on record about a persistent message, until it expired or an hour longer. KindNotFound
 	// if nothing is.
 	Message(ctx context.Context, p push.ProductID, id push.MsgID) (Record, error)
+
+	Batches
 
 	// Open is a device's arrival: it creates the device if it is new, stores its cursor entries, notes that it was seen,
 	// and judges where each slot begins for it. KindLimited, code "too_many_devices": the user has as many devices as the

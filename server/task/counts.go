@@ -9,7 +9,7 @@ import (
 // goes on under the same life, and so does what it counts. One that stops by itself returns what is in flight first.
 type Life struct {
 	Room push.RoomID
-	Boot uint64
+	Boot push.BootID
 }
 
 // Kind says what was counted of a task's message on devices.

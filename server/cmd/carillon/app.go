@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -26,6 +28,36 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	environ        []string // NAME=value
+
+	asks  bool                                             // somebody reads stderr and writes stdin, and can be asked
+	draws bool                                             // stdout is a terminal, whose lines can be drawn again
+	sleep func(ctx context.Context, d time.Duration) error // in tests, in place of waiting
+}
+
+// wait waits, and returns the context's error if it ends before that.
+func (a *app) wait(ctx context.Context, d time.Duration) error {
+	if a.sleep != nil {
+		return a.sleep(ctx, d)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// defaultWidth is how many columns a terminal has that does not say.
+const defaultWidth = 80
+
+// width returns how many columns lines may have.
+func (a *app) width() int {
+	if n, err := strconv.Atoi(a.env("COLUMNS")); err == nil && n >= 40 {
+		return n
+	}
+	return defaultWidth
 }
 
 // env returns a variable's value, empty if it is not set.
@@ -79,6 +111,8 @@ type cli struct {
 	Kick       kickCmd       `cmd:"" help:"End sessions of a user."`
 	Revocation revocationCmd `cmd:"" help:"Refuse the tokens of a user."`
 	Tags       tagsCmd       `cmd:"" help:"Manage the tags of users and devices."`
+	Tasks      tasksCmd      `cmd:"" help:"Push to many, watch it, steer it."`
+	Lists      listsCmd      `cmd:"" help:"Manage uploaded lists of users."`
 	Product    productCmd    `cmd:"" help:"Manage products."`
 	Key        keyCmd        `cmd:"" help:"Manage the keys of a product."`
 	Backup     backupCmd     `cmd:"" help:"Write a backup of the embedded store."`

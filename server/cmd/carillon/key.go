@@ -41,7 +41,7 @@ func (f *keyFlags) path(a *app) (string, error) {
 type keyCreateCmd struct {
 	keyFlags
 	Name  string   `help:"A name for people."`
-	Scope []string `help:"With api: what it may do: messages:write, messages:read, users:read, users:write, sessions:write, or *; may be repeated."`
+	Scope []string `help:"With api: what it may do: messages:write, messages:read, users:read, users:write, sessions:write, tasks:read, tasks:write, tasks:approve, or *; may be repeated."`
 	Ends  string   `placeholder:"TIME" help:"With api: when it ends, as in 2027-01-31T00:00:00Z or, from now, 720h."`
 
 	Alg              string `enum:"HS256,RS256,ES256,EdDSA" default:"HS256" help:"With device: the algorithm of the tokens, one of ${enum}."`
@@ -147,19 +147,11 @@ func (c *keyCreateCmd) request(now time.Time) (map[string]any, error) {
 }
 
 func (c *keyCreateCmd) ends(body map[string]any, now time.Time) error {
-	if c.Ends == "" {
-		return nil
+	at, err := momentOf("--ends", c.Ends, now)
+	if at != "" {
+		body["expires"] = at
 	}
-	if d, err := time.ParseDuration(c.Ends); err == nil && d > 0 {
-		body["expires"] = now.Add(d).UTC().Format(time.RFC3339)
-		return nil
-	}
-	at, err := time.Parse(time.RFC3339, c.Ends)
-	if err != nil {
-		return usagef("--ends: write a moment as in 2027-01-31T00:00:00Z, or a time from now as in 720h")
-	}
-	body["expires"] = at.UTC().Format(time.RFC3339)
-	return nil
+	return err
 }
 
 type keyListCmd struct {

@@ -19,5 +19,6 @@ func main() {
 		stop() // a second signal ends the process at once
 	}()
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, environ: os.Environ()}
+	a.asks, a.draws = isTerminal(os.Stdin) && isTerminal(os.Stderr), isTerminal(os.Stdout)
 	os.Exit(a.run(ctx, os.Args[1:]))
 }

@@ -27,6 +27,8 @@ type productSettings struct {
 	TokenLifetime string            `placeholder:"720h" help:"The longest that a device token may be good for; \"default\" for 30 days."`
 	Limit         map[string]string `placeholder:"LIMIT=N" help:"A limit, as in own_messages=500; \"default\" for its default; may be repeated. The limits: body_bytes, own_messages, own_bytes, common_messages, common_bytes, ttl_seconds, devices_per_user, device_unseen_seconds, key_ttl_seconds."`
 	JWKSURL       string            `name:"jwks-url" placeholder:"URL" help:"Where the product publishes the keys that sign its device tokens (a JSON Web Key Set); \"none\" for nowhere."`
+	TaskAbove     string            `name:"task-approval-above" placeholder:"N" help:"Tasks for more users than N another API key has to approve than the one that made them; \"never\" for none, however many."`
+	TaskEveryone  *bool             `name:"task-approval-everyone" placeholder:"true|false" help:"The same of tasks for everyone, and of those of which nobody can tell for how many users they are."`
 	FirstVisit    map[string]string `placeholder:"WHICH=WHERE" help:"Where new devices begin: first, later or common; beginning, head or default; may be repeated."`
 }
 
@@ -73,6 +75,22 @@ func (s *productSettings) settings(a *app) (map[string]any, error) {
 			}
 		}
 		out["limits"] = limits
+	}
+	if s.TaskAbove != "" || s.TaskEveryone != nil {
+		approval := make(map[string]any)
+		switch n, err := strconv.ParseInt(s.TaskAbove, 10, 64); {
+		case s.TaskAbove == "":
+		case s.TaskAbove == "never":
+			approval["above_users"] = nil
+		case err != nil || n < 1:
+			return nil, usagef("--task-approval-above: write a whole number above zero, or never")
+		default:
+			approval["above_users"] = n
+		}
+		if s.TaskEveryone != nil {
+			approval["everyone"] = *s.TaskEveryone
+		}
+		out["task_approval"] = approval
 	}
 	if len(s.FirstVisit) > 0 {
 		visit := make(map[string]any)
@@ -136,7 +154,8 @@ func (productUpdateCmd) Help() string {
 	return `Example:
 
     carillon product update dev --limit own_messages=500 --first-visit common=beginning
-    carillon product update dev --policy at-most-3 --on-excess reject_new`
+    carillon product update dev --policy at-most-3 --on-excess reject_new
+    carillon product update dev --task-approval-above 50000 --task-approval-everyone=true`
 }
 
 // Run executes the command.

@@ -31,10 +31,15 @@ const (
 func newProgress(w io.Writer) *progress {
 	p := &progress{w: w}
 	if f, ok := w.(*os.File); ok {
-		info, err := f.Stat()
-		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+		p.terminal = isTerminal(f)
 	}
 	return p
+}
+
+// isTerminal reports whether somebody may sit at the other end: whether the file is a device of characters.
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // say tells what is being done. Texts that differ in their numbers alone are of the same step.

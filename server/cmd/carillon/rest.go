@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -32,6 +33,7 @@ type restError struct {
 		Code      string `json:"code"`
 		Detail    string `json:"detail"`
 	} `json:"errors"`
+	RetryAfter int `json:"retry_after"` // seconds; 0: it does not say
 }
 
 // Error returns what happened and what to do, a line for each mistake.
@@ -77,23 +79,18 @@ func (t target) call(ctx context.Context, method, path string, in any, header ht
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, t.url+path, body)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
-	req.Header.Set("Authorization", "Bearer "+t.bearer)
-	req.Header.Set("User-Agent", "carillon-cli")
+	all := make(http.Header)
+	maps.Copy(all, header)
 	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+		all.Set("Content-Type", "application/json")
 	}
-	resp, err := http.DefaultClient.Do(req)
+	return t.readAll(ctx, method, path, body, -1, all)
+}
+
+// readAll makes a request that takes as long as the context lets it, and returns its answer.
+func (t target) readAll(ctx context.Context, method, path string, body io.Reader, size int64, header http.Header) ([]byte, error) {
+	resp, err := t.open(ctx, method, path, body, size, header)
 	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("no server answers at %s; is \"carillon serve\" running? %w", t.url, err)
-		}
 		return nil, err
 	}
 	defer resp.Body.Close()
@@ -101,20 +98,52 @@ func (t target) call(ctx context.Context, method, path string, in any, header ht
 	if err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	if resp.StatusCode >= 300 {
-		e := &restError{}
-		_ = json.Unmarshal(b, e) // what is no problem document has its status
-		e.Status = resp.StatusCode
-		return nil, e
-	}
 	return b, nil
 }
 
-// pages walks a list, page by page, and hands on each item under the name that the list has.
+// open makes a request whose answer is to be read. size is how many bytes the body has; -1: that need not be known. The caller closes the answer's body. What is
+// no success is a *restError.
+func (t target) open(ctx context.Context, method, path string, body io.Reader, size int64, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, t.url+path, body)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if size >= 0 {
+		req.ContentLength = size
+	}
+	maps.Copy(req.Header, header)
+	req.Header.Set("Authorization", "Bearer "+t.bearer)
+	req.Header.Set("User-Agent", "carillon-cli")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("no server answers at %s; is \"carillon serve\" running? %w", t.url, err)
+		}
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, answerBytes))
+	if err != nil {
+		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	e := &restError{}
+	_ = json.Unmarshal(b, e) // what is no problem document has its status
+	e.Status = resp.StatusCode
+	return nil, e
+}
+
+// pages walks a list, page by page, and hands on each item under the name that the list has. The path may have a query.
 func (t target) pages(ctx context.Context, path, name string, each func(item json.RawMessage) error) error {
 	cursor := ""
+	first := path + "?limit=100"
+	if strings.Contains(path, "?") {
+		first = path + "&limit=100"
+	}
 	for {
-		at := path + "?limit=100"
+		at := first
 		if cursor != "" {
 			at += "&cursor=" + url.QueryEscape(cursor)
 		}

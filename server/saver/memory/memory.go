@@ -10,7 +10,7 @@
 //
 //   - Everything of a shard's users lies under that shard's lock. What touches several shards takes all their locks, in
 //     order of shard, before it changes the first: nobody sees a publication in one slot and not yet in another.
-//   - Locks are taken in this order: world for reading, one stripe of keys, one record, shards in order, then one of those
+//   - Locks are taken in this order: world for reading, one stripe of keys, the map of fences, one record or fence, shards in order, then one of those
 //     that guard a map only (stripe of records, map of shards, change logs). world for writing is taken alone.
 //   - An entry holds its message by reference, so a body for many users is in memory once and is freed with the last entry.
 //   - Nothing that a call returns shares memory with what is kept, except messages, which are immutable.
@@ -64,6 +64,9 @@ type Store struct {
 	records [stripes]recordStripe
 
 	mapMu sync.RWMutex
+
+	fencesMu sync.Mutex
+	fences   map[recordRef]*fence // guarded by fencesMu, while world is held for reading
 
 	randMu sync.Mutex
 	rand   *rand.Rand // guarded by randMu
@@ -152,6 +155,7 @@ func New(c Config) (*Store, error) {
 // clear empties the store; the caller holds world for writing or is alone.
 func (s *Store) clear() {
 	s.shards = make(map[saver.ShardRef]*shard)
+	s.fences = make(map[recordRef]*fence)
 	for i := range stripes {
 		s.keys[i].keys = make(map[keyRef]saver.KeyRecord)
 		s.records[i].records = make(map[recordRef]*record)

@@ -155,6 +155,22 @@ func shardIn(shards []*shard, n push.Shard) *shard {
 // locate fills in which rooms hold readers of what was appended, and notes appends to own slots in those rooms' logs. The
 // caller holds no lock. Rooms of one user share no memory with what the locator returned.
 func (s *Store) locate(p push.ProductID, own, common []saver.Placed) {
+	s.lookupRooms(p, own, common)
+	s.noteOwn(p, own)
+}
+
+// noteOwn notes appends to own slots in the logs of the rooms that were looked up.
+func (s *Store) noteOwn(p push.ProductID, own []saver.Placed) {
+	for i := range own {
+		if pl := &own[i]; len(pl.Rooms) > 0 {
+			sh := s.shardForLog(saver.ShardRef{Product: p, Shard: pl.Shard})
+			sh.note(s, pl.Rooms, saver.Change{User: pl.User, Place: pl.Place})
+		}
+	}
+}
+
+// lookupRooms fills in which rooms hold readers of places.
+func (s *Store) lookupRooms(p push.ProductID, own, common []saver.Placed) {
 	if len(own) > 0 {
 		users := make([]push.UserID, len(own))
 		for i := range own {
@@ -163,8 +179,6 @@ func (s *Store) locate(p push.ProductID, own, common []saver.Placed) {
 		for i, rooms := range s.locator.RoomsOf(p, users) {
 			if len(rooms) > 0 {
 				own[i].Rooms = slices.Clone(rooms)
-				sh := s.shardForLog(saver.ShardRef{Product: p, Shard: own[i].Shard})
-				sh.note(s, rooms, saver.Change{User: own[i].User, Place: own[i].Place})
 			}
 		}
 	}

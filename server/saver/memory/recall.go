@@ -66,9 +66,7 @@ func (s *Store) recall(r saver.Recall) (saver.Recalled, error) {
 
 // appendRecall makes holes of the message's entries and appends those that take it back; the places are returned as places.
 func (s *Store) appendRecall(rec *saver.Record, r saver.Recall, places []saver.Placed, now push.MilliTime) []push.Place {
-	e := saver.Stored{
-		Kind: saver.EntryRecall, ID: r.ID, Expires: saver.RecallExpires(rec.Message, now), Size: saver.RecallSize,
-	}
+	e := recallOf(rec.Message, nil, now)
 	shards := s.lockShards(r.Product, places)
 	defer unlockShards(shards)
 	recalls := make([]push.Place, len(places))
@@ -87,6 +85,11 @@ func (s *Store) appendRecall(rec *saver.Record, r saver.Recall, places []saver.P
 		recalls[i] = sl.append(e, s.lineage, now, r.Limits)
 	}
 	return recalls
+}
+
+// recallOf returns the entry that takes a message back.
+func recallOf(m *push.Message, f *push.Filter, now push.MilliTime) saver.Stored {
+	return saver.Stored{Kind: saver.EntryRecall, ID: m.ID, Expires: saver.RecallExpires(m, now), Size: saver.RecallSize, Filter: f}
 }
 
 // Message returns a copy of the record.

@@ -14,6 +14,7 @@ type Snapshot struct {
 	shards  map[saver.ShardRef]*shard
 	keys    map[keyRef]saver.KeyRecord
 	records map[recordRef]saver.StoredRecord
+	fences  map[recordRef]*fence
 }
 
 // Snapshot returns what the store holds at one moment between calls. With Restore it stands for what a power loss, or a
@@ -28,6 +29,7 @@ func (s *Store) Snapshot() (*Snapshot, error) {
 		shards:  cloneShards(s.shards),
 		keys:    make(map[keyRef]saver.KeyRecord),
 		records: make(map[recordRef]saver.StoredRecord),
+		fences:  cloneFences(s.fences),
 	}
 	for i := range stripes {
 		maps.Copy(sn.keys, s.keys[i].keys)
@@ -48,7 +50,7 @@ func (s *Store) Restore(sn *Snapshot) error {
 	}
 	s.clear()
 	s.lineage = push.Lineage(s.random())
-	s.shards = cloneShards(sn.shards)
+	s.shards, s.fences = cloneShards(sn.shards), cloneFences(sn.fences)
 	for ref, k := range sn.keys { // each store has stripes of its own
 		s.keyStripe(ref).keys[ref] = k
 	}

@@ -207,3 +207,25 @@ func TestNew_NeedsRandomness(t *testing.T) {
 		t.Fatal("the same randomness made two lineages")
 	}
 }
+
+func TestSweep_ForgetsFences(t *testing.T) {
+	clock := savertest.NewClock()
+	s, err := New(Config{Clock: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	f := saver.Fence{Product: "shop", Shards: 8, ID: 7, Token: 1, Until: clock.Milli().Add(time.Hour)}
+	if err := s.Fence(t.Context(), f); err != nil {
+		t.Fatal(err)
+	}
+	for after, want := range []int{1, 0} {
+		clock.Advance(time.Duration(after) * time.Hour)
+		if err := s.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(s.fences) != want {
+			t.Fatalf("after %d hours there are %d fences, want %d", after, len(s.fences), want)
+		}
+	}
+}

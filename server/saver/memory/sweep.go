@@ -11,7 +11,7 @@ import (
 // sweepChunk is how many users are swept under one hold of a shard's lock.
 const sweepChunk = 256
 
-// Sweep frees what expired: entries, records, idempotency keys, devices unseen for too long, the states of slots that
+// Sweep frees what expired: entries, records, idempotency keys, fences and the batches under them, devices unseen for too long, the states of slots that
 // nobody needs, and the change logs of rooms that stopped asking. It gives way to other calls all the time and ends early,
 // with the context's error, when the context does.
 func (s *Store) Sweep(ctx context.Context) error {
@@ -37,6 +37,7 @@ func (s *Store) Sweep(ctx context.Context) error {
 		}
 		s.sweepStripe(i)
 	}
+	s.sweepFences()
 	return nil
 }
 

@@ -12,7 +12,9 @@ import (
 	"carillon/server/clock"
 	"carillon/server/embedded"
 	"carillon/server/push"
+	"carillon/server/redistest"
 	"carillon/server/saver"
+	"carillon/server/saver/savertest"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -110,6 +112,18 @@ func BenchmarkOpenAgain(b *testing.B) {
 			for i := range b.N {
 				open(i * 7919 % users)
 			}
+		})
+	}
+}
+
+// BenchmarkBatches writes a task's message to users who are offline, on a real disk. An operation is a user.
+func BenchmarkBatches(b *testing.B) {
+	for _, known := range []bool{false, true} {
+		b.Run(fmt.Sprint("known=", known), func(b *testing.B) {
+			savertest.BenchBatches(b, openBench(b), 64, known, func() func() {
+				before := redistest.Processor()
+				return func() { b.ReportMetric(float64(redistest.Processor()-before)/float64(b.N)/1e3, "µs/op") }
+			})
 		})
 	}
 }

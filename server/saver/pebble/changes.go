@@ -26,6 +26,16 @@ type roomLog struct {
 // locate fills in which rooms hold readers of what was appended, and notes appends to own slots in those rooms' logs.
 // The caller holds no lock. Rooms share no memory with what the locator returned.
 func (s *Store) locate(p push.ProductID, own, common []saver.Placed) {
+	s.lookupRooms(p, own, common)
+	for i := range own {
+		if pl := &own[i]; len(pl.Rooms) > 0 {
+			s.note(saver.ShardRef{Product: p, Shard: pl.Shard}, pl.Rooms, saver.Change{User: pl.User, Place: pl.Place})
+		}
+	}
+}
+
+// lookupRooms fills in which rooms hold readers of places.
+func (s *Store) lookupRooms(p push.ProductID, own, common []saver.Placed) {
 	if len(own) > 0 {
 		var buf [4]push.UserID
 		users := buf[:0]
@@ -35,7 +45,6 @@ func (s *Store) locate(p push.ProductID, own, common []saver.Placed) {
 		for i, rooms := range s.locator.RoomsOf(p, users) {
 			if len(rooms) > 0 {
 				own[i].Rooms = slices.Clone(rooms)
-				s.note(saver.ShardRef{Product: p, Shard: own[i].Shard}, rooms, saver.Change{User: own[i].User, Place: own[i].Place})
 			}
 		}
 	}

@@ -24,6 +24,8 @@ import (
 //	s k hour(4) product key                    an idempotency key
 //	s m hour(4) product id(8)                  a message's record
 //	s b hour(4) product id(8)                  a body that several slots share
+//	s f product id(8)                          the fence of a message that a task writes
+//	s n product id(8) shard(2) number(4)       the record of one of its batches; goes with the fence
 //
 // hour is the one in which the thing may be forgotten, in hours since 1970: everything below it goes in one range.
 const (
@@ -33,6 +35,8 @@ const (
 	spaceKey     = 'k'
 	spaceMessage = 'm'
 	spaceBucket  = 'b'
+	spaceFence   = 'f'
+	spaceBatch   = 'n'
 
 	subCollapse = 'c'
 	subDevice   = 'd'

@@ -111,11 +111,12 @@ type world struct {
 	under sync.WaitGroup // publishers at work
 
 	// Guarded by mu.
-	mu   sync.Mutex
-	dead bool // the power is gone: what is answered now, nobody hears
-	life int
-	sent []*sending
-	seen map[push.MsgID]bool
+	mu    sync.Mutex
+	dead  bool // the power is gone: what is answered now, nobody hears
+	life  int
+	sent  []*sending
+	tasks int64
+	seen  map[push.MsgID]bool
 }
 
 // sending is one thing that a publisher wants to be sent.
@@ -123,6 +124,11 @@ type sending struct {
 	ref   string
 	users []push.UserID // empty: everyone
 	acked push.MsgID    // 0: never answered well
+
+	// Of a task's batch to users of one shard.
+	batch  *push.Message // nil: it is none
+	token  uint64        // the highest that somebody tried to raise
+	raised uint64        // the highest of which it was answered that it is raised
 }
 
 // honest is a client that handles whatever it is given, and remembers.
@@ -191,7 +197,8 @@ func (w *world) publish() {
 	var s *sending
 	if len(w.sent) > 0 && w.r.IntN(4) == 0 {
 		s = w.sent[w.r.IntN(len(w.sent))]
-	} else {
+	}
+	if s == nil || s.batch != nil {
 		s = &sending{ref: fmt.Sprintf("m%d", len(w.sent))}
 		for _, i := range w.r.Perm(len(worldUsers))[:w.r.IntN(len(worldUsers)+1)] {
 			s.users = append(s.users, worldUsers[i])
@@ -230,6 +237,83 @@ func (w *world) doPublish(store *Store, ids *idgenerator.Generator, life int, s 
 		w.t.Errorf("%s was answered as %d, and its repetition as %d", s.ref, s.acked, r.Message.ID)
 	default:
 		s.acked = r.Message.ID
+	}
+}
+
+// batch starts a batch of a task, a new one or a repetition, under the token that counts, under one that is raised for it, or under an old one, and does not
+// wait for it.
+func (w *world) batch() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var s *sending
+	if len(w.sent) > 0 && w.r.IntN(3) > 0 {
+		s = w.sent[w.r.IntN(len(w.sent))]
+	}
+	if s == nil || s.batch == nil {
+		s = &sending{ref: fmt.Sprintf("m%d", len(w.sent))}
+		shard := push.ShardOf(worldUsers[w.r.IntN(len(worldUsers))], worldShards)
+		for _, u := range worldUsers {
+			if push.ShardOf(u, worldShards) == shard {
+				s.users = append(s.users, u)
+			}
+		}
+		w.tasks++
+		s.batch = &push.Message{ID: push.MsgID(1<<50 + w.tasks), Ref: s.ref, Persistent: true, Created: w.clock.Milli(), Body: []byte(`"` + s.ref + `"`)}
+		s.batch.Expires = s.batch.Created.Add(24 * time.Hour)
+		w.sent = append(w.sent, s)
+	}
+	raise := s.token == 0 || w.r.IntN(3) == 0
+	if raise {
+		s.token++
+	}
+	token := s.token
+	if !raise && token > 1 && w.r.IntN(2) == 0 {
+		token-- // somebody who does not know
+	}
+	store, life := w.store, w.life
+	w.under.Go(func() { w.doBatch(store, life, s, token, raise) })
+}
+
+func (w *world) doBatch(store *Store, life int, s *sending, token uint64, raise bool) {
+	ctx := context.Background()
+	if raise {
+		err := store.Fence(ctx, saver.Fence{
+			Product: "shop", Shards: worldShards, ID: s.batch.ID, Token: token, Until: s.batch.Expires.Add(saver.RecordKept), Message: s.batch,
+		})
+		w.mu.Lock()
+		if heard := !w.dead && w.life == life; heard && err == nil {
+			s.raised = max(s.raised, token)
+		} else if heard && (push.KindOf(err) != push.KindConflict || s.token == token) {
+			w.t.Errorf("%s: raising token %d: %v", s.ref, token, err)
+		}
+		w.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+	w.mu.Lock()
+	raised := s.raised
+	w.mu.Unlock()
+	b := &saver.Batch{
+		Product: "shop", Shards: worldShards, Limits: push.Limits{}.WithDefaults(), Message: s.batch, Token: token,
+		Shard: push.ShardOf(s.users[0], worldShards), Number: 3,
+	}
+	for _, u := range s.users {
+		b.Own = append(b.Own, saver.Target{User: u})
+	}
+	r := store.Batches(ctx, []*saver.Batch{b})[0]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dead || w.life != life {
+		return
+	}
+	switch {
+	case r.Err == nil && token < raised:
+		w.t.Errorf("%s was written under token %d after %d was raised", s.ref, token, raised)
+	case r.Err == nil:
+		s.acked = s.batch.ID
+	case push.KindOf(r.Err) != push.KindConflict || token == s.token && s.raised == token:
+		w.t.Errorf("%s under token %d, with %d raised: %v", s.ref, token, s.raised, r.Err)
 	}
 }
 
@@ -379,7 +463,7 @@ func (w *world) check() {
 				w.t.Fatalf("life %d: %s to %v, acked %d, lies in its slots %v times", w.life, s.ref, s.users, s.acked, counts)
 			}
 		}
-		if s.acked != 0 {
+		if s.acked != 0 && s.batch == nil {
 			if _, err := w.store.Message(context.Background(), "shop", s.acked); err != nil {
 				w.t.Fatalf("life %d: %s was answered and has no record: %v", w.life, s.ref, err)
 			}
@@ -446,7 +530,9 @@ func TestStore_PowerLoss(t *testing.T) {
 func (w *world) step() {
 	w.t.Helper()
 	c := w.clients[w.r.IntN(len(w.clients))]
-	switch n := w.r.IntN(20); {
+	switch n := w.r.IntN(25); {
+	case n >= 20:
+		w.batch()
 	case n < 8:
 		w.publish()
 	case n < 11:

@@ -15,6 +15,9 @@
 // flushed, so callers queue up for the same flush. A writer that has to look into the database under its stripe first
 // waits until what the stripe submitted before is applied.
 //
+// A batch of a task is looked at under its fence, whose lock it holds for reading until it is submitted, and under its stripe, where its record is
+// looked for. So it is written once, and none comes behind the raise of its token.
+//
 // A known idempotency key, and a recall under way, is claimed (see claims.go) until its batch is flushed: a repeat must
 // not be answered before the first one is certain.
 //
@@ -90,6 +93,9 @@ type Store struct {
 	keyGens *generations // of idempotency keys
 	msgGens *generations // of message records
 
+	// fencing is held for reading from the look at a fence until the batches under it are submitted, and for writing while one is raised or forgotten.
+	fencing sync.RWMutex
+
 	sweepMu sync.Mutex // held by a sweep; its own progress is under it
 
 	randMu sync.Mutex
@@ -144,6 +150,13 @@ func New(c Config) (*Store, error) {
 	}
 	if s.msgGens, err = loadGenerations(s.db, spaceMessage, false); err != nil {
 		return nil, fmt.Errorf("saver: open: %w", err)
+	}
+	buckets, err := loadGenerations(s.db, spaceBucket, false)
+	if err != nil {
+		return nil, fmt.Errorf("saver: open: %w", err)
+	}
+	for _, g := range buckets.from(0) { // those of tasks have no record of the same hour
+		s.msgGens.note(g.hour)
 	}
 	return s, nil
 }

@@ -51,7 +51,7 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 // Sweep makes one pass over everything, without pause: it frees what expired, devices unseen for too long, the states
-// of slots that nobody needs, forgotten keys, records and buckets, and the change logs of rooms that stopped asking.
+// of slots that nobody needs, forgotten keys, records, buckets and fences, and the change logs of rooms that stopped asking.
 // Other calls go on meanwhile. It ends early, with the context's error, when the context does.
 func (s *Store) Sweep(ctx context.Context) error {
 	p := pass{most: sweepChunk}
@@ -99,6 +99,9 @@ func (s *Store) sweepStep(ctx context.Context, p *pass) (done bool, err error) {
 func (s *Store) step(p *pass) (done bool, err error) {
 	if p.space == 0 {
 		if err := s.sweepHours(); err != nil {
+			return false, err
+		}
+		if err := s.sweepFences(); err != nil {
 			return false, err
 		}
 		s.sweepLogs()

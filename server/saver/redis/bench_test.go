@@ -15,6 +15,7 @@ import (
 	"carillon/server/redisdb"
 	"carillon/server/redistest"
 	"carillon/server/saver"
+	"carillon/server/saver/savertest"
 
 	goredis "github.com/redis/go-redis/v9"
 )
@@ -264,4 +265,17 @@ func BenchmarkMessage(b *testing.B) {
 	}
 	b.StopTimer()
 	before.report(b, node, b.N, false)
+}
+
+// BenchmarkBatches writes a task's message to users who are offline. An operation is a user.
+func BenchmarkBatches(b *testing.B) {
+	for _, known := range []bool{false, true} {
+		b.Run(fmt.Sprint("known=", known), func(b *testing.B) {
+			s, node := benchStore(b)
+			savertest.BenchBatches(b, s, benchShards, known, func() func() {
+				before := use(b, node)
+				return func() { before.report(b, node, b.N, true) }
+			})
+		})
+	}
 }

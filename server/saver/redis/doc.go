@@ -16,6 +16,7 @@
 //	k:<user>  hash     collapse identity -> position, size and expiry of the newest entry that has it
 //	t:<user>  string   kept tags
 //	g:<tag>   set      users for whom, or for a device of whom, the tag is kept
+//	n:<id>       hash  a message that a task writes in batches: "f" its token in the shard, and by number the records of the batches; expires
 //	S: E: X: K:        the same for the common slot of the shard; "v" in S: is the day on which a device was last seen
 //	r:<id/2^25>  hash  records of messages of some seconds, by id (and ":n" for the n-th chunk of users)
 //
@@ -42,6 +43,8 @@
 //   - A publication to several slots is stored as a whole, durably, before the first slot is written. It is accepted then: whatever
 //     happens, somebody finishes it ([Store.Run]), and nobody is told of an error.
 //   - A body is durable before the first entry that needs it, and lives longer.
+//   - A batch of a task is written on the condition that the token of its shard, and its record, are what was read. Both lie in one hash, which
+//     expires as a whole: a batch whose record is gone is refused.
 //   - Times to live of keys only free memory. Whether something is expired or forgotten is judged by its value.
 //   - Locks (package-private turns) only keep writers of one node from getting in each other's way; nothing relies on them.
 package redis

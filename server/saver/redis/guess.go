@@ -66,6 +66,15 @@ func (g *guesses) note(s *slot) {
 	at.Store(&guess{hash, string(s.stateAs)})
 }
 
+// forget forgets what is remembered of a slot that was written, if anything is. A batch of a task does so in place of noting: it writes to many users of whom
+// most are offline, and would send away what is remembered of those who are written to now.
+func (g *guesses) forget(s *slot) {
+	at, hash := g.place(s)
+	if is := at.Load(); is != nil && is.hash == hash {
+		at.Store(nil)
+	}
+}
+
 // drop forgets a state that turned out wrong.
 func (g *guesses) drop(s *slot) {
 	at, _ := g.place(s)

@@ -136,3 +136,21 @@ func TestGuess_RestsWhereOthersWriteTheSame(t *testing.T) {
 	}
 	n.trips.want("while few are wrong", 1, publish)
 }
+
+// TestGuess_IsForgottenByABatch: the message after one costs the read that it saves, and not an attempt; what is remembered of others stays.
+func TestGuess_IsForgottenByABatch(t *testing.T) {
+	n := newTwoNodes(t)
+	publish := func() error { n.publish(t, n.here, push.Limits{}); return nil }
+	n.trips.want("the first message", 2, publish)
+	k := newTask(n.f, 10)
+	k.m.ID = 50
+	mustFence(t, n.here, k.fence(1))
+	mustBatch(t, n.here, k.batches(1)) // of others
+	n.trips.want("after a batch to others", 1, publish)
+	b := k.batches(1)[refOf("alice").Shard().Shard]
+	b.Number, b.Own = 2, []saver.Target{{User: "alice"}}
+	n.trips.want("a batch", 2, func() error { mustBatch(t, n.here, []*saver.Batch{b}); return nil })
+	n.trips.want("after a batch", 2, publish)
+	n.trips.want("and at once", 1, publish)
+	n.wants(t, 101, 102, 50, 103, 104)
+}

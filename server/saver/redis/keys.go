@@ -21,6 +21,7 @@ const (
 	kindTagged   = "g" // the set of users who have a tag, or a device with it
 	kindCommon   = "S"
 	kindRecords  = "r"
+	kindBatches  = "n" // a message that a task writes: its token, and the batches
 	kindRooms    = "p" // the register's: rooms that hold sessions in the shard
 )
 
@@ -30,6 +31,9 @@ const (
 	fieldSeen   = "v" // common: day on which a device of the shard was last seen
 	fieldDevice = "d" // begins that of a device
 )
+
+// fieldFence is the field of the token in the hash of a message that is written in batches; the others are numbers.
+const fieldFence = "f"
 
 // askState asks a slot's hash for the state. Nobody changes it.
 var askState = []any{fieldState}

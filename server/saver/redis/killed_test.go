@@ -39,6 +39,20 @@ var childCases = map[string]func(ctx context.Context, s *Store) error{
 		_, err := s.Recall(ctx, saver.Recall{Product: shop, Shards: savertest.Shards, ID: 100})
 		return err
 	},
+	"task": func(ctx context.Context, s *Store) error {
+		k := taskOfChild()
+		if err := s.Fence(ctx, k.fence(1)); err != nil {
+			return err
+		}
+		return s.Batches(ctx, k.batches(1))[0].Err
+	},
+}
+
+// taskOfChild is the task that the node runs which is to die, and then another one. It goes by the clocks of both.
+func taskOfChild() *taskOf {
+	m := &push.Message{ID: 100, Persistent: true, Created: 1, Body: []byte(strings.Repeat("x", 1000))}
+	m.Expires = push.Milli(time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC))
+	return &taskOf{size: 3, m: m}
 }
 
 // TestChild is the node that dies. By itself it does nothing.
@@ -74,6 +88,9 @@ var killPoints = map[failpoint.Name]struct{ does, finished, again string }{
 	failpoint.SaverRecallApplied:  {"recall", "-100 ", "-100 "},
 }
 
+// taskKillPoints are those of a running task.
+var taskKillPoints = []failpoint.Name{failpoint.SaverFenceApplied, failpoint.SaverBatchApplied}
+
 // TestKilled_AtEachFailpointOthersFinish kills a process of ours, as a crash does, at each point.
 func TestKilled_AtEachFailpointOthersFinish(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "child.test")
@@ -85,17 +102,41 @@ func TestKilled_AtEachFailpointOthersFinish(t *testing.T) {
 			t.Errorf("failpoint %s has no case", name)
 		}
 	}
+	kill := func(t *testing.T, f *fixture, does string, at failpoint.Name) {
+		child := exec.Command(binary, "-test.run", "^TestChild$")
+		child.Env = append(os.Environ(), redisVariable+"="+f.redis.Access().Addrs[0], caseVariable+"="+does,
+			fmt.Sprintf("CARILLON_FAILPOINT=%s=kill", at))
+		out, err := child.CombinedOutput()
+		if err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Fatalf("the node was not killed: %v\n%s", err, out)
+		}
+	}
+	for i, name := range taskKillPoints {
+		t.Run(string(name), func(t *testing.T) {
+			f := newFixture(t, pool.Standalone(t), 1, Config{})
+			kill(t, f, "task", name)
+			s, k := f.nodes[0].store, taskOfChild()
+			mustFence(t, s, k.fence(2))
+			for _, r := range s.Batches(t.Context(), k.batches(1)) {
+				if !isFenced(r.Err) {
+					t.Fatalf("a batch of the node that died: %+v", r)
+				}
+			}
+			for range 2 {
+				for _, r := range mustBatch(t, s, k.batches(2)) {
+					if i > 0 && !r.Found {
+						t.Fatal("a batch that was written before the kill is not found")
+					}
+				}
+				k.wantEach(t, s, "100 ")
+			}
+		})
+	}
 	c := faultCases[2]
 	for name, k := range killPoints {
 		t.Run(string(name), func(t *testing.T) {
 			f := newFixture(t, pool.Standalone(t), 1, Config{})
-			child := exec.Command(binary, "-test.run", "^TestChild$")
-			child.Env = append(os.Environ(), redisVariable+"="+f.redis.Access().Addrs[0], caseVariable+"="+k.does,
-				fmt.Sprintf("CARILLON_FAILPOINT=%s=kill", name))
-			out, err := child.CombinedOutput()
-			if err == nil || !strings.Contains(err.Error(), "killed") {
-				t.Fatalf("the node was not killed: %v\n%s", err, out)
-			}
+			kill(t, f, k.does, name)
 			// The child went by the server's clock.
 			f.clock.Advance(time.Since(f.clock.Now()) + leaseFor + time.Second)
 			s := f.nodes[0].store

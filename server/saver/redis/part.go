@@ -27,6 +27,8 @@ type part struct {
 	accepted bool           // somebody was told that it will be done: it goes on when memory is short
 	when     push.MilliTime // of a recall of more than this; 0: now
 
+	batch *saver.Batch // of a task; see batch.go
+
 	message *push.Message      // stamped
 	stamp   *saver.Publication // not stamped yet: at each attempt
 
@@ -39,6 +41,12 @@ type part struct {
 	stored *push.Message // as stored
 	answer redisdb.Answer
 	err    error
+
+	// Of a batch, as read: its token in the shard, and the record.
+	fence    saver.StoredFence
+	fenceRaw any
+	was      *saver.StoredBatch
+	absent   bool // there is nothing to take back
 
 	// The record's key and field, of the message of that id.
 	named       push.MsgID
@@ -99,6 +107,8 @@ type partsOp struct {
 
 	// Owned by opsOf.
 	round, size int
+
+	many []slot // room for the slots behind the first; there may be none
 
 	few fewRoom
 }
@@ -199,7 +209,10 @@ func (o *partsOp) ask() *redisdb.Read {
 		do = append(do, redisdb.Command{Name: "HGET", Key: x.slot.keys.collapse(), Args: []any{string(x.id[:])}})
 	}
 	for _, p := range o.parts {
-		if p.marked {
+		switch {
+		case p.batch != nil:
+			do = append(do, p.askBatch())
+		case p.marked:
 			p.name()
 			do = append(do, redisdb.Command{Name: "HGET", Key: p.recordKey, Args: []any{&p.recordField}})
 		}
@@ -240,10 +253,16 @@ func (o *partsOp) gather() {
 		}
 		for j := range n {
 			k := p.slotKeys(j)
-			at := slices.IndexFunc(o.slots, func(sl *slot) bool { return sl.keys == k })
+			at := -1
+			if p.batch == nil { // a batch has each user once, and its op for itself
+				at = slices.IndexFunc(o.slots, func(sl *slot) bool { return sl.keys == k })
+			}
 			if at < 0 {
 				sl := &o.few.slot
-				if at = len(o.slots); at > 0 {
+				switch at = len(o.slots); {
+				case at > 0 && at <= len(o.many):
+					sl = &o.many[at-1]
+				case at > 0:
 					sl = new(slot)
 				}
 				o.s.beginSlot(sl, k)
@@ -290,7 +309,12 @@ func (o *partsOp) took() error {
 	replies = replies[len(o.indexes):]
 	for _, p := range o.parts {
 		p.record, p.raw = nil, nil
-		if p.marked {
+		if p.batch != nil {
+			if err := p.tookBatch(replies[0]); err != nil {
+				return err
+			}
+			replies = replies[1:]
+		} else if p.marked {
 			if p.raw = replies[0]; p.raw != nil {
 				var err error
 				if p.record, err = decodeRecord(p.id(), replies[0]); err != nil {
@@ -354,6 +378,9 @@ func (o *partsOp) apply(p *part, where []int, a redisdb.Answer) error {
 	if p.places, p.rooms = p.placeRoom[:], p.namesRoom[:]; len(where) > 1 {
 		p.places, p.rooms = make([]push.Place, len(where)), make([][]push.RoomID, len(where))
 	}
+	if p.batch != nil {
+		return o.applyBatch(p, where, a)
+	}
 	if p.recall {
 		return o.takeBack(p, where, a)
 	}
@@ -370,20 +397,35 @@ func (o *partsOp) apply(p *part, where []int, a redisdb.Answer) error {
 	if p.stamp != nil {
 		p.stored = saver.Stamp(p.stamp, a.Now)
 	}
+	o.append(p, where, a)
+	return nil
+}
+
+// append appends the entries of the message.
+func (o *partsOp) append(p *part, where []int, a redisdb.Answer) {
 	m := p.stored
 	e := saver.Stored{Kind: saver.EntryMessage, ID: m.ID, Expires: m.Expires, Size: m.Size(), CollapseKey: m.CollapseKey}
 	if p.inline {
 		e.Message = m
+	}
+	var bodies [][]byte
+	if p.batch != nil && len(p.batch.Bodies) > 0 {
+		bodies = p.batch.Bodies
+		own := *m
+		m, e.Message = &own, &own
 	}
 	for i, n := range where {
 		sl := o.slots[n]
 		if sl.Epoch == 0 {
 			sl.make(o.s.epoch(), a.Lineage, a.Now)
 		}
+		if bodies != nil {
+			m.Body = bodies[i]
+			e.Size = m.Size()
+		}
 		e.Filter = p.filterOf(i)
 		p.places[i] = sl.append(&e, a.Lineage, a.Now, p.limits)
 	}
-	return nil
 }
 
 // takeBack makes holes of the message's entries and appends those that say so.
@@ -398,12 +440,18 @@ func (o *partsOp) takeBack(p *part, where []int, a redisdb.Answer) error {
 		copy(p.places, p.record.recalls)
 		return nil
 	}
+	o.appendRecalls(p, where, p.record.places, a)
+	return nil
+}
+
+// appendRecalls makes holes of the entries at places, and appends those that say so.
+func (o *partsOp) appendRecalls(p *part, where []int, places []push.Place, a redisdb.Answer) {
 	e := saver.Stored{
 		Kind: saver.EntryRecall, ID: p.message.ID, Expires: saver.RecallExpires(p.message, a.Now), Size: saver.RecallSize,
 	}
 	for i, n := range where {
 		sl := o.slots[n]
-		was := p.record.places[i]
+		was := places[i]
 		if sl.Epoch == was.Epoch {
 			if old, ok := sl.find(was.Pos); ok && old.message == p.message.ID {
 				sl.lose(old)
@@ -414,7 +462,6 @@ func (o *partsOp) takeBack(p *part, where []int, a redisdb.Answer) error {
 		e.Filter = p.filterOf(i)
 		p.places[i] = sl.append(&e, a.Lineage, a.Now, p.limits)
 	}
-	return nil
 }
 
 // writing returns the write that makes it so.
@@ -430,7 +477,13 @@ func (o *partsOp) writing(a redisdb.Answer) *redisdb.Write {
 	}
 	for i, p := range o.parts {
 		w.Frees = w.Frees && p.accepted
-		o.writeRecord(p, a)
+		if p.batch != nil {
+			if o.writeBatch(p, a); p.absent {
+				continue
+			}
+		} else {
+			o.writeRecord(p, a)
+		}
 		for j, n := range o.where[i] {
 			o.tell(p, j, o.slots[n])
 		}
@@ -504,7 +557,11 @@ func (o *partsOp) tell(p *part, i int, sl *slot) {
 func (o *partsOp) wrote(w *redisdb.Write) {
 	o.judge(true)
 	for _, sl := range o.slots {
-		o.s.guesses.note(sl)
+		if o.parts[0].batch != nil {
+			o.s.guesses.forget(sl)
+		} else {
+			o.s.guesses.note(sl)
+		}
 	}
 	for _, q := range o.rooms {
 		q.part.rooms[q.target] = roomsOf(w.Replies[q.command], q.how)

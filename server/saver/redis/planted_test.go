@@ -7,7 +7,14 @@ import (
 	"testing"
 
 	"carillon/server/planted"
+	"carillon/server/saver/savertest"
 )
+
+func TestPlanted_EachBugOfTasksIsFound(t *testing.T) {
+	savertest.RunPlanted(t, func(t *testing.T) *savertest.Subject {
+		return newFixture(t, pool.Standalone(t), 1, Config{}).subject()
+	})
+}
 
 func TestPlanted_EachBugIsFoundOnRedis(t *testing.T) {
 	for _, bug := range append(planted.OnRedis(), planted.AcknowledgeBeforeStore) {

@@ -313,6 +313,13 @@ func (n nodes) Recall(ctx context.Context, r saver.Recall) (saver.Recalled, erro
 func (n nodes) Message(ctx context.Context, p push.ProductID, id push.MsgID) (saver.Record, error) {
 	return n.any().Message(ctx, p, id)
 }
+func (n nodes) Fence(ctx context.Context, f saver.Fence) error { return n.any().Fence(ctx, f) }
+func (n nodes) Batches(ctx context.Context, bs []*saver.Batch) []saver.Batched {
+	return n.any().Batches(ctx, bs)
+}
+func (n nodes) BatchRecords(ctx context.Context, ref saver.BatchesRef, ns []int) ([]*saver.BatchRecord, error) {
+	return n.any().BatchRecords(ctx, ref, ns)
+}
 func (n nodes) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
 	return n.any().Open(ctx, o)
 }

@@ -247,6 +247,10 @@ func closedFails(e *env) {
 	calls := map[string]error{"Publish": rs[0].Err, "Publish to everyone": rs[1].Err, "Health": s.Health(e.ctx)}
 	_, calls["Recall"] = s.Recall(e.ctx, e.recalling(e.byName["m"]))
 	_, calls["Message"] = s.Message(e.ctx, shop, e.byName["m"])
+	c := e.campaign("c")
+	calls["Fence"] = s.Fence(e.ctx, c.fenceOf(1))
+	calls["Batches"] = s.Batches(e.ctx, []*saver.Batch{c.own(0, alice)})[0].Err
+	_, calls["BatchRecords"] = s.BatchRecords(e.ctx, saver.BatchesRef{ShardRef: ref(alice).Shard(), ID: c.m.ID}, []int{0})
 	_, calls["Open"] = s.Open(e.ctx, e.opening(alice, phone))
 	_, calls["Read"] = s.Read(e.ctx, []saver.Read{readOf(alice, push.Own, at)})
 	_, calls["Ack"] = s.Ack(e.ctx, []saver.Ack{{UserRef: ref(alice), Device: phone, Places: push.Cursor{push.Own: at}}})

@@ -79,6 +79,7 @@ func Run(t *testing.T, newSubject func(t *testing.T) *Subject) {
 		{"Collapse", collapseCases},
 		{"Recall", recallCases},
 		{"Record", recordCases},
+		{"Batch", batchCases},
 		{"Open", openCases},
 		{"DeviceLimit", deviceLimitCases},
 		{"Ack", ackCases},

@@ -1,0 +1,11 @@
+//go:build planted
+
+package memory
+
+import (
+	"testing"
+
+	"carillon/server/saver/savertest"
+)
+
+func TestPlanted_EachBugOfTasksIsFound(t *testing.T) { savertest.RunPlanted(t, newSubject) }
