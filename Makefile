@@ -30,6 +30,10 @@ SEED ?= 0
 TORTURE_RATE ?= 0
 TORTURE_ARGS ?=
 
+# How many users `make pushes` pushes to, and how often it kills whoever does so.
+USERS ?= 1000000
+KILLS ?= 30
+
 export GO FUZZTIME FAILPOINT_PACKAGES SEEDS FIRST_SEED
 
 .PHONY: help
@@ -76,6 +80,10 @@ simulate: ## Live through simulated worlds: SEEDS=50000 FIRST_SEED=1
 .PHONY: torture
 torture: build ## Break a real cluster for a while and judge what was seen (needs redis-server): TORTURE=10m TORTURE_RATE=500 FORM=sentinel SEED=7
 	@$(GO) run ./server/cmd/torture -length $(TORTURE) -form $(FORM) -seed $(SEED) -rate $(TORTURE_RATE) $(TORTURE_ARGS)
+
+.PHONY: pushes
+pushes: build ## Push to a million users while whoever does so is killed, frozen, paused, stopped: FORM=embedded USERS=1000000 KILLS=30 SEED=7
+	@$(GO) run ./server/cmd/pushes -form $(FORM) -users $(USERS) -kills $(KILLS) -seed $(SEED)
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target, one after the other: FUZZTIME=5m

@@ -92,6 +92,7 @@ var definitions = map[string][]definition{
 	},
 	"unicast": unicastFigures(),
 	"limits":  limitsFigures(),
+	"tasks":   tasksFigures(false),
 	"offline": {
 		{"messages_per_s", "messages stored, flushed to disk before the answer", "/s", Higher, 0, 40_000},
 		{"cpu_us_per_message", "processor for one message", "µs", Lower, 0, 0},
@@ -99,6 +100,8 @@ var definitions = map[string][]definition{
 		{"p99_ms", "answer to a batch: 99 %", "ms", Lower, 0, 0},
 		{"messages", "messages stored", "", Exact, 0, 0},
 	},
+	"tasks-redis-process":      tasksFigures(true),
+	"tasks-redis-replicated":   tasksFigures(true),
 	"offline-redis-process":    offlineRedisFigures(40_000, 20),
 	"offline-redis-disk":       offlineRedisFigures(0, 0),
 	"offline-redis-replicated": offlineRedisFigures(20_000, 0),

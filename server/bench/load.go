@@ -14,11 +14,12 @@ import (
 // or at an even rate.
 type load struct {
 	senders  int
-	duration time.Duration // 0: until most are sent
-	most     uint64        // requests; 0: as many as there is time for
-	window   *window       // nil: an answer is all that is waited for
-	each     int           // how much of the window a request takes
-	every    time.Duration // between two requests of a sender; 0: as soon as the one before is answered
+	duration time.Duration   // 0: until most are sent
+	until    <-chan struct{} // closed when it is to end, in place of duration; nil: duration counts
+	most     uint64          // requests; 0: as many as there is time for
+	window   *window         // nil: an answer is all that is waited for
+	each     int             // how much of the window a request takes
+	every    time.Duration   // between two requests of a sender; 0: as soon as the one before is answered
 	// send makes and sends a request; seq rises from 0.
 	send func(ctx context.Context, seq uint64) error
 }
@@ -40,7 +41,7 @@ func (w *world) loaded(ctx context.Context, what string, l load) (sent, error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	sending, stop := context.WithCancel(ctx)
-	if l.duration > 0 {
+	if l.duration > 0 && l.until == nil {
 		sending, stop = context.WithTimeout(ctx, l.duration)
 	}
 	defer stop()
@@ -59,7 +60,13 @@ func (w *world) loaded(ctx context.Context, what string, l load) (sent, error) {
 			out.answers.Merge(answers)
 		})
 	}
-	if l.most > 0 {
+	if l.until != nil {
+		select {
+		case <-l.until:
+		case <-ctx.Done():
+		}
+		stop()
+	} else if l.most > 0 {
 		w.watch(&senders, what, l.most, &seq)
 	} else {
 		err = w.wait(ctx, l.duration, what)

@@ -121,6 +121,14 @@ func (s *server) makeProduct(ctx context.Context, shards int) error {
 	if made.Shards != shards {
 		return fmt.Errorf("the product has %d shards, and not %d", made.Shards, shards)
 	}
+	var key struct {
+		ID     string `json:"id"`
+		Secret []byte `json:"secret_base64"`
+	}
+	if err := s.ask(ctx, at+"/"+s.file.Product+"/device-keys", map[string]any{"alg": "HS256", "name": "bench"}, &key); err != nil {
+		return err
+	}
+	s.file.KeyID, s.file.Key = key.ID, key.Secret
 	var api struct {
 		Key string `json:"key"`
 	}

@@ -24,12 +24,16 @@ const (
 	ScopeUsersRead     Scope = "users:read"     // devices, online state, cursors, tags
 	ScopeUsersWrite    Scope = "users:write"    // delete devices, change tags
 	ScopeSessionsWrite Scope = "sessions:write" // kick sessions, revoke tokens
+	ScopeTasksRead     Scope = "tasks:read"     // watch tasks, look at lists
+	ScopeTasksWrite    Scope = "tasks:write"    // make, pause, stop and recall tasks, upload lists
+	ScopeTasksApprove  Scope = "tasks:approve"  // approve tasks that others made
 	ScopeAll           Scope = "*"              // everything, what comes later too
 )
 
 // Scopes returns all scopes there are.
 func Scopes() []Scope {
-	return []Scope{ScopeMessagesWrite, ScopeMessagesRead, ScopeUsersRead, ScopeUsersWrite, ScopeSessionsWrite, ScopeAll}
+	return []Scope{ScopeMessagesWrite, ScopeMessagesRead, ScopeUsersRead, ScopeUsersWrite, ScopeSessionsWrite,
+		ScopeTasksRead, ScopeTasksWrite, ScopeTasksApprove, ScopeAll}
 }
 
 // APIKeyID names an API key among those of all products: 16 of a-z and 2-7.

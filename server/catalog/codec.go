@@ -41,6 +41,8 @@ type productRecord struct {
 	TokenLifetime  int64          `json:"token_lifetime_ns"`
 	Sessions       *policyRecord  `json:"session_policy"` // null: none
 	JWKS           string         `json:"jwks"`
+	ApprovalAbove  int            `json:"approval_above"`
+	ApprovalAll    bool           `json:"approval_everyone_free"`
 	Created        push.MilliTime `json:"created"`
 	Updated        push.MilliTime `json:"updated"`
 	Revision       uint64         `json:"revision"`
@@ -55,7 +57,7 @@ func EncodeProduct(p Product, old []byte) ([]byte, error) {
 		CommonMessages: p.Limits.CommonMessages, CommonBytes: p.Limits.CommonBytes, TTL: p.Limits.TTL.Milliseconds(),
 		DevicesPerUser: p.Limits.DevicesPerUser, DeviceUnseen: p.Limits.DeviceUnseen.Milliseconds(),
 		KeyTTL: p.Limits.KeyTTL.Milliseconds(), MostSessions: p.Limits.Sessions, TokenLifetime: int64(p.TokenLifetime), Sessions: recordOf(p.Sessions),
-		JWKS:    p.JWKS,
+		JWKS: p.JWKS, ApprovalAbove: p.Approval.Above, ApprovalAll: p.Approval.EveryoneFree,
 		Created: p.Created, Updated: p.Updated, Revision: p.Revision,
 	})
 	if b = nextversion.Object(b); err != nil || old == nil {
@@ -92,7 +94,8 @@ func DecodeProduct(b []byte) (Product, error) {
 			KeyTTL: time.Duration(r.KeyTTL) * time.Millisecond, Sessions: r.MostSessions,
 		},
 		TokenLifetime: time.Duration(r.TokenLifetime), Sessions: sessions, JWKS: r.JWKS,
-		Created: r.Created, Updated: r.Updated, Revision: r.Revision,
+		Approval: Approval{Above: r.ApprovalAbove, EveryoneFree: r.ApprovalAll},
+		Created:  r.Created, Updated: r.Updated, Revision: r.Revision,
 	}, nil
 }
 

@@ -42,9 +42,33 @@ type Product struct {
 	// instead of them; empty: nowhere. An id that a key in the catalog has, revoked or not, is that key's.
 	JWKS string
 
+	// Approval says which tasks a second person has to approve.
+	Approval Approval
+
 	Created  push.MilliTime
 	Updated  push.MilliTime
 	Revision uint64 // 1 when it is made, one more with each update
+}
+
+// Approval says which tasks of a product somebody else has to approve than who made them. The zero value is the default: those for everyone, and those for
+// more than DefaultApprovalAbove users.
+type Approval struct {
+	Above        int  // more users than so many; 0 means DefaultApprovalAbove, below 0 however many need none
+	EveryoneFree bool // those for everyone need none
+}
+
+// DefaultApprovalAbove is for how many users a task may be, unless the product says otherwise, without somebody else's approval.
+const DefaultApprovalAbove = 10_000
+
+// Needs reports whether a task needs approval: by how many users it is for, below 0 if it is for everyone, or nobody can tell.
+func (a Approval) Needs(users int64) bool {
+	switch {
+	case users < 0:
+		return !a.EveryoneFree
+	case a.Above == 0:
+		return users > DefaultApprovalAbove
+	}
+	return a.Above > 0 && users > int64(a.Above)
 }
 
 // MaxTokenLifetime returns the longest that a device token may be good for.

@@ -125,6 +125,7 @@ func showProduct(p *catalog.Product) adminapi.Product {
 			Common: adminapi.FirstVisitCommon(showStart(f.Common)),
 		},
 		SessionPolicy: showSessionPolicy(p.Sessions),
+		TaskApproval:  showApproval(p.Approval),
 		JwksUrl:       optString(p.JWKS), Created: showTime(p.Created), Updated: showTime(p.Updated),
 	}
 }

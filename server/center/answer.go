@@ -26,6 +26,7 @@ type call struct {
 	code      string // of the problem, if one was answered
 	principal auth.Principal
 	body      []byte // of the request
+	media     string // of an upload
 	start     time.Time
 }
 

@@ -18,6 +18,7 @@ import (
 	"carillon/server/push"
 	"carillon/server/register"
 	"carillon/server/saver"
+	"carillon/server/task"
 )
 
 // Drain is how the sessions of a node are sent away.
@@ -26,14 +27,16 @@ type Drain struct {
 	Address *string       // origin of where they come back, empty: where they were; nil: as configured
 }
 
-// Config is what a center is made of. Saver, Register, Rooms, Catalog, Keys, IDs, Secret and Rand are needed.
+// Config is what a center is made of. Saver, Register, Rooms, Catalog, Tasks, Keys, IDs, Holder, Secret and Rand are needed.
 type Config struct {
 	Saver    saver.Store
 	Register register.Register
 	Rooms    push.Rooms
 	Catalog  Catalog
+	Tasks    task.Store
 	Keys     Keys
 	IDs      IDs
+	Holder   string // names this life of this center in the leases of tasks; of its node and random
 	Secret   string // the bearer of the admin interface
 
 	Backup func(ctx context.Context, directory string) error // nil: not supported by the store
@@ -94,8 +97,8 @@ func def[T ~int | ~int64](p *T, v T) {
 	}
 }
 
-// Center serves the REST interface. It is safe for concurrent use, owns no goroutine, and holds nothing that has to be
-// closed: whoever made its stores closes them.
+// Center serves the REST interface, and runs tasks while RunTasks is called. It is safe for concurrent use, owns no goroutine apart from that, and holds
+// nothing that has to be closed: whoever made its stores closes them.
 type Center struct {
 	// Static after construction.
 	cfg     Config
@@ -104,7 +107,11 @@ type Center struct {
 	booted  string // random, the first part of request ids
 
 	requests atomic.Uint64 // request ids made so far
-	inFlight sync.Map      // push.ProductID to *atomic.Int64; products are few and never go
+	runner   runner
+	ending   chan struct{} // closed by EndStreams
+	ended    sync.Once
+	uploads  gate
+	inFlight sync.Map // push.ProductID to *atomic.Int64; products are few and never go
 }
 
 // New returns a center. It registers its metrics with Config.Metrics.
@@ -114,7 +121,7 @@ func New(cfg Config) (*Center, error) {
 		what string
 	}{
 		{cfg.Saver == nil, "Saver"}, {cfg.Register == nil, "Register"}, {cfg.Rooms == nil, "Rooms"},
-		{cfg.Catalog == nil, "Catalog"}, {cfg.Keys == nil, "Keys"}, {cfg.IDs == nil, "IDs"},
+		{cfg.Catalog == nil, "Catalog"}, {cfg.Tasks == nil, "Tasks"}, {cfg.Holder == "", "Holder"}, {cfg.Keys == nil, "Keys"}, {cfg.IDs == nil, "IDs"},
 		{cfg.Secret == "", "Secret"}, {cfg.Rand == nil, "Rand"},
 	} {
 		if missing.is {
@@ -127,7 +134,8 @@ func New(cfg Config) (*Center, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Center{cfg: cfg, limits: cfg.Limits.withDefaults()}
+	c := &Center{cfg: cfg, limits: cfg.Limits.withDefaults(), ending: make(chan struct{})}
+	c.runner = runner{wake: make(chan struct{}, 1), running: make(map[task.Ref]bool)}
 	var err error
 	if c.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -142,6 +150,9 @@ func New(cfg Config) (*Center, error) {
 func (c *Center) finishing(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), c.limits.StoreDeadline)
 }
+
+// EndStreams ends the answers that go on and on, for a server that is to be shut down. Those that come after it end at once.
+func (c *Center) EndStreams() { c.ended.Do(func() { close(c.ending) }) }
 
 // Public returns the handler of /v1, for the public listener. It routes by the whole path of the request, wherever it is
 // mounted: nothing may strip it.

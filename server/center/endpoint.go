@@ -23,7 +23,13 @@ func (c *Center) endpoint(op *operation, next http.HandlerFunc) http.HandlerFunc
 			return
 		}
 		defer leave()
-		if op.body != noBody && (op.body != maybeBody || r.ContentLength != 0) {
+		if op.body == listBody {
+			if a.media = mediaOf(r.Header); a.media == "" {
+				c.refuse(a, push.Errorf(push.KindInvalid, string(codeUnsupportedMediaType), "send Content-Type: %s or %s in UTF-8, not encoded otherwise",
+					mediaCSV, mediaNDJSON))
+				return
+			}
+		} else if op.body != noBody && (op.body != maybeBody || r.ContentLength != 0) {
 			if a.body, err = c.readBody(op, w, r); err != nil {
 				c.refuse(a, err)
 				return

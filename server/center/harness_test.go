@@ -30,6 +30,8 @@ import (
 	registermemory "carillon/server/register/memory"
 	"carillon/server/saver"
 	savermemory "carillon/server/saver/memory"
+	"carillon/server/task"
+	taskmemory "carillon/server/task/memory"
 )
 
 const testSecret = "TaV3mZcN8qLx1rJf5yWb0eUd7sKg2hPi"
@@ -43,6 +45,7 @@ type gateway struct {
 	store   *faultyStore
 	reg     *faultyRegister
 	catalog *catalog.Cache
+	tasks   task.Store
 	rooms   *recordingRooms
 	clock   *testClock
 	metrics *prometheus.Registry
@@ -71,8 +74,9 @@ func newGateway(t testing.TB, change ...func(*Config)) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.tasks = taskmemory.New(taskmemory.Config{Clock: g.clock})
 	cfg := Config{
-		Saver: g.store, Register: g.reg, Rooms: g.rooms, Catalog: g.catalog, Keys: keys, IDs: new(countingIDs), Secret: testSecret,
+		Saver: g.store, Register: g.reg, Rooms: g.rooms, Catalog: g.catalog, Tasks: g.tasks, Holder: "center-1", Keys: keys, IDs: new(countingIDs), Secret: testSecret,
 		Backup: func(ctx context.Context, directory string) error { return g.backup(ctx, directory) },
 		Drain:  func(_ context.Context, d Drain) error { g.drained = append(g.drained, d); return nil },
 		Rand:   rand.Reader, Clock: g.clock, Metrics: g.metrics,

@@ -328,6 +328,7 @@ func TestHTTP_CountsByOperationAndCode(t *testing.T) {
 		"carillon_center_requests_total method=POST route=/v1/messages status=2xx 2",
 		"carillon_center_requests_total method=POST route=/v1/messages status=4xx 2",
 		"carillon_center_requests_total method=other route=none status=4xx 2",
+		"carillon_center_task_users_total 0",
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, want) {

@@ -118,6 +118,10 @@ func (o publicOps) GetMessage(
 	}
 	product := callOf(ctx).principal.Product
 	rec, err := o.cfg.Saver.Message(ctx, product.ID, id)
+	if err != nil && push.KindOf(err) == push.KindNotFound {
+		answer, err := o.describeTask(ctx, product, id, user)
+		return publicapi.GetMessage200JSONResponse(answer), err
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,9 @@ type metrics struct {
 
 	deliveries                  *prometheus.CounterVec // what the rooms are told
 	withBody, withoutBody, none prometheus.Counter     // of deliveries
+
+	running prometheus.Gauge   // tasks
+	written prometheus.Counter // users of tasks
 }
 
 // outcome says what became of a message that somebody asked to publish.
@@ -51,10 +54,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			"nothing of one that is not stored.",
 	}, []string{"told"})
 	m.withBody, m.withoutBody, m.none = m.deliveries.WithLabelValues("body"), m.deliveries.WithLabelValues("place"), m.deliveries.WithLabelValues("nothing")
+	m.running = prometheus.NewGauge(prometheus.GaugeOpts{Name: "carillon_center_tasks_running", Help: "Tasks that this node runs at the moment."})
+	m.written = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "carillon_center_task_users_total", Help: "Users whom this node wrote messages of tasks for.",
+	})
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.problems, m.messages, m.publish, m.deliveries} {
+	for _, c := range []prometheus.Collector{m.requests, m.problems, m.messages, m.publish, m.deliveries, m.running, m.written} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("center: register metrics: %w", err)
 		}
@@ -90,3 +97,9 @@ func (m *metrics) delivered(d *push.Delivery) {
 func (m *metrics) spared(rooms int) { m.none.Add(float64(rooms)) }
 
 func (m *metrics) published(took time.Duration) { m.publish.Observe(took.Seconds()) }
+
+// tasks counts tasks that are run here.
+func (m *metrics) tasks(n int) { m.running.Add(float64(n)) }
+
+// taskUsers counts users whom a task's message was written for.
+func (m *metrics) taskUsers(n int64) { m.written.Add(float64(n)) }

@@ -28,6 +28,7 @@ const (
 	singleBody
 	batchBody
 	maybeBody // a single one, or none
+	listBody  // a list of users, which the handler reads as it comes
 )
 
 var publicOperations = []operation{
@@ -48,6 +49,24 @@ var publicOperations = []operation{
 	{http.MethodPost, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, singleBody},
 	{http.MethodDelete, "/v1/users/{user}/revoke", catalog.ScopeSessionsWrite, noBody},
 	{http.MethodGet, "/v1/revocations", catalog.ScopeSessionsWrite, noBody},
+	{http.MethodPost, "/v1/tasks", catalog.ScopeTasksWrite, singleBody},
+	{http.MethodGet, "/v1/tasks", catalog.ScopeTasksRead, noBody},
+	{http.MethodGet, "/v1/tasks/{task}", catalog.ScopeTasksRead, noBody},
+	{http.MethodPatch, "/v1/tasks/{task}", catalog.ScopeTasksWrite, singleBody},
+	{http.MethodDelete, "/v1/tasks/{task}", catalog.ScopeTasksWrite, noBody},
+	{http.MethodGet, "/v1/tasks/{task}/events", catalog.ScopeTasksRead, noBody},
+	{http.MethodPost, "/v1/tasks/{task}/clone", catalog.ScopeTasksWrite, noBody},
+	{http.MethodPost, "/v1/tasks/{task}/approve", catalog.ScopeTasksApprove, maybeBody},
+	{http.MethodPost, "/v1/tasks/{task}/resume", catalog.ScopeTasksWrite, maybeBody},
+	{http.MethodPost, "/v1/tasks/{task}/pause", catalog.ScopeTasksWrite, maybeBody},
+	{http.MethodPost, "/v1/tasks/{task}/stop", catalog.ScopeTasksWrite, maybeBody},
+	{http.MethodPost, "/v1/tasks/{task}/recall", catalog.ScopeTasksWrite, maybeBody},
+	{http.MethodGet, "/v1/task-switch", catalog.ScopeTasksRead, noBody},
+	{http.MethodPut, "/v1/task-switch", catalog.ScopeTasksWrite, singleBody},
+	{http.MethodPost, "/v1/lists", catalog.ScopeTasksWrite, listBody},
+	{http.MethodGet, "/v1/lists", catalog.ScopeTasksRead, noBody},
+	{http.MethodGet, "/v1/lists/{list}", catalog.ScopeTasksRead, noBody},
+	{http.MethodDelete, "/v1/lists/{list}", catalog.ScopeTasksWrite, noBody},
 }
 
 var adminOperations = []operation{

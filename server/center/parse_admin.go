@@ -44,6 +44,7 @@ const (
 	inCreateFirstVisit
 	inCreateSessionPolicy
 	inCreateJWKS
+	inCreateApproval
 )
 
 const (
@@ -54,6 +55,7 @@ const (
 	inPatchFirstVisit
 	inPatchSessionPolicy
 	inPatchJWKS
+	inPatchApproval
 )
 
 const (
@@ -77,8 +79,8 @@ const (
 )
 
 var (
-	createShape     = strictjson.NewShape(1, "id", "name", "token_lifetime_seconds", "shards", "limits", "first_visit", "session_policy", "jwks_url")
-	patchShape      = strictjson.NewShape(0, "name", "disabled", "token_lifetime_seconds", "limits", "first_visit", "session_policy", "jwks_url")
+	createShape     = strictjson.NewShape(1, "id", "name", "token_lifetime_seconds", "shards", "limits", "first_visit", "session_policy", "jwks_url", "task_approval")
+	patchShape      = strictjson.NewShape(0, "name", "disabled", "token_lifetime_seconds", "limits", "first_visit", "session_policy", "jwks_url", "task_approval")
 	limitsShape     = strictjson.NewShape(0, limitNames()...)
 	firstVisitShape = strictjson.NewShape(0, "first", "later", "common")
 	deviceKeyShape  = strictjson.NewShape(1, "alg", "id", "name", "secret_base64", "public_key")
@@ -157,6 +159,8 @@ func parseProduct(body []byte) (p catalog.Product, err error) {
 			p.Sessions = readSessionPolicy(r)
 		case inCreateJWKS:
 			readJWKS(r, &p)
+		case inCreateApproval:
+			readApproval(r, &p.Approval)
 		}
 	}, nil)
 	return p, err
@@ -180,6 +184,8 @@ func patchProduct(body []byte, p *catalog.Product) error {
 			p.Sessions = readSessionPolicy(r)
 		case inPatchJWKS:
 			readJWKS(r, p)
+		case inPatchApproval:
+			readApproval(r, &p.Approval)
 		}
 	}, notEmpty)
 }

@@ -44,10 +44,11 @@ const (
 	inPlatforms
 	inClasses
 	inMembership
+	inList // of a task alone
 )
 
 // ofAudience are the members of which exactly one says whom a message is for.
-var ofAudience = strictjson.Set(0).With(inUsers).With(inDevices).With(inTags).With(inEveryone)
+var ofAudience = strictjson.Set(0).With(inUsers).With(inDevices).With(inTags).With(inEveryone).With(inList)
 
 const (
 	inRefUser = iota
@@ -191,9 +192,14 @@ func (p *parser) key() saver.IdempotencyKey {
 	return saver.IdempotencyKey(s)
 }
 
-func (p *parser) audience(req *request) {
-	seen, ok := p.r.Object(audienceShape, func(i int) {
+func (p *parser) audience(req *request) { p.audienceOf(req, audienceShape, nil) }
+
+// audienceOf reads an audience; a shape that has a list behind the members of audienceShape comes with what reads it.
+func (p *parser) audienceOf(req *request, shape *strictjson.Shape, list func()) {
+	seen, ok := p.r.Object(shape, func(i int) {
 		switch i {
+		case inList:
+			list()
 		case inUsers:
 			p.users(req)
 		case inDevices:
@@ -213,7 +219,11 @@ func (p *parser) audience(req *request) {
 		}
 	})
 	if ok && (seen&ofAudience).Count() != 1 {
-		p.r.Note(strictjson.NotOneOf, "exactly one of users, devices, tags and everyone")
+		what := "exactly one of users, devices, tags and everyone"
+		if list != nil {
+			what = "exactly one of users, devices, tags, everyone and list"
+		}
+		p.r.Note(strictjson.NotOneOf, what)
 	}
 	if ok && seen.Has(inMembership) && !seen.Has(inTags) {
 		p.r.Note(strictjson.NotAllowed, "only with tags", audienceShape.Name(inMembership))

@@ -40,6 +40,11 @@ const (
 	codeStorageSlow          Code = "storage_slow"
 	codeRoomsUnavailable     Code = "rooms_unavailable"
 	codeShuttingDown         Code = "shutting_down"
+	codeTaskMove             Code = "task_move"
+	codeApprovalByMaker      Code = "approval_by_maker"
+	codeListMalformed        Code = "list_malformed"
+	codeListBadLines         Code = "list_bad_lines"
+	codeListTooLarge         Code = "list_too_large"
 )
 
 // problem is what each code means over HTTP.
@@ -53,28 +58,35 @@ var problems = map[Code]problem{
 	codeInvalidRequest:       {400, "The request is not valid"},
 	codeInvalidParameter:     {400, "A parameter is not valid"},
 	"backup_dir":             {400, "The directory cannot be used"},
+	codeListMalformed:        {400, "The list cannot be read"},
+	codeListBadLines:         {400, "Lines of the list are wrong"},
 	codeUnauthenticated:      {401, "The credential is missing or does not hold"},
 	"key_expired":            {401, "The API key has expired"},
 	"key_revoked":            {401, "The API key was revoked"},
 	"scope_missing":          {403, "The API key does not allow this"},
 	"product_disabled":       {403, "The product is disabled"},
+	codeApprovalByMaker:      {403, "Somebody else has to approve the task"},
 	codeUnknownPath:          {404, "There is nothing at this path"},
 	"message_not_found":      {404, "No such message is on record"},
 	codeDeviceNotFound:       {404, "The user has no such device"},
 	"product_not_found":      {404, "There is no such product"},
 	"key_not_found":          {404, "The product has no such key"},
 	"revocation_not_found":   {404, "Nothing of that is revoked"},
+	"task_not_found":         {404, "There is no such task"},
+	"list_not_found":         {404, "There is no such list"},
 	codeMethodNotAllowed:     {405, "The method is not allowed here"},
 	"product_exists":         {409, "There is a product of that id"},
 	"product_changed":        {409, "The product was changed at the same time"},
 	"key_exists":             {409, "There is, or was, a key of that id"},
 	"backup_exists":          {409, "The directory exists"},
+	codeTaskMove:             {409, "The task's state does not allow it"},
 	"too_many_tags":          {409, "A device would have too many tags"},
 	codeAudienceTooLarge:     {409, "The audience is too large to be settled at sending"},
 	codeRequestTooLarge:      {413, "The body is too large"},
 	codeMessageTooLarge:      {413, "The message is too large"},
 	codeTooManyTargets:       {413, "The batch names too many users"},
-	codeUnsupportedMediaType: {415, "The body must be application/json"},
+	codeListTooLarge:         {413, "The list has too many users"},
+	codeUnsupportedMediaType: {415, "The body is not of a type that is read here"},
 	codeIdempotencyKeyReused: {422, "The idempotency key was used for another request"},
 	codeTooManyRequests:      {429, "Too many requests"},
 	"too_many_revocations":   {429, "The product has too many revocations"},

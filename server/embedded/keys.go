@@ -16,6 +16,7 @@ const (
 	SpaceCatalog Space = 'c' // catalog/pebble
 	SpaceIDs     Space = 'i' // idgenerator/pebble
 	SpaceSaver   Space = 's' // saver/pebble
+	SpaceTasks   Space = 't' // task/pebble
 )
 
 // Strings inside keys end with two bytes that cannot stand in them, and a zero byte inside is doubled with 0xff. So

@@ -73,10 +73,9 @@ const (
 	SaverFenceApplied Name = "saver.fence.applied"
 	// SaverBatchApplied: batches of a task are applied, and not flushed, or nobody was told.
 	SaverBatchApplied Name = "saver.batch.applied"
+	// TaskWritten: a task's record is applied, and nobody knows.
+	TaskWritten Name = "task.written"
 )
-
-// OfTasks lists the points that only a running task meets.
-func OfTasks() []Name { return []Name{SaverFenceApplied, SaverBatchApplied} }
 
 // All lists every point that a single node has.
 func All() []Name {
@@ -93,3 +92,6 @@ func OfCluster() []Name { return []Name{RedisAnswered, RegisterJoined, RegisterW
 func OnRedis() []Name {
 	return []Name{SaverKeyClaimed, SaverBodyStored, SaverIntentStored, SaverRecallStored}
 }
+
+// OfTasks lists the points of tasks, on whatever store they lie.
+func OfTasks() []Name { return []Name{SaverFenceApplied, SaverBatchApplied, TaskWritten} }

@@ -18,6 +18,7 @@ import (
 	registerredis "carillon/server/register/redis"
 	"carillon/server/room"
 	saverredis "carillon/server/saver/redis"
+	taskredis "carillon/server/task/redis"
 )
 
 // Role is a part that a node plays.
@@ -99,6 +100,10 @@ func (g *Gateway) openRedis(ctx context.Context) (s stores, err error) {
 	if s.blocks, err = idredis.New(idredis.Config{DB: db}); err != nil {
 		return s, err
 	}
+	if s.tasks, err = taskredis.New(taskredis.Config{DB: db}); err != nil {
+		return s, err
+	}
+	g.onClose(s.tasks.Close)
 	s.notices = noderedis.New(db)
 	if s.tickets, err = authredis.New(authredis.Config{DB: db, Rand: cfg.Rand}); err != nil {
 		return s, err

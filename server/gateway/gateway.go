@@ -32,6 +32,7 @@ import (
 	"context"
 	cryptorand "crypto/rand"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -321,7 +322,7 @@ func (g *Gateway) openRoom() error {
 		rc.Goodbye.Addresses = addressesAt(cfg.DrainAddress)
 	}
 	rc.Clock, rc.Log, rc.Metrics = cfg.Clock, cfg.Log, room.NewMetrics(g.metrics)
-	rc.Gate = g.edge.gate
+	rc.Gate, rc.Counts = g.edge.gate, g.stores.tasks
 	if g.room, err = room.New(rc); err != nil {
 		return err
 	}
@@ -415,8 +416,17 @@ func (g *Gateway) openCenter() error {
 	if g.room == nil {
 		drain = nil
 	}
+	var life [8]byte
+	if _, err := io.ReadFull(cfg.Rand, life[:]); err != nil {
+		return fmt.Errorf("gateway: name of a life: %w", err)
+	}
+	holder := hex.EncodeToString(life[:])
+	if cfg.Cluster != nil {
+		holder = string(cfg.Cluster.ID) + "/" + holder
+	}
 	g.center, err = center.New(center.Config{
-		Saver: g.stores.saver, Register: g.stores.register, Rooms: reach, Catalog: g.cache, Keys: keys, IDs: ids, Secret: cfg.Secret,
+		Saver: g.stores.saver, Register: g.stores.register, Rooms: reach, Catalog: g.cache, Tasks: g.stores.tasks, Keys: keys, IDs: ids,
+		Holder: holder, Secret: cfg.Secret,
 		Backup: g.stores.backup, Drain: drain, Rand: cfg.Rand, Clock: cfg.Clock, Log: cfg.Log, Metrics: g.metrics, Limits: cfg.Center,
 	})
 	return err
@@ -492,6 +502,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 		part("room", func() error { return g.room.Run(serve) })
 	}
 	part("store", func() error { return g.stores.run(serve) })
+	if g.cfg.has(RoleCenter) {
+		part("tasks", func() error { g.center.RunTasks(serve); return nil })
+	}
 	part("admission", func() error { return g.edge.gate.Run(serve) })
 	part("certificates", func() error { return g.edge.run(serve) })
 	if g.room != nil {
@@ -550,6 +563,7 @@ func (g *Gateway) stop(ctx context.Context, halt func(), parts *sync.WaitGroup) 
 			g.log.Warn("clients are cut that did not leave in time", "clients", g.room.Count())
 		}
 	}
+	g.center.EndStreams()
 	errPublic := g.publicHTTP.Shutdown(ctx)
 	if errPublic != nil {
 		errPublic = errors.Join(errPublic, g.publicHTTP.Close())

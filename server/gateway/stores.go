@@ -15,6 +15,8 @@ import (
 	registermemory "carillon/server/register/memory"
 	"carillon/server/saver"
 	saverpebble "carillon/server/saver/pebble"
+	"carillon/server/task"
+	taskpebble "carillon/server/task/pebble"
 )
 
 // stores is what a node keeps, wherever that is.
@@ -22,6 +24,7 @@ type stores struct {
 	saver    saver.Store
 	register register.Register
 	catalog  catalog.Catalog
+	tasks    task.Store
 	blocks   idgenerator.Blocks
 	notices  node.Notices     // nil: the node is alone
 	tickets  auth.TicketStore // nil: they lie in the memory of each node
@@ -49,6 +52,11 @@ func (g *Gateway) openEmbedded() (s stores, err error) {
 		return s, err
 	}
 	g.onClose(s.catalog.Close)
+
+	if s.tasks, err = taskpebble.New(taskpebble.Config{DB: db, Clock: cfg.Clock}); err != nil {
+		return s, err
+	}
+	g.onClose(s.tasks.Close)
 
 	reg := registermemory.New(registermemory.Config{Clock: cfg.Clock})
 	s.register = reg

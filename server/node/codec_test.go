@@ -19,7 +19,7 @@ func deliveries() []*push.Delivery {
 	return []*push.Delivery{
 		{Product: "shop", Message: m, Lineage: 1 << 60, Filter: filter, Own: []push.OwnPlace{{User: "alice", Place: place}, {User: "bob", Place: place, Filter: filter}}},
 		{Product: "shop", Recall: 9, Common: []push.CommonPlace{{Shard: 0, Place: place}, {Shard: 1023, Place: place}}},
-		{Product: "s", Message: &push.Message{ID: 1}, Everyone: true},
+		{Product: "s", Message: &push.Message{ID: 1, Task: true}, Everyone: true},
 		{Product: "s", Lineage: 7, Common: []push.CommonPlace{{Shard: 3, Place: place}}, Filter: filter},
 		{Product: "s", Message: &push.Message{ID: 1, Body: []byte("1")}, Users: []push.UserFilter{{User: "alice"}, {User: "{bob}:\x00", Filter: filter}}},
 	}

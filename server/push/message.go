@@ -31,6 +31,7 @@ type Message struct {
 	Created     MilliTime
 	Expires     MilliTime // judged by the store's clock; zero on a non-persistent message
 	Persistent  bool
+	Task        bool // it is a task's: rooms count what becomes of it, under its ID. Clients are not told
 }
 
 // Size returns the bytes a message counts for in the limits of slots and queues: its variable parts and a fixed 64.

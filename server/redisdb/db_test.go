@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,4 +247,33 @@ func TestOpen_SpeaksTLSAndSaysWhoItIs(t *testing.T) {
 		_, err = Open(t.Context(), c)
 		wantCode(t, err, push.KindUnavailable, "store_unavailable")
 	}
+}
+
+// TestRead_KeptIsNoWrite has reads that are answered as writes are, and so take the same lane, be sent between writes of the same tag.
+func TestRead_KeptIsNoWrite(t *testing.T) {
+	everyForm(t, func(t *testing.T, r *redistest.Redis) {
+		db := open(t, r)
+		tag := tagOf(1)
+		set(t, db, tag, "a", "1")
+		var all sync.WaitGroup
+		for i := range 16 {
+			all.Go(func() {
+				for range 50 {
+					if i%2 == 0 {
+						w := &Write{Tag: tag, If: []Condition{IfValue(tag.Key("x", "a"), "1")},
+							Do: []Command{{Name: "SET", Key: tag.Key("x", "b"), Args: []any{"2"}}, {Name: "GET", Key: tag.Key("x", "b"), Tell: true}}}
+						if db.Write(t.Context(), w); w.Err != nil || !w.Done || w.Replies[1] != "2" {
+							t.Errorf("a write: done %v, replies %v, error %v", w.Done, w.Replies, w.Err)
+						}
+						continue
+					}
+					kept := &Read{Tag: tag, Kept: true, Do: []Command{{Name: "HGET", Key: tag.Key("h", "no"), Args: []any{"a"}}, {Name: "GET", Key: tag.Key("x", "a")}}}
+					if db.Read(t.Context(), kept); kept.Err != nil || !reflect.DeepEqual(kept.Replies, []any{nil, "1"}) {
+						t.Errorf("a read: replies %v, error %v", kept.Replies, kept.Err)
+					}
+				}
+			})
+		}
+		all.Wait()
+	})
 }

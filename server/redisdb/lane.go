@@ -206,8 +206,8 @@ func (l *lane) refusal(b *batch, now time.Time) error {
 	return nil
 }
 
-// add puts a unit into the call before it, or in a cluster into that before it which has its tag, or else into a new one. So units of one tag keep
-// their order.
+// add puts a unit into the call before it, or in a cluster into that before it which has its tag, or else, or if that is of another function, into a new
+// one. So units of one tag keep their order.
 func (p *pipeline) add(b *batch, u *unit) {
 	last, ok := len(p.calls)-1, len(p.calls) > 0
 	if p.lane.to.db.config.Mode == Cluster {
@@ -215,7 +215,7 @@ func (p *pipeline) add(b *batch, u *unit) {
 	}
 	p.units++
 	if ok && p.class != classPeek {
-		if c := &p.calls[last]; c.frees == u.frees && c.asking == b.asking && len(c.units) < callUnits && c.size+u.size < callBytes {
+		if c := &p.calls[last]; c.frees == u.frees && c.units[0].write == u.write && c.asking == b.asking && len(c.units) < callUnits && c.size+u.size < callBytes {
 			c.add(b, u)
 			return
 		}

@@ -145,7 +145,7 @@ func (r *Room) writeAcks(ctx context.Context, ss []*session) {
 		from := make([]takenAck, 0, n)
 		for _, s := range ss[:n] {
 			if a, doubted, some := s.takeAck(); some {
-				acks, from = append(acks, a), append(from, takenAck{s, doubted, a.Seen})
+				acks, from = append(acks, a), append(from, takenAck{s, doubted, a.Seen, a.Moved})
 			}
 		}
 		if len(acks) == 0 {
@@ -154,6 +154,9 @@ func (r *Room) writeAcks(ctx context.Context, ss []*session) {
 		}
 		failpoint.Hit(failpoint.RoomAckTaken)
 		unknown, err := r.ackWithin(ctx, acks)
+		for _, t := range from {
+			t.s.noteMoved(t.moved)
+		}
 		if err != nil {
 			r.log.Warn("writing acknowledgements failed; trying again", "count", len(acks), "err", err)
 			for _, t := range from {
@@ -189,10 +192,15 @@ func (s *session) takeAck() (a saver.Ack, doubted, some bool) {
 	a = saver.Ack{UserRef: s.userRef(), Device: s.device()}
 	doubted, s.doubted = s.doubted, false
 	for k := range s.acked {
-		if f := &s.slots[k]; f.unwritten || doubted && f.told {
+		f := &s.slots[k]
+		if f.unwritten = f.unwritten || doubted && f.told; f.unwritten && !s.isLookingBackLocked(push.SlotKind(k)) {
 			a.Places[k], f.unwritten = s.acked[k], false
 			some = true
 		}
+	}
+	if s.isInFlightLocked() {
+		a.Moved = &saver.Moved{}
+		some, s.tasks.asks = some || s.tasks.asks, false
 	}
 	a.Seen, s.seen().due = s.seen().due, false
 	return a, doubted, some || doubted || a.Seen
@@ -235,6 +243,7 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 	now := push.Milli(r.cfg.Clock.Now())
 	outs := make([]stray, 0, len(gone))
 	acks := make([]saver.Ack, 0, len(gone))
+	ended := make([]*session, 0, len(gone))
 	for _, l := range gone {
 		l.s.mu.Lock()
 		epoch, since := l.s.epoch, l.s.since
@@ -248,7 +257,7 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 		}
 		a, _, _ := l.s.takeAck()
 		a.Seen, a.Online = true, max(0, now.Time().Sub(since.Time()))
-		acks = append(acks, a)
+		acks, ended = append(acks, a), append(ended, l.s)
 	}
 	left, err := r.removeAll(ctx, outs)
 	if err != nil {
@@ -260,5 +269,9 @@ func (r *Room) leave(ctx context.Context, gone []leaving) {
 	}
 	if _, err := r.ackWithin(ctx, acks); err != nil {
 		r.log.Warn("writing last acknowledgements failed; clients will see those messages again", "count", len(acks), "err", err)
+	}
+	for i, s := range ended {
+		s.noteMoved(acks[i].Moved)
+		s.endTasks()
 	}
 }

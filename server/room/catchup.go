@@ -14,8 +14,9 @@ import (
 
 // reading asks for one slot of a session to be read.
 type reading struct {
-	s *session
-	k push.SlotKind
+	s    *session
+	k    push.SlotKind
+	back *lookBack // what is to be read in place of what follows; nil almost always
 }
 
 const (
@@ -76,6 +77,12 @@ func (r *Room) readBatch(ctx context.Context, batch []reading) {
 	var rqs []saver.Read
 	var who []asked
 	for _, rd := range batch {
+		if rd.back != nil {
+			if rq, ok := r.lookBackRequest(rd); ok {
+				rqs, who = append(rqs, rq), append(who, asked{reading: rd})
+			}
+			continue
+		}
 		rq, wanted, judge, ok := rd.s.readRequest(rd.k)
 		if !ok {
 			continue
@@ -112,6 +119,10 @@ func (r *Room) readBatch(ctx context.Context, batch []reading) {
 		}
 		if a.k == push.Common {
 			r.tails.fill(rqs[i].ShardRef, t, r.cfg.Clock.Now())
+		}
+		if a.back != nil {
+			a.s.lookedBack(a.reading, t)
+			continue
 		}
 		a.s.apply(a.k, rqs[i], t)
 	}

@@ -213,6 +213,7 @@ var startFrames = map[saver.How]wire.Start{
 func (s *session) welcome(version uint32, o *saver.Opened) {
 	r := s.room
 	now := r.now()
+	backs := r.lookBacks(s.shard.ref, o)
 	s.mu.Lock()
 	if s.state != opening_ {
 		s.mu.Unlock()
@@ -227,6 +228,9 @@ func (s *session) welcome(version uint32, o *saver.Opened) {
 	s.state = open
 	s.seen().day = s.dayAt(now) // Open has seen it
 	s.openTagsLocked(o.Tags)
+	for k := range backs {
+		s.beginLookBackLocked(push.SlotKind(k), &backs[k])
+	}
 	w := &wire.Welcome{
 		Version: min(version, wire.Version), Session: s.epoch, Cursor: s.cursorLocked(),
 		Own: startFrames[o.Starts[push.Own].How], Common: startFrames[o.Starts[push.Common].How],

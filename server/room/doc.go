@@ -34,12 +34,20 @@
 // were not sent. The sweep finds that by the lineage of each shard, and the room asks the store about every session of it: what
 // stands in doubt.go.
 //
+// # What is counted of tasks
+//
+// Messages of tasks are counted as they go to devices, are acknowledged, and come to nothing: when stands in tasks.go. The room adds it up by message and
+// hands it to Config.Counts every second, under its life (tally.go). Acknowledgements of devices without a session here are counted here too (loose.go).
+//
 // # Invariants
 //
 //   - A session is in the book before it is in the register, and in the register before its slots are judged and read.
 //   - An idle session owns no goroutine, no buffer, no timer of its own: deadlines hang on the room's timing wheel, and the
 //     memory of a queue goes back to a pool when it is empty.
 //   - A client is slow if its transport has taken for it and does not come back. One that has not had its turn is not.
+//   - What was counted of a persistent message as sent, less what returned or was acknowledged, is what sessions hold in flight, at every moment; what was
+//     acknowledged by devices beside their session counts as both.
+//   - A device's acknowledgement of a message is counted by the room whose write moved the stored cursor over it, and by no other.
 //   - A room without its lease writes nothing to a client but a goodbye (cutoff.go).
 //   - No lock is held over a call to a store, a register, a transport's Close or Cut, or a fan-out.
 //   - Persistent messages are queued in the order of their slot. Non-persistent ones never displace them and give up the oldest.

@@ -24,6 +24,7 @@ type takenAck struct {
 	s       *session
 	doubted bool
 	seen    bool // its device was noted as seen
+	moved   *saver.Moved
 }
 
 // noteWelcome notes the lineage under which a session was welcomed, and reports whether the shard was seen under another: then
@@ -124,6 +125,9 @@ func (r *Room) reopen(ctx context.Context, s *session) {
 	case s.state != open:
 		s.mu.Unlock()
 	case err == nil:
+		if opened.New { // then this moved the stored cursors to where they are
+			s.noteMovedLocked(push.Cursor{}, push.Cursor{opened.Starts[push.Own].Stored, opened.Starts[push.Common].Stored})
+		}
 		for k := range opened.Starts {
 			st := &opened.Starts[k]
 			s.noticeBehindLocked(push.SlotKind(k), push.Place{Epoch: st.At.Epoch, Lineage: st.At.Lineage, Pos: st.Head})

@@ -25,12 +25,14 @@ type stage struct {
 	room *Room
 	ctx  context.Context
 	next push.MsgID
+	task bool // messages are of tasks
 }
 
 func newStage(t testing.TB, tune func(*Config)) *stage {
 	t.Helper()
 	cfg := Config{
 		ID: "r1", Boot: 1, Saver: noStore{}, Register: newRegister(t), Tokens: tokens{}, Deliverers: 1,
+		Counts: &counter{},
 		Policy: func(context.Context, push.ProductID) (Policy, error) { return Policy{Shards: shards}, nil },
 	}
 	if tune != nil {
@@ -90,7 +92,7 @@ func (st *stage) fill(n int, onWake func(*seat, transport.Share)) []*seat {
 
 func (st *stage) message(persistent bool) *push.Message {
 	st.next++
-	return &push.Message{ID: st.next, Persistent: persistent, Body: []byte("1")}
+	return &push.Message{ID: st.next, Persistent: persistent, Body: []byte("1"), Task: st.task}
 }
 
 // broadcast queues a live message to everyone.
@@ -324,24 +326,27 @@ func TestFanout_SweepLooksBehindTheBroadcastThatIsOnItsWay(t *testing.T) {
 	st.common(theSlot.Pos + 1)
 	st.room.workers[0].putBulk(news)
 	st.pass()
-	if c.s.slots[push.Common].hold != nil {
+	if c.s.holds != nil {
 		t.Error("a session waits for an entry that it has")
 	}
 	news.place.Pos++ // its notification was lost
 	st.room.workers[0].putBulk(news)
 	st.pass()
-	if c.s.slots[push.Common].hold == nil {
+	if c.s.holds == nil {
 		t.Error("a session does not know that it misses an entry")
 	}
-	c.s.slots[push.Common].dropHeld()
+	c.s.dropHeldLocked(push.Common)
 }
 
 func TestFanout_BroadcastMakesNoGarbageForASession(t *testing.T) {
 	st := newStage(t, nil)
 	seats := st.fill(1000, nil)
 	b := &transport.Batch{MaxOuts: 16, MaxSize: 1 << 20}
+	pos := theSlot.Pos
 	got := testing.AllocsPerRun(20, func() {
+		pos++
 		st.broadcast()
+		st.common(pos)
 		st.pass()
 		for _, c := range seats {
 			c.wakes = c.wakes[:0]
@@ -528,6 +533,38 @@ func BenchmarkFanout(b *testing.B) {
 					for c.s.Take(batch) {
 						batch.Reset()
 					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/delivery")
+		})
+	}
+}
+
+// BenchmarkCommon brings entries of common slots to 10 000 open sessions, which take them and have them acknowledged at once. Those of tasks are
+// counted twice for each.
+func BenchmarkCommon(b *testing.B) {
+	for _, of := range []string{"plain", "task"} {
+		b.Run(of, func(b *testing.B) {
+			st := newStage(b, nil)
+			st.task = of == "task"
+			const n = 10_000
+			seats := st.fill(n, nil)
+			batch := &transport.Batch{MaxOuts: 64, MaxSize: 1 << 20}
+			moved := &saver.Moved{Done: true, From: push.Cursor{theSlot, theSlot}, To: push.Cursor{theSlot, theSlot}}
+			pos := theSlot.Pos
+			b.ReportAllocs()
+			b.ResetTimer()
+			for range b.N {
+				pos++
+				moved.To[push.Common].Pos = pos
+				st.common(pos)
+				st.pass()
+				for _, c := range seats {
+					c.wakes = c.wakes[:0]
+					for c.s.Take(batch) {
+						batch.Reset()
+					}
+					c.s.noteMoved(moved)
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/delivery")

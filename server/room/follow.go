@@ -25,7 +25,6 @@ const (
 type follow struct {
 	at     push.Place    // everything up to it was queued or passed over
 	wanted push.Position // the highest position heard of
-	hold   *hold         // nil almost always
 	passed uint16        // entries passed over since the client could last tell its position
 	mode   mode
 	again  bool // something of another epoch or lineage came since the last read: judge once more
@@ -53,10 +52,29 @@ const maxHeld = 32
 // maxPassed is how many entries may be passed over before the client is told where it stands.
 const maxPassed = 1000
 
-func (f *follow) dropHeld() {
-	if f.hold != nil {
-		f.hold.timer.Stop()
-		f.hold = nil
+// holds are those of a session's two slots. It is dropped with the last of them.
+type holds [2]*hold
+
+func (s *session) holdLocked(k push.SlotKind) *hold {
+	if s.holds == nil {
+		return nil
+	}
+	return s.holds[k]
+}
+
+func (s *session) setHoldLocked(k push.SlotKind, h *hold) {
+	if s.holds == nil {
+		s.holds = &holds{}
+	}
+	if s.holds[k] = h; *s.holds == (holds{}) {
+		s.holds = nil
+	}
+}
+
+func (s *session) dropHeldLocked(k push.SlotKind) {
+	if h := s.holdLocked(k); h != nil {
+		h.timer.Stop()
+		s.setHoldLocked(k, nil)
 	}
 }
 
@@ -86,7 +104,7 @@ func (s *session) noticeLocked(k push.SlotKind, place push.Place, o wire.Out, fi
 			s.releaseHeldLocked(k)
 		}
 	default:
-		s.holdLocked(k, heldOut{place.Pos, o, filter})
+		s.keepLocked(k, heldOut{place.Pos, o, filter})
 	}
 }
 
@@ -125,6 +143,9 @@ func isBare(o *wire.Out) bool { return o.Shared == nil && o.Frame == nil }
 // reports false if the queue is full, or what the entry says is not here; the slot then keeps it and is read.
 func (s *session) extendLocked(k push.SlotKind, pos push.Position, o wire.Out, filter *push.Filter) bool {
 	f := &s.slots[k]
+	if r, ok := o.Frame.(*wire.Recall); ok {
+		s.noteRecallLocked(r.ID)
+	}
 	if !s.admitsOutLocked(filter, &o) {
 		f.at.Pos = pos
 		s.passLocked(k, 1)
@@ -147,6 +168,7 @@ func (s *session) extendLocked(k push.SlotKind, pos push.Position, o wire.Out, f
 	}
 	o = placed(o, k, pos)
 	s.queue.push(o)
+	s.noteSentLocked(&o)
 	f.at.Pos, f.passed = pos, 0
 	return true
 }
@@ -175,10 +197,10 @@ func (s *session) pushCursorLocked(why wire.CursorReason) {
 	s.queue.push(wire.Out{Frame: &wire.Cursor{Cursor: s.cursorLocked(), Reason: why}})
 }
 
-// holdLocked keeps an entry that came before the one in front of it.
-func (s *session) holdLocked(k push.SlotKind, h heldOut) {
+// keepLocked keeps an entry that came before the one in front of it.
+func (s *session) keepLocked(k push.SlotKind, h heldOut) {
 	s.startHoldLocked(k)
-	w := s.slots[k].hold
+	w := s.holdLocked(k)
 	i := len(w.held)
 	for ; i > 0 && w.held[i-1].pos >= h.pos; i-- {
 		if w.held[i-1].pos == h.pos {
@@ -194,11 +216,10 @@ func (s *session) holdLocked(k push.SlotKind, h heldOut) {
 
 // startHoldLocked reads the slot in HoldFor, unless what is missing has come by then.
 func (s *session) startHoldLocked(k push.SlotKind) {
-	f := &s.slots[k]
-	if f.hold == nil {
+	if s.holdLocked(k) == nil {
 		w := &hold{}
 		w.timer = s.room.cfg.Clock.AfterFunc(s.room.cfg.HoldFor, func() { s.holdOver(k, w) })
-		f.hold = w
+		s.setHoldLocked(k, w)
 	}
 }
 
@@ -206,11 +227,11 @@ func (s *session) startHoldLocked(k push.SlotKind) {
 func (s *session) holdOver(k push.SlotKind, w *hold) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := &s.slots[k]
-	if f.hold != w {
+	if s.holdLocked(k) != w {
 		return
 	}
-	f.hold = nil
+	s.setHoldLocked(k, nil)
+	f := &s.slots[k]
 	if s.state == open && f.mode == live && f.wanted > f.at.Pos {
 		s.room.m.outOfTurn()
 		s.requestReadLocked(k)
@@ -220,25 +241,25 @@ func (s *session) holdOver(k push.SlotKind, w *hold) {
 // releaseHeldLocked queues the held entries that have become next.
 func (s *session) releaseHeldLocked(k push.SlotKind) {
 	f := &s.slots[k]
-	for f.hold != nil && len(f.hold.held) > 0 {
-		h := f.hold.held[0]
+	for w := s.holdLocked(k); w != nil && len(w.held) > 0; w = s.holdLocked(k) {
+		h := w.held[0]
 		if h.pos > f.at.Pos+1 {
 			return
 		}
-		f.hold.held = f.hold.held[1:]
+		w.held = w.held[1:]
 		if h.pos == f.at.Pos+1 && !s.extendLocked(k, h.pos, h.out, h.filter) {
 			return // the slot is read instead, and holds nothing more
 		}
 	}
 	if f.wanted <= f.at.Pos {
-		f.dropHeld()
+		s.dropHeldLocked(k)
 	}
 }
 
 // requestReadLocked asks for the slot to be read as soon as there is room for what that gives.
 func (s *session) requestReadLocked(k push.SlotKind) {
 	f := &s.slots[k]
-	f.dropHeld()
+	s.dropHeldLocked(k)
 	if f.mode == reading_ {
 		return
 	}
@@ -247,7 +268,7 @@ func (s *session) requestReadLocked(k push.SlotKind) {
 		return
 	}
 	f.mode = reading_
-	s.room.reads.put(reading{s, k})
+	s.room.reads.put(reading{s: s, k: k})
 }
 
 // readRequest returns what to read for a slot, and whether the session still wants it. judge says that something of another
@@ -319,6 +340,7 @@ func (s *session) rejudgeLocked(k push.SlotKind, from push.Place, t *tailRead) {
 	f := &s.slots[k]
 	f.at = t.Start
 	f.wanted = t.State.Head
+	s.noteFellBackLocked(k, t.Known)
 	s.owesCursor = true
 	if !t.Known && !from.IsZero() {
 		s.room.m.gap(wire.GapReset)
@@ -339,6 +361,9 @@ func (s *session) gapLocked(k push.SlotKind, from, to push.Position, why wire.Ga
 func (s *session) applyEntryLocked(k push.SlotKind, e *tailEntry) bool {
 	f := &s.slots[k]
 	admits := s.admitsEntryLocked(e)
+	if e.Kind == saver.EntryRecall {
+		s.noteRecallLocked(e.ID)
+	}
 	if n := e.Pos - f.at.Pos - 1; n > 0 && admits {
 		f.at.Pos = e.Pos - 1 // holes
 	}
@@ -359,6 +384,7 @@ func (s *session) applyEntryLocked(k push.SlotKind, e *tailEntry) bool {
 	}
 	o = placed(o, k, e.Pos)
 	s.queue.push(o)
+	s.noteSentLocked(&o)
 	f.at.Pos, f.passed = e.Pos, 0
 	return true
 }

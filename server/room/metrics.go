@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"carillon/server/push"
+	"carillon/server/task"
 	"carillon/server/transport"
 	"carillon/server/wire"
 )
@@ -39,6 +40,7 @@ type Metrics struct {
 	reopens    prometheus.Counter
 	posts      *prometheus.CounterVec
 	events     *prometheus.CounterVec
+	uncounts   *prometheus.CounterVec
 	tags       prometheus.Gauge
 	cutOff     prometheus.Gauge
 	cutOffs    *prometheus.CounterVec
@@ -72,6 +74,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reopens:    one("devices_reopened_total", "Devices of live sessions that a store which fell back had forgotten."),
 		posts:      counter("posts_total", "Frames that clients sent beside their session, by who took them.", "to"),
 		events:     counter("events_total", "Events that clients reported.", "product", "event"),
+		uncounts:   counter("task_counts_lost_total", "What was counted of messages of tasks and may not have been added to their counts, by kind.", "kind"),
 		tags: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "room", Name: "tags",
 			Help: "Different tags that sessions have or had lately."}),
 		cutOff: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "carillon", Subsystem: "room", Name: "cut_off",
@@ -80,7 +83,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	if reg != nil {
 		reg.MustRegister(m.sessions, m.connects, m.accepts, m.closes, m.refusals, m.frames, m.batches, m.drops, m.gaps, m.reads,
-			m.repairs, m.failures, m.lostBodies, m.reopens, m.posts, m.events, m.tags, m.cutOff, m.cutOffs)
+			m.repairs, m.failures, m.lostBodies, m.reopens, m.posts, m.events, m.uncounts, m.tags, m.cutOff, m.cutOffs)
 	}
 	return m
 }
@@ -129,6 +132,19 @@ func (m *Metrics) reopened()              { m.reopens.Inc() }
 
 func (m *Metrics) asked(elsewhere bool) {
 	m.cutOffs.WithLabelValues(strconv.FormatBool(elsewhere)).Inc()
+}
+
+// uncounted notes counts that were lost, or may have been.
+func (m *Metrics) uncounted(cs []task.Counted) {
+	var all task.Counts
+	for i := range cs {
+		all.Add(cs[i].Counts)
+	}
+	for k, n := range all {
+		if n > 0 {
+			m.uncounts.WithLabelValues(task.Kind(k).String()).Add(float64(n))
+		}
+	}
 }
 
 func (m *Metrics) posted(to string, n int) { m.posts.WithLabelValues(to).Add(float64(n)) }

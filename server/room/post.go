@@ -30,16 +30,26 @@ const (
 	maxLooseOfOne = MaxPost
 )
 
+// looseAck is one acknowledgement of a device, and what filters ask of that.
+type looseAck struct {
+	saver.Ack
+	facts push.DeviceFacts
+}
+
+func (a *looseAck) key() register.Key {
+	return register.Key{Product: a.Product, User: a.User, Device: a.Device}
+}
+
 // looseAcks are acknowledgements of devices whose session is in another room, or nowhere. They wait for the next batch.
 type looseAcks struct {
 	mu sync.Mutex
 	// Guarded by mu.
-	acks []saver.Ack
+	acks []looseAck
 	by   map[register.Key]int // how many of each device are among them; nil: there are none
 }
 
 // put reports whether there was room. They are all of one device.
-func (l *looseAcks) put(of register.Key, as ...saver.Ack) bool {
+func (l *looseAcks) put(of register.Key, as ...looseAck) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(as) == 0 {
@@ -53,23 +63,23 @@ func (l *looseAcks) put(of register.Key, as ...saver.Ack) bool {
 }
 
 // putBack has the next batch try again. Where others have taken the room meanwhile they are lost, which costs a repetition.
-func (l *looseAcks) putBack(as []saver.Ack) {
+func (l *looseAcks) putBack(as []looseAck) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.appendLocked(as[:min(len(as), maxLoose-len(l.acks))])
 }
 
-func (l *looseAcks) appendLocked(as []saver.Ack) {
+func (l *looseAcks) appendLocked(as []looseAck) {
 	l.acks = append(l.acks, as...)
 	if l.by == nil {
 		l.by = make(map[register.Key]int)
 	}
 	for i := range as {
-		l.by[register.Key{Product: as[i].Product, User: as[i].User, Device: as[i].Device}]++
+		l.by[as[i].key()]++
 	}
 }
 
-func (l *looseAcks) take() []saver.Ack {
+func (l *looseAcks) take() []looseAck {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	as := l.acks
@@ -200,7 +210,8 @@ func (s *session) post(frames []wire.Frame) (took bool, err error) {
 func (r *Room) postAway(id auth.Identity, p Policy, frames []wire.Frame) error {
 	key := register.Key{Product: id.Product.ID, User: id.User, Device: id.Device}
 	owner := push.OwnerOf(key.Product, key.User, key.Device)
-	acks := make([]saver.Ack, 0, len(frames))
+	facts := push.DeviceFacts{Device: key.Device, Platform: id.Platform, Class: p.Sessions.ClassOf(id.Platform)}
+	acks := make([]looseAck, 0, len(frames))
 	for _, f := range frames {
 		if f, ok := f.(*wire.Ack); ok {
 			of, c, err := push.ParseCursor(f.Cursor)
@@ -209,7 +220,7 @@ func (r *Room) postAway(id auth.Identity, p Policy, frames []wire.Frame) error {
 				continue
 			}
 			user := saver.UserRef{Product: key.Product, Shards: p.Shards, User: key.User}
-			acks = append(acks, saver.Ack{UserRef: user, Device: key.Device, Places: c})
+			acks = append(acks, looseAck{saver.Ack{UserRef: user, Device: key.Device, Places: c}, facts})
 		}
 	}
 	if !r.loose.put(key, acks...) {
@@ -217,29 +228,19 @@ func (r *Room) postAway(id auth.Identity, p Policy, frames []wire.Frame) error {
 	}
 	for _, f := range frames {
 		if f, ok := f.(*wire.Event); ok {
+			r.tally.addEventAway(key.Product, owner, f)
 			r.report(Event{Key: key, Platform: id.Platform, What: *f})
 		}
 	}
 	return nil
 }
 
-// writeLooseAcks hands to the store what waits for it. What fails is tried again with the next batch.
-func (r *Room) writeLooseAcks(ctx context.Context) {
-	acks := r.loose.take()
-	for len(acks) > 0 {
-		n := min(len(acks), maxAcks)
-		if _, err := r.ackWithin(ctx, acks[:n]); err != nil {
-			r.log.Warn("writing acknowledgements failed; trying again", "count", len(acks), "err", err)
-			r.loose.putBack(acks)
-			return
-		}
-		acks = acks[n:]
-	}
-}
-
 // eventAndUnlock takes an event of the session's client.
 func (s *session) eventAndUnlock(f *wire.Event) {
 	known := s.shard != nil // one that was sent away before may go on sending until it has heard
+	if known {
+		s.noteEventLocked(f)
+	}
 	s.mu.Unlock()
 	if known {
 		s.room.report(Event{Key: s.key(), Platform: s.platform, What: *f})

@@ -239,9 +239,9 @@ func TestPost_BoundsWhatWaitsForTheStore(t *testing.T) {
 	var l looseAcks
 	put := func(device, n int) bool {
 		of := register.Key{Product: product, User: "alice", Device: push.DeviceID(strconv.Itoa(device))}
-		as := make([]saver.Ack, n)
+		as := make([]looseAck, n)
 		for i := range as {
-			as[i] = saver.Ack{UserRef: saver.UserRef{Product: of.Product, Shards: shards, User: of.User}, Device: of.Device}
+			as[i].Ack = saver.Ack{UserRef: saver.UserRef{Product: of.Product, Shards: shards, User: of.User}, Device: of.Device}
 		}
 		return l.put(of, as...)
 	}

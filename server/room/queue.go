@@ -100,16 +100,17 @@ func (q *queue) push(o wire.Out) {
 	q.size += o.Size()
 }
 
-// dropOldestLive gives up the oldest non-persistent message and reports whether there was one.
-func (q *queue) dropOldestLive() bool {
+// dropOldestLive gives up the oldest non-persistent message and returns it; nil: there was none.
+func (q *queue) dropOldestLive() *push.Message {
 	if q.empty() {
-		return false
+		return nil
 	}
 	for i := q.head; i < len(q.outs); i++ {
 		o := &q.outs[i]
 		if o.Shared == nil || o.Shared.Message().Persistent {
 			continue
 		}
+		m := o.Shared.Message()
 		q.size -= o.Size()
 		copy(q.outs[q.head+1:i+1], q.outs[q.head:i]) // shift the ones before it
 		q.outs[q.head] = wire.Out{}
@@ -117,9 +118,9 @@ func (q *queue) dropOldestLive() bool {
 		if q.head == len(q.outs) {
 			q.drop()
 		}
-		return true
+		return m
 	}
-	return false
+	return nil
 }
 
 // take moves as much as the batch may hold, and gives the memory back when nothing is left.

@@ -67,6 +67,9 @@ type Config struct {
 	// Events is told what clients report of messages, one call for each, by several goroutines at once. It must not block. It
 	// may be nil: they are counted all the same.
 	Events func(Event)
+	// Counts is told what becomes of messages of tasks, every second, and when the room stops; nil: nothing is counted. The room's life is its
+	// ID and Boot.
+	Counts Counts
 	// Obey carries out what every room was told for certain since the last call: kicks, revocations, new tags. It is called at each
 	// renewal of the lease, which does not count unless it succeeds. lost says that nobody knows what else the room was told: it
 	// ends all its sessions, which come back. It may be nil.
@@ -179,6 +182,7 @@ type Room struct {
 	acks      ackBook
 	loose     looseAcks
 	tags      tagBook
+	tally     *tally // nil: nothing is counted
 	held      *heldTags
 	entrances entrances
 	posting   chan struct{} // holds a token for each call of Post; never closed
@@ -242,6 +246,7 @@ func New(cfg Config) (*Room, error) {
 	r.pace.perSecond, r.pace.paid = cfg.Pace, -moment(paceTick) // nothing went out yet
 	r.tails = newTails(cfg.TailEntries)
 	r.held = newHeldTags(&r.cfg)
+	r.tally = newTally(r)
 	r.wheel = newWheel(cfg.Clock.Now(), wheelTick, (*session).tick)
 	for i := range cfg.Deliverers {
 		r.workers = append(r.workers, newFanout(r, i))
@@ -272,6 +277,9 @@ func (r *Room) Run(ctx context.Context) error {
 	}
 	var leaver sync.WaitGroup
 	leaver.Go(func() { r.ackLoop(work) })
+	if r.tally != nil {
+		workers.Go(func() { r.countLoop(work) })
+	}
 	workers.Go(func() { r.wheelLoop(work) })
 	loops.Go(func() { r.leaseLoop(ctx) })
 	loops.Go(func() { r.sweepLoop(ctx) })
@@ -291,6 +299,9 @@ func (r *Room) Run(ctx context.Context) error {
 	workers.Wait()
 	r.leavings.close()
 	leaver.Wait() // has written the last acknowledgements
+	if r.tally != nil {
+		r.tally.hand(context.WithoutCancel(ctx))
+	}
 	bg, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	return r.cfg.Register.Leave(bg, r.cfg.ID, r.cfg.Boot)

@@ -91,7 +91,9 @@ type session struct {
 
 	queue queue
 	slots [2]follow
-	acked push.Cursor // highest acknowledged: on this session, or before it began
+	holds *holds        // nil almost always
+	tasks *sessionTasks // what it knows of messages of tasks; nil while it knows of none
+	acked push.Cursor   // highest acknowledged: on this session, or before it began
 }
 
 // wake is where a session stands with its transport. A higher one is not woken for a lower one again.
@@ -364,11 +366,16 @@ func (s *session) queueLiveLocked(sh *wire.Shared) {
 	o := wire.Out{Shared: sh, Slot: push.NoSlot}
 	for !s.queue.fits(o.Size(), s.room.cfg.QueueMessages, s.room.cfg.QueueBytes) {
 		s.room.m.dropped(dropQueueFull)
-		if !s.queue.dropOldestLive() {
-			return // only persistent ones wait; this one is the oldest that may be lost
+		old := s.queue.dropOldestLive()
+		if old == nil { // only persistent ones wait; this one is the oldest that may be lost
+			s.noteSentLocked(&o)
+			s.noteDropped(sh.Message())
+			return
 		}
+		s.noteDropped(old)
 	}
 	s.queue.push(o)
+	s.noteSentLocked(&o)
 }
 
 // endAndUnlock tells the client why the session ends and closes it. Only the first end counts.
@@ -509,7 +516,7 @@ func (s *session) Closed(code wire.CloseCode) {
 	s.queue.drop()
 	s.dropTagsLocked()
 	for k := range s.slots {
-		s.slots[k].dropHeld()
+		s.dropHeldLocked(push.SlotKind(k))
 	}
 	booked := s.booked
 	s.mu.Unlock()

@@ -165,7 +165,7 @@ func TestSession_IdleOwnsNoQueue(t *testing.T) {
 		s := d.sess.(*session)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if !s.queue.empty() || s.slots[0].hold != nil {
+		if !s.queue.empty() || s.holds != nil {
 			t.Error("an idle session holds on to a buffer or a timer")
 		}
 	})

@@ -54,6 +54,9 @@ type world struct {
 	ctx    context.Context
 	stop   []func()
 
+	counts counter
+	live   map[push.MsgID]bool // messages that are not persistent
+
 	dropAll bool // lose every notification
 }
 
@@ -98,6 +101,7 @@ func (w *world) start(id push.RoomID, boot push.BootID, tune func(*world, *Confi
 	w.t.Helper()
 	cfg := Config{
 		ID: id, Boot: boot, Saver: w.saver, Register: w.reg, Tokens: tokens{},
+		Counts: &w.counts,
 		Policy: func(_ context.Context, p push.ProductID) (Policy, error) {
 			if !strings.HasPrefix(string(p), string(product)) {
 				return Policy{}, push.Errorf(push.KindNotFound, "product_not_found", "there is no such product")
@@ -149,6 +153,7 @@ func (w *world) leftNothing(r *Room) {
 			w.t.Errorf("room %s still counts %d times the tag %s", r.cfg.ID, e.n, k.Tag)
 		}
 	}
+	w.recount(r, true)
 	if n := r.wheel.count(); n != 0 {
 		w.t.Errorf("room %s: %d sessions are still armed", r.cfg.ID, n)
 	}
@@ -299,11 +304,14 @@ type post struct {
 	ttl      time.Duration
 	silent   bool // store it, and notify nobody
 	bare     bool // notify without the body
+	plain    bool // it is no task's
 }
 
 func (w *world) message(p post) *push.Message {
 	w.nextID++
-	return &push.Message{ID: w.nextID, Body: []byte(p.body), CollapseKey: p.collapse, Persistent: !p.live, Created: push.Milli(time.Now())}
+	return &push.Message{
+		ID: w.nextID, Body: []byte(p.body), CollapseKey: p.collapse, Persistent: !p.live, Created: push.Milli(time.Now()), Task: !p.plain,
+	}
 }
 
 // publish stores and notifies, and returns the id.
@@ -321,6 +329,10 @@ func (w *world) store(p post) (push.MsgID, func()) {
 	w.t.Helper()
 	m := w.message(p)
 	if p.live {
+		if w.live == nil {
+			w.live = make(map[push.MsgID]bool)
+		}
+		w.live[m.ID] = true
 		d := &push.Delivery{Product: product, Message: m, Everyone: len(p.to) == 0, Filter: p.filter}
 		for _, u := range p.to {
 			d.Users = append(d.Users, push.UserFilter{User: u, Filter: p.filter})

@@ -132,7 +132,8 @@ const (
 	messageHasRef     = 1 << 2
 	messageHasKey     = 1 << 3
 	messageHasHeaders = 1 << 4
-	messageFlags      = messagePersistent | messageBinary | messageHasRef | messageHasKey | messageHasHeaders
+	messageTask       = 1 << 5
+	messageFlags      = messagePersistent | messageBinary | messageHasRef | messageHasKey | messageHasHeaders | messageTask
 )
 
 // AppendMessage appends: version, flags, id, created, expires; then as the flags say ref, collapse key, and the headers
@@ -149,6 +150,7 @@ func AppendMessage(dst []byte, m *push.Message) []byte {
 	set(m.Ref != "", messageHasRef)
 	set(m.CollapseKey != "", messageHasKey)
 	set(len(m.Headers) > 0, messageHasHeaders)
+	set(m.Task, messageTask)
 	dst = append(appendVersion(dst), flags)
 	dst = binary.AppendUvarint(dst, uint64(m.ID))
 	dst = binary.AppendUvarint(dst, uint64(m.Created))
@@ -191,6 +193,7 @@ func (d *decoder) message() *push.Message {
 		Created:    push.MilliTime(d.uint()),
 		Expires:    push.MilliTime(d.uint()),
 		Persistent: flags&messagePersistent != 0,
+		Task:       flags&messageTask != 0,
 	}
 	if flags&messageBinary != 0 {
 		m.Kind = push.BodyBinary

@@ -84,7 +84,7 @@ func text(r *rand.Rand, most int) string {
 func randomMessage(r *rand.Rand, body bool) *push.Message {
 	m := &push.Message{
 		ID: push.MsgID(number(r)), Kind: push.BodyKind(r.IntN(2)), Created: push.MilliTime(number(r)),
-		Expires: push.MilliTime(number(r)), Persistent: r.IntN(2) == 0, Ref: text(r, 3), CollapseKey: text(r, 3),
+		Expires: push.MilliTime(number(r)), Persistent: r.IntN(2) == 0, Task: r.IntN(2) == 0, Ref: text(r, 3), CollapseKey: text(r, 3),
 	}
 	for range r.IntN(4) {
 		m.Headers = append(m.Headers, push.Header{Name: text(r, 5), Value: text(r, 5)})
@@ -396,6 +396,7 @@ func TestCodec_Golden(t *testing.T) {
 		want string
 	}{
 		{"message", m, "011dac0201020172016b0101610162027b7d"},
+		{"message", &push.Message{ID: 300, Body: []byte("{}"), Created: 1, Expires: 2, Persistent: true, Task: true}, "0121ac020102027b7d"},
 		{"filter", f, "010702010164010163"},
 		{"filter", (*push.Filter)(nil), "0100"},
 		{"filter", tagged, "010c01016b" + "010161" + "020162" + "00" + "010163" + "00" + "010164" + "00"},

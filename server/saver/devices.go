@@ -82,6 +82,7 @@ func Arrive(o *Open, known *Device, others int, slots [2]*push.SlotState, now pu
 		} else {
 			v.Cursors[k] = refresh(slots[k], v.Cursors[k])
 		}
+		starts[k].Stored = knownPlace(slots[k], v.Cursors[k])
 	}
 	return v, starts
 }
@@ -95,9 +96,19 @@ func refresh(s *push.SlotState, p push.Place) push.Place {
 	return p
 }
 
+// knownPlace returns a place rewritten in the slot's present lineage, the zero Place of one of which nothing is known.
+func knownPlace(s *push.SlotState, p push.Place) push.Place {
+	if at, known := s.Resolve(p); known {
+		return at
+	}
+	return push.Place{}
+}
+
 // Acknowledge applies an acknowledgement to a device as it is stored, and reports whether its own cursor moved, so that
-// something may be free. A slot that does not exist is nil or has a zero epoch.
+// something may be free. A slot that does not exist is nil or has a zero epoch. It tells a.Moved all but Done, and may be called again for the same
+// acknowledgement of a device as it was before.
 func Acknowledge(v *Device, a *Ack, slots [2]*push.SlotState, now push.MilliTime) (ownMoved bool) {
+	a.tell(Moved{})
 	if a.Seen {
 		v.Seen = max(v.Seen, now)
 	}
@@ -118,8 +129,27 @@ func Acknowledge(v *Device, a *Ack, slots [2]*push.SlotState, now push.MilliTime
 		if k == int(push.Own) {
 			ownMoved = moved
 		}
+		if a.Moved != nil {
+			a.Moved.From[k], a.Moved.To[k] = knownPlace(s, was), knownPlace(s, v.Cursors[k])
+		}
 	}
 	return ownMoved
+}
+
+func (a *Ack) tell(m Moved) {
+	if a.Moved != nil {
+		*a.Moved = m
+	}
+}
+
+// Unknown says that the device of an acknowledgement is not known.
+func (a *Ack) Unknown() { a.tell(Moved{}) }
+
+// Done says that an acknowledgement was carried out.
+func (a *Ack) Done() {
+	if a.Moved != nil {
+		a.Moved.Done = true
+	}
 }
 
 // Advance judges an acknowledged place and a stored one and returns what is to be stored, and whether it moved. It

@@ -285,10 +285,11 @@ type Opened struct {
 
 // Start is where a device begins in one slot. If Floor is above At.Pos, entries in (At.Pos, Floor] were dropped by a limit.
 type Start struct {
-	At    push.Place
-	How   How
-	Head  push.Position
-	Floor push.Position
+	At     push.Place
+	How    How
+	Head   push.Position
+	Floor  push.Position
+	Stored push.Place // the device's stored cursor, as the slot is now; zero: nothing is known of it
 }
 
 // Read asks for the entries of one slot after a place.
@@ -323,6 +324,15 @@ type Ack struct {
 	Places push.Cursor   // a zero Place leaves that slot's cursor where it is
 	Seen   bool          // note the device as seen now
 	Online time.Duration // added to the time the device was online in all
+	Moved  *Moved        // if not nil, the store says there what became of it
+}
+
+// Moved is what an acknowledgement did to a device's stored cursors. Of several acknowledgements of a device, at once or one after the other, no two moved a
+// cursor over the same position, as long as the store does not fall back. So whoever counts what a device acknowledged counts the entries in (From, To].
+type Moved struct {
+	Done bool // it was carried out for certain, also if the call failed because of others; without it the rest says nothing
+	// Where the cursors stood before and after, as the slots were then; the same where nothing moved. Zero: the device or its place is unknown.
+	From, To push.Cursor
 }
 
 // User is what is stored of a user.

@@ -27,6 +27,7 @@ import (
 	"carillon/server/saver"
 	savermemory "carillon/server/saver/memory"
 	saverpebble "carillon/server/saver/pebble"
+	"carillon/server/task"
 	"carillon/server/transport"
 	"carillon/server/wire"
 )
@@ -38,6 +39,7 @@ type backend struct {
 	reg    *registermemory.Register
 	saver  saver.Store
 	blocks idgenerator.Blocks
+	tasks  task.Store
 
 	mem       *savermemory.Store // of the memory store
 	memBlocks *idmemory.Blocks
@@ -157,6 +159,7 @@ func (w *world) openBackend() error {
 	b := &backend{clock: newHands(w.sched.lane(name + "/clock"))}
 	b.clock.skew = w.skew
 	b.reg = registermemory.New(registermemory.Config{Clock: b.clock})
+	b.tasks = w.tasks
 	random := seeded{w.sched.lane(name + "/random")}
 	if !w.opt.Pebble {
 		mem, err := savermemory.New(savermemory.Config{Clock: b.clock, Rand: random, Locator: b.reg, Limits: w.limits})
@@ -223,7 +226,7 @@ func (w *world) startCenter() error {
 		return err
 	}
 	c, err := center.New(center.Config{
-		Saver: k, Register: w.back.reg, Rooms: notifier{w, k}, Catalog: w.catalog, Keys: keys, IDs: &turnstile{ids: ids, link: k},
+		Saver: k, Register: w.back.reg, Rooms: notifier{w, k}, Catalog: w.catalog, Tasks: w.back.tasks, Holder: name, Keys: keys, IDs: &turnstile{ids: ids, link: k},
 		Secret: "a secret that nobody asks for here", Rand: seeded{w.sched.lane(name + "/random")}, Clock: w.back.clock,
 	})
 	if err != nil {

@@ -22,6 +22,8 @@ import (
 	"carillon/server/history"
 	"carillon/server/push"
 	"carillon/server/saver"
+	"carillon/server/task"
+	taskmemory "carillon/server/task/memory"
 )
 
 // writeDeadline is that of rooms here: shorter than a product's, so that a short life sees many of them pass.
@@ -149,6 +151,7 @@ type world struct {
 	skew     time.Duration
 	weather  weather
 	catalog  *catalog.Cache
+	tasks    task.Store
 	products []*product
 	devices  []*device
 
@@ -218,6 +221,7 @@ func newWorld(seed uint64, tell io.Writer) *world {
 
 // setUp brings the gateway up, with two products that have the same users.
 func (w *world) setUp() error {
+	w.tasks = taskmemory.New(taskmemory.Config{Clock: clock.System})
 	w.catalog = catalog.NewCache(catalogmemory.New(catalogmemory.Config{Clock: clock.System}), catalog.CacheConfig{Clock: clock.System})
 	for _, id := range []push.ProductID{"news", "shop"} {
 		if err := w.addProduct(id); err != nil {

@@ -118,6 +118,9 @@ func (t *Task) Do(m Move, by *Actor, reason string, now push.MilliTime) error {
 	if n := len(t.Moves) - MaxMoves; n > 0 {
 		t.Moves = slices.Delete(t.Moves, 0, n)
 	}
+	if t.State == Running && (m == Pause || m == Stop || m == Expire || m == Recall || m == Fail) {
+		t.Run.Recount = true
+	}
 	if t.State == Running || t.State == Recalling || to == Recalling {
 		t.Run.Token++
 		t.Run.Holder, t.Run.Until = "", 0
@@ -152,5 +155,8 @@ func (t *Task) SetWake() {
 		t.Wake = max(t.Run.Until, 1)
 	case AwaitingApproval, Paused:
 		t.Wake = t.Deadline
+	}
+	if t.Run.Recount && !t.State.Active() {
+		t.Wake = 1
 	}
 }

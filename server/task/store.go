@@ -2,6 +2,8 @@ package task
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"carillon/server/push"
 )
@@ -13,6 +15,7 @@ type Store interface {
 	// digest within KeyKept returns the task as it was made, and repeated; KindKeyReused, "idempotency_key_reused": the key came with
 	// another digest. KindConflict, "task_exists": there is one of that id, which is another (one that is equal but for Revision and Created is
 	// the same: making it again changes nothing).
+	// It does not look at what else stands in t: Wake is the caller's to set.
 	Create(ctx context.Context, t Task, key Key) (made Task, repeated bool, err error)
 	// Task returns a task. KindNotFound, "task_not_found".
 	Task(ctx context.Context, p push.ProductID, id push.MsgID) (Task, error)
@@ -20,9 +23,10 @@ type Store interface {
 	Tasks(ctx context.Context, q Query) (Page, error)
 	// Update reads a task, has change change it, and stores it with the next revision, unless it changed meanwhile: then it begins again, so that change may be
 	// called more than once. now is the store's clock, of the moment of the read. An error of change is returned as it is, and nothing is stored; with ErrUnchanged nothing is stored, and there is no
-	// error. The task is stored at the store's durability when it returns. KindNotFound, "task_not_found".
+	// error. The task is stored at the store's durability when it returns. Product, ID, Revision and Created are the store's, whatever change does to them.
+	// Other calls may be made from change. KindNotFound, "task_not_found".
 	Update(ctx context.Context, p push.ProductID, id push.MsgID, change func(t *Task, now push.MilliTime) error) (Task, error)
-	// Due returns tasks of all products whose Wake is not 0 and not after now, those of the earliest Wake first, at most limit, and the store's clock.
+	// Due returns tasks of all products whose Wake is not 0 and not after now, those of the earliest Wake first (of one Wake by id), at most limit, and the store's clock.
 	Due(ctx context.Context, limit int) ([]Ref, push.MilliTime, error)
 	// Delete forgets a task that has ended, its counts too. It reports whether there was one. KindConflict, "task_move": it has not ended.
 	Delete(ctx context.Context, p push.ProductID, id push.MsgID) (bool, error)
@@ -32,22 +36,27 @@ type Store interface {
 	// Switch returns the product's switch; the zero Switch is on.
 	Switch(ctx context.Context, p push.ProductID) (Switch, error)
 
-	// PutChunks stores chunks of a list that is not created yet. A chunk that is stored twice is the same one.
+	// PutChunks stores chunks of a list that is not created yet. A chunk that is stored twice is the same one. An error may have stored some. KindInvalid, "bad_chunk" ([CheckChunk]):
+	// none is stored.
 	PutChunks(ctx context.Context, ref ListRef, cs []Chunk) error
-	// CreateList stores what is known of a list, whose chunks are all stored; from then on there is one. Chunks of a list that never comes to be go after ListKept.
+	// CreateList stores what is known of a list, whose chunks are all stored; from then on there is one. Making the same again changes nothing. Chunks of a list
+	// that never comes to be go after ListKept, or a day later. KindConflict, "list_incomplete": some of l.Chunks are not stored, or not any more;
+	// "list_exists": there is another list of that id.
 	CreateList(ctx context.Context, l List) (List, error)
 	// List returns a list. KindNotFound, "list_not_found".
 	List(ctx context.Context, ref ListRef) (List, error)
 	// Lists returns lists of a product, the newest ids first, those made for tasks not among them.
 	Lists(ctx context.Context, p push.ProductID, before push.MsgID, limit int) ([]List, error)
-	// Chunks returns chunks of one shard of a list, from number from on, at most limit, in order; fewer if there are no more.
+	// Chunks returns chunks of one shard of a list, from number from on, at most limit, in order; fewer if there are no more, none if the list was deleted. Of a list that has
+	// outlived its time, or is not created yet, it may return them or not.
 	Chunks(ctx context.Context, ref ListRef, s push.Shard, from, limit int) ([]Chunk, error)
 	// KeepList has a list live for ListKept from now on, chunks too. KindNotFound, "list_not_found".
 	KeepList(ctx context.Context, ref ListRef) error
-	// DeleteList forgets a list and its chunks, and reports whether there was one.
+	// DeleteList forgets a list and its chunks, and reports whether there was one. Of one that is not created yet, chunks may be forgotten, or go when it would not have been.
 	DeleteList(ctx context.Context, ref ListRef) (bool, error)
 
-	// Count adds to the counts of tasks. It is not repeated by anybody: an error may have counted or not.
+	// Count adds to the counts of tasks. It is not repeated by anybody: an error may have counted or not, unless [NotCounted]. What is counted of a task that is not
+	// there is lost, without an error. A power loss may take back what the last moments counted, and never a part of what one call did for a task.
 	Count(ctx context.Context, cs []Counted) error
 	// Counts returns what was counted of a task's message, by the life of a room that counted it; nil if nothing was.
 	Counts(ctx context.Context, p push.ProductID, id push.MsgID) (map[Life]Counts, error)
@@ -123,6 +132,9 @@ func (q *Query) Check() error {
 	return nil
 }
 
+// CheckLimit returns what is wrong with the limit of a page of lists. KindInvalid, "bad_page".
+func CheckLimit(limit int) error { return (&Query{Limit: limit}).Check() }
+
 // ScanMost returns how many tasks a store looks at for one page.
 func ScanMost() int { return scanMost }
 
@@ -149,6 +161,16 @@ func ErrKeyReused() error {
 	return push.Errorf(push.KindKeyReused, "idempotency_key_reused", "the idempotency key came with another request before")
 }
 
+// ErrListExists returns the error for a list's id that is another one's.
+func ErrListExists() error {
+	return push.Errorf(push.KindConflict, "list_exists", "there is another list of that id")
+}
+
+// ErrListIncomplete returns the error for a list whose chunks are not all there.
+func ErrListIncomplete() error {
+	return push.Errorf(push.KindConflict, "list_incomplete", "a part of the list is not stored, or was forgotten by now; upload it again")
+}
+
 // ErrNotEnded returns the error for deleting a task that has not ended.
 func ErrNotEnded(s State) error {
 	return push.Errorf(push.KindConflict, "task_move", "a task that is %s cannot be deleted; stop it first", s)
@@ -156,3 +178,18 @@ func ErrNotEnded(s State) error {
 
 // ErrClosed returns the error of every call after Close.
 func ErrClosed() error { return push.Errorf(push.KindClosed, "closed", "the store of tasks is closed") }
+
+// ErrUnavailable returns the error of a call that could not take place, or of which nobody knows whether it did.
+func ErrUnavailable(err error) error {
+	var e *push.Error
+	if errors.As(err, &e) && e.Kind == push.KindUnavailable {
+		return err
+	}
+	return &push.Error{Kind: push.KindUnavailable, Code: "store_unavailable", Detail: "the store of tasks cannot be reached", After: time.Second, Err: err}
+}
+
+// NotCounted reports whether an error of Count says that nothing was counted, so that the same may be counted again.
+func NotCounted(err error) bool {
+	var e *push.Error
+	return errors.As(err, &e) && e.Kind == push.KindUnavailable && (e.Code == "store_busy" || e.Code == "store_full" || e.Code == "store_weak")
+}

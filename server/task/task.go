@@ -29,7 +29,7 @@ import (
 const (
 	MaxName   = 200                 // bytes of a task's name
 	MaxTest   = 1000                // users of a test group
-	MaxReason = 500                 // bytes of a reason that an operator gives
+	MaxReason = 200                 // bytes of a reason that an operator gives
 	MaxMoves  = 64                  // of a task's latest moves are kept
 	Kept      = 90 * 24 * time.Hour // how long a task is kept after its last change, once it has ended
 	KeyKept   = 24 * time.Hour      // how long an idempotency key is remembered
@@ -107,29 +107,34 @@ type Run struct {
 	Token  uint64         `json:"token,omitempty"`  // rises with each takeover, and with each move that ends writing
 
 	// The plan, settled when the task starts to write.
-	Settled   bool           `json:"settled,omitempty"`
-	Shards    int            `json:"shards,omitempty"`
-	Common    bool           `json:"common,omitempty"`     // written to the common slots; otherwise to those of the users of a list
-	List      push.MsgID     `json:"list,omitempty"`       // of whom it goes to: Spec.List, or one that was made of the audience; 0 with Common
-	Users     int64          `json:"users,omitempty"`      // whom it is for in all, as far as that is known: with Common an estimate
-	Created   push.MilliTime `json:"created,omitempty"`    // of the message
-	Expires   push.MilliTime `json:"expires,omitempty"`    // of the message
-	Started   push.MilliTime `json:"started,omitempty"`    // first written
-	Ended     push.MilliTime `json:"ended,omitempty"`      // completed, stopped or failed
-	Recalled  push.MilliTime `json:"recalled,omitempty"`   // taken back everywhere
-	TestDone  bool           `json:"test_done,omitempty"`  // the test group has it
-	TestShown bool           `json:"test_shown,omitempty"` // somebody resumed the task after that
+	Settled     bool           `json:"settled,omitempty"`
+	Shards      int            `json:"shards,omitempty"`
+	Common      bool           `json:"common,omitempty"`       // written to the common slots; otherwise to those of the users of a list
+	List        push.MsgID     `json:"list,omitempty"`         // of whom it goes to: Spec.List, or one that was made of the audience; 0 with Common
+	Users       int64          `json:"users,omitempty"`        // whom it is for in all, as far as that is known: with Common an estimate
+	Created     push.MilliTime `json:"created,omitempty"`      // of the message
+	Expires     push.MilliTime `json:"expires,omitempty"`      // of the message
+	Started     push.MilliTime `json:"started,omitempty"`      // first written
+	Ended       push.MilliTime `json:"ended,omitempty"`        // completed, stopped or failed
+	Recalled    push.MilliTime `json:"recalled,omitempty"`     // taken back everywhere
+	Resumed     push.MilliTime `json:"resumed,omitempty"`      // when writing began, or went on, last
+	ResumedAt   int64          `json:"resumed_at,omitempty"`   // what was Written then
+	ResumedPart float64        `json:"resumed_part,omitempty"` // which part of all was done then, 0 to 1
+	TestDone    bool           `json:"test_done,omitempty"`    // the test group has it
+	TestShown   bool           `json:"test_shown,omitempty"`   // somebody resumed the task after that
 
 	// The checkpoint: what is written, or taken back, and what was counted of it.
-	Next     Progress       `json:"next,omitempty"`     // by shard, the number of the first batch that is not known to be written
-	Back     Progress       `json:"back,omitempty"`     // the same of a recall
-	Written  int64          `json:"written,omitempty"`  // users it was written for; with Common those of the shards that were written, estimated
-	Devices  int64          `json:"devices,omitempty"`  // they had
-	Online   int64          `json:"online,omitempty"`   // of those devices, when it was written
-	Skipped  int64          `json:"skipped,omitempty"`  // users left out, since they were in the test group
-	Returned int64          `json:"returned,omitempty"` // users it was taken back from
-	Due      push.MilliTime `json:"due,omitempty"`      // of a recurring task, its next occurrence
-	NextID   push.MsgID     `json:"next_id,omitempty"`  // the id that the next occurrence will have
+	TestNext uint32         `json:"test_next,omitempty"` // the same of the batches of the test group, in their order
+	Recount  bool           `json:"recount,omitempty"`   // it was taken from whoever wrote it: what was written after the checkpoint is still to be counted
+	Next     Progress       `json:"next,omitempty"`      // by shard, the number of the first batch that is not known to be written
+	Back     Progress       `json:"back,omitempty"`      // the same of a recall
+	Written  int64          `json:"written,omitempty"`   // users it was written for; with Common those of the shards that were written, estimated
+	Devices  int64          `json:"devices,omitempty"`   // they had
+	Online   int64          `json:"online,omitempty"`    // of those devices, when it was written
+	Skipped  int64          `json:"skipped,omitempty"`   // users left out, since they were in the test group
+	Returned int64          `json:"returned,omitempty"`  // users it was taken back from
+	Due      push.MilliTime `json:"due,omitempty"`       // of a recurring task, its next occurrence
+	NextID   push.MsgID     `json:"next_id,omitempty"`   // the id that the next occurrence will have
 }
 
 // Progress is a number for each shard.

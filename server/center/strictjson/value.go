@@ -301,3 +301,36 @@ func hexRune(b []byte) (u rune) {
 	}
 	return u
 }
+
+// Number reads a number from least to most.
+func (r *Reader) Number(least, most float64) (n float64, ok bool) {
+	if !r.expect(Number, "a number is needed") {
+		return 0, false
+	}
+	start := r.pos
+	r.number()
+	if r.bad != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseFloat(string(r.data[start:r.pos]), 64)
+	r.space()
+	switch {
+	case n < least:
+		r.Note(TooSmall, "at least "+strconv.FormatFloat(least, 'f', -1, 64))
+	case n > most, err != nil:
+		r.Note(TooLarge, "at most "+strconv.FormatFloat(most, 'f', -1, 64))
+	default:
+		return n, true
+	}
+	return 0, false
+}
+
+// Capture returns the bytes of the value that read reads, without the white space between tokens; nil if there was a mistake of form.
+func (r *Reader) Capture(read func()) []byte {
+	start := r.pos
+	read()
+	if r.bad != nil {
+		return nil
+	}
+	return appendCompact(nil, r.data[start:r.pos])
+}

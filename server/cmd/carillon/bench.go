@@ -23,6 +23,7 @@ type benchCmd struct {
 	Sustain   benchSustainCmd   `cmd:"" help:"Messages to everyone, as fast as they are taken."`
 	Unicast   benchUnicastCmd   `cmd:"" help:"Messages to single users who are online."`
 	Offline   benchOfflineCmd   `cmd:"" help:"Messages that are stored for users who are offline."`
+	Tasks     benchTasksCmd     `cmd:"" help:"A task to a million users who are offline."`
 	Limits    benchLimitsCmd    `cmd:"" help:"What those who break a limit do to the others."`
 	All       benchAllCmd       `cmd:"" help:"All of these, one after the other."`
 }
@@ -316,6 +317,48 @@ func (c *benchOfflineCmd) onRedis() []bench.Scenario {
 	return all
 }
 
+type benchTasksCmd struct {
+	benchFlags
+	benchBody
+	Users       int           `default:"1000000" help:"Users of the list that the task goes to."`
+	Clients     int           `default:"100" help:"Users online, who get messages of their own meanwhile, in turn."`
+	Connections int           `default:"4" help:"Requests with those side by side."`
+	Rate        int           `default:"200" help:"Such messages a second."`
+	Duration    time.Duration `default:"5s" help:"How long they are sent without the task, before it."`
+	Store       string        `default:"embedded" enum:"embedded,redis" help:"Where the server keeps everything: embedded or redis."`
+	Redis       string        `placeholder:"ADDRESS" help:"host:port of a Redis that runs on this machine, with nothing in it that matters; without it one is started, which takes redis-server."`
+	Durability  string        `default:"process" enum:"process,replicated" help:"On Redis: what an accepted message has to survive: process or replicated."`
+	Shards      int           `default:"1024" help:"On Redis: shards of the product."`
+}
+
+// Help is shown under --help.
+func (benchTasksCmd) Help() string {
+	return `Uploads a list of users who are offline, and makes a task that writes each of them a message with the user's name in it. Meanwhile
+persistent messages go to single users who are online, and the time until they have them is compared with what it was before.
+
+Examples:
+
+    carillon bench tasks --dir .
+    carillon bench tasks --store redis --users 100000`
+}
+
+// Run executes the command.
+func (c *benchTasksCmd) Run(ctx context.Context, a *app) error {
+	if c.Store == "embedded" {
+		if c.Redis != "" {
+			return usagef("--redis is for --store redis")
+		}
+		return c.run(ctx, a, c.scenario())
+	}
+	return c.run(ctx, a, &bench.TasksRedis{Tasks: *c.scenario().(*bench.Tasks), Redis: c.Redis, Durability: c.Durability, Shards: c.Shards})
+}
+
+func (c *benchTasksCmd) scenario() bench.Scenario {
+	return &bench.Tasks{
+		Users: c.Users, Clients: c.Clients, Senders: c.Connections, Rate: c.Rate, Body: c.BodyBytes, Duration: c.Duration,
+	}
+}
+
 type benchLimitsCmd struct {
 	benchFlags
 	benchBody
@@ -379,7 +422,7 @@ func (c *benchAllCmd) scenarios() ([]bench.Scenario, error) {
 		return nil, usagef("--clients and --duration are above zero")
 	}
 	var all benchCmd
-	for _, command := range []any{&all.Idle, &all.Connect, &all.Broadcast, &all.Sustain, &all.Unicast, &all.Offline, &all.Limits} {
+	for _, command := range []any{&all.Idle, &all.Connect, &all.Broadcast, &all.Sustain, &all.Unicast, &all.Offline, &all.Tasks, &all.Limits} {
 		if err := kong.ApplyDefaults(command); err != nil {
 			return nil, err
 		}
@@ -387,20 +430,21 @@ func (c *benchAllCmd) scenarios() ([]bench.Scenario, error) {
 	if c.Clients > 0 {
 		for _, n := range []*int{
 			&all.Idle.Clients, &all.Connect.Clients, &all.Connect.Count, &all.Broadcast.Clients, &all.Sustain.Clients, &all.Unicast.Clients,
-			&all.Limits.Clients,
+			&all.Limits.Clients, &all.Tasks.Clients,
 		} {
 			*n = min(*n, c.Clients)
 		}
 		all.Idle.Low = min(all.Idle.Low, (c.Clients+3)/4)
 	}
 	if c.Duration > 0 {
-		for _, d := range []*time.Duration{&all.Idle.Window, &all.Sustain.Duration, &all.Unicast.Duration, &all.Offline.Duration, &all.Limits.Duration} {
+		for _, d := range []*time.Duration{&all.Idle.Window, &all.Sustain.Duration, &all.Unicast.Duration, &all.Offline.Duration, &all.Tasks.Duration,
+			&all.Limits.Duration} {
 			*d = c.Duration
 		}
 	}
 	return []bench.Scenario{
 		all.Idle.scenario(), all.Connect.scenario(), all.Broadcast.scenario(), all.Sustain.scenario(), all.Unicast.scenario(),
-		all.Offline.scenario(), all.Limits.scenario(),
+		all.Offline.scenario(), all.Tasks.scenario(), all.Limits.scenario(),
 	}, nil
 }
 

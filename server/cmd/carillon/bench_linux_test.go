@@ -197,6 +197,24 @@ func TestBench_OfflineOnRedisCountsWhatEachPartCosts(t *testing.T) {
 	}
 }
 
+func TestBench_TasksWritesForAllUsers(t *testing.T) {
+	t.Parallel()
+	for _, store := range []string{"embedded", "redis"} {
+		f := benched(t, "tasks", "--store", store, "--users", "3000", "--clients", "5", "--rate", "100", "--duration", "500ms")
+		if f["users"] != 3000 {
+			t.Errorf("%s: the task wrote for %v users, want 3000", store, f["users"])
+		}
+		for _, name := range []string{"task_s", "unicast_p99_ms", "unicast_p99_ms_without", "list_upload_s"} {
+			if f[name] <= 0 {
+				t.Errorf("%s: %s is %v", store, name, f[name])
+			}
+		}
+		if got := f["redis_cpu_us_per_user"]; (got > 0) != (store == "redis") {
+			t.Errorf("%s: Redis took %v µs for a user", store, got)
+		}
+	}
+}
+
 func TestBench_LimitsTurnsAttackersAwayAndServesTheOthers(t *testing.T) {
 	t.Parallel()
 	f := benched(t, "limits", "--clients", "20", "--rate", "100", "--turns", "1", "--duration", "500ms")
@@ -225,7 +243,7 @@ func TestBench_AllIsEveryScenarioWithItsDefaults(t *testing.T) {
 	for _, s := range got {
 		names = append(names, s.Name())
 	}
-	if want := []string{"idle", "connect", "broadcast", "sustain", "unicast", "offline", "limits"}; !slices.Equal(names, want) {
+	if want := []string{"idle", "connect", "broadcast", "sustain", "unicast", "offline", "tasks", "limits"}; !slices.Equal(names, want) {
 		t.Errorf("got %v, want %v", names, want)
 	}
 	want := &bench.Idle{Transport: "ws", Low: 5000, High: 18000, Window: time.Minute, Heartbeat: time.Minute, Settle: 3 * time.Second}
@@ -406,6 +424,9 @@ func TestBench_RefusesWhatItCannotMeasure(t *testing.T) {
 		{[]string{"offline", "--store", "redis", "--shards", "1025"}, exitUsage, "--shards"},
 		{[]string{"offline", "--store", "redis", "--lookup", "0"}, exitUsage, "--lookup"},
 		{[]string{"offline", "--store", "redis", "--data", nobody}, exitUsage, "--data"},
+		{[]string{"tasks", "--users", "1000001"}, exitUsage, "--users"},
+		{[]string{"tasks", "--redis", "127.0.0.1:6379"}, exitUsage, "--store redis"},
+		{[]string{"tasks", "--store", "redis", "--shards", "0"}, exitUsage, "--shards"},
 		{[]string{"limits", "--clients", "197"}, exitUsage, "--clients"},
 		{[]string{"limits", "--rate", "0"}, exitUsage, "--rate"},
 		{[]string{"limits", "--turns", "0"}, exitUsage, "--turns"},

@@ -87,8 +87,10 @@ func (s *Store) Ack(_ context.Context, as []saver.Ack) (unknown []int, err error
 	defer s.leave()
 	for i := range as {
 		if !s.ack(&as[i]) {
+			as[i].Unknown()
 			unknown = append(unknown, i)
 		}
+		as[i].Done()
 	}
 	return unknown, nil
 }

@@ -229,6 +229,9 @@ func (s *Store) Ack(_ context.Context, as []saver.Ack) (unknown []int, err error
 		return nil, fmt.Errorf("saver: ack: %w", err)
 	}
 	failpoint.Hit(failpoint.SaverAckApplied)
+	for i := range as {
+		as[i].Done()
+	}
 	slices.Sort(unknown)
 	return unknown, nil
 }
@@ -243,6 +246,7 @@ func (s *Store) ackStripe(n int, as []saver.Ack, which []int) (_ embedded.Ticket
 			return embedded.Ticket{}, nil, err
 		}
 		if !known {
+			as[i].Unknown()
 			unknown = append(unknown, i)
 		}
 	}

@@ -81,6 +81,7 @@ func TestRecord_ComesBackAsItWas(t *testing.T) {
 				m.Expires = m.Created + push.MilliTime(r.Int64N(1<<40))
 				m.Ref, m.Kind, m.Headers = "order-7", push.BodyBinary, []push.Header{{Name: "a", Value: "b"}}
 			}
+			m.Task = r.IntN(2) == 0
 			if r.IntN(2) == 0 {
 				rec.single.target.Filter = &push.Filter{Classes: []string{"tv"}, Devices: []push.DeviceID{"phone"}}
 			}
@@ -102,7 +103,7 @@ func TestRecord_ComesBackAsItWas(t *testing.T) {
 }
 
 func TestIntent_ComesBackAsItWas(t *testing.T) {
-	m := &push.Message{ID: 9, Body: []byte(`"m"`), Created: 5, Expires: 6, Persistent: true, CollapseKey: "k"}
+	m := &push.Message{ID: 9, Body: []byte(`"m"`), Created: 5, Expires: 6, Persistent: true, CollapseKey: "k", Task: true}
 	limits := push.Limits{OwnBytes: 1 << 40, CommonBytes: 1 << 50, TTL: day}.WithDefaults()
 	for _, in := range []*intent{
 		{product: shop, shards: 8, limits: limits, message: m, own: []saver.Target{{User: "alice"}, {User: "bob", Filter: &push.Filter{Classes: []string{"tv"}}}}},

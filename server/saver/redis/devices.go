@@ -184,7 +184,7 @@ func (s *Store) ack(ctx context.Context, as []saver.Ack) (unknown []int, err err
 			of[k] = o
 			ops, numbers = append(ops, o), append(numbers, s.turns.of(k))
 		}
-		o.with.common = o.with.common || a.Seen || !a.Places[push.Common].IsZero()
+		o.with.common = o.with.common || a.Seen || a.Moved != nil || !a.Places[push.Common].IsZero()
 		acks[o] = append(acks[o], i)
 	}
 	held, err := s.turns.take(ctx, numbers)
@@ -194,9 +194,16 @@ func (s *Store) ack(ctx context.Context, as []saver.Ack) (unknown []int, err err
 	defer s.turns.release(held)
 	s.run(ctx, ops, nil)
 	for _, o := range ops {
-		if err := o.(*userOp).err; err != nil {
-			return nil, err
+		if o := o.(*userOp); o.err != nil {
+			err = o.err
+		} else {
+			for _, i := range acks[o] {
+				as[i].Done()
+			}
 		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	for i := range missing {
 		if missing[i] {
@@ -217,6 +224,7 @@ func (o *userOp) ack(all []saver.Ack, mine []int, missing []bool, now push.Milli
 		a := &all[n]
 		i, ok := o.find(a.Device)
 		if missing[n] = !ok; !ok {
+			a.Unknown()
 			continue
 		}
 		d := &o.devices[i]

@@ -358,11 +358,22 @@ func TestOpenAndAck_RepeatedAfterAnyCallThatFailed(t *testing.T) {
 			}
 			to := st.At
 			to.Pos += 2
-			ack := []saver.Ack{{UserRef: o.UserRef, Device: "phone", Places: push.Cursor{push.Own: to}, Seen: true}}
+			var moved [2]saver.Moved
+			ack := []saver.Ack{{UserRef: o.UserRef, Device: "phone", Places: push.Cursor{push.Own: to}, Seen: true, Moved: &moved[0]}}
 			if _, err := ill.Ack(t.Context(), ack); err != nil {
+				ack[0].Moved = &moved[1]
 				if _, err := ill.Ack(t.Context(), ack); err != nil {
 					t.Fatal(err)
 				}
+			}
+			over := push.Position(0) // of an answer that was lost nobody says that it moved anything
+			for _, m := range moved {
+				if m.Done {
+					over += m.To[push.Own].Pos - m.From[push.Own].Pos
+				}
+			}
+			if over != 2 && (over != 0 || !lost) {
+				t.Fatalf("call %d: acknowledgements moved over %d positions, want 2: %+v", at, over, moved)
 			}
 			failed = d.calls >= at
 			c.wantEach(t, well, "102 ", false)
@@ -401,6 +412,69 @@ func TestAck_FreesNothingThatADeviceWantsWhichCameMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	faultCases[0].wantEach(t, well, "1 2 ", false)
+}
+
+// halved is a database of which a part takes no writes.
+type halved struct {
+	database
+	out redisdb.Tag
+}
+
+func (d halved) Write(ctx context.Context, ws ...*redisdb.Write) {
+	var in []*redisdb.Write
+	for _, w := range ws {
+		if w.Tag != d.out {
+			in = append(in, w)
+			continue
+		}
+		w.Done, w.Replies, w.Answer = false, nil, redisdb.Answer{Err: unavailable(context.DeadlineExceeded)}
+	}
+	if len(in) > 0 {
+		d.database.Write(ctx, in...)
+	}
+}
+
+// TestAck_TellsOfThoseThatWereWrittenThoughOthersWereNot: the call fails, and one of the two acknowledgements was carried out.
+func TestAck_TellsOfThoseThatWereWrittenThoughOthersWereNot(t *testing.T) {
+	f := newFixture(t, pool.Standalone(t), 1, Config{})
+	s := f.nodes[0].store
+	if r := s.Publish(t.Context(), []*saver.Publication{faultCases[1].publication(1, "")})[0]; r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	acks := make([]saver.Ack, 2)
+	moved := make([]saver.Moved, 2)
+	for i, u := range people[:2] {
+		o, err := s.Open(t.Context(), saver.Open{
+			UserRef: refOf(u), Facts: push.DeviceFacts{Device: "phone", Platform: push.PlatformWeb, Class: "web"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := o.Starts[push.Own].At
+		to.Pos++
+		acks[i] = saver.Ack{UserRef: refOf(u), Device: "phone", Places: push.Cursor{push.Own: to}, Moved: &moved[i]}
+	}
+	if refOf(people[0]).Shard() == refOf(people[1]).Shard() {
+		t.Fatal("both are of one shard")
+	}
+	whole := s.db
+	s.db = halved{whole, tagOf(refOf(people[0]).Shard())}
+	if _, err := s.Ack(t.Context(), acks); push.KindOf(err) != push.KindUnavailable {
+		t.Fatalf("got %v", err)
+	}
+	if moved[0].Done || !moved[1].Done || moved[1].To[push.Own].Pos != moved[1].From[push.Own].Pos+1 {
+		t.Errorf("moved %+v, want the second alone", moved)
+	}
+	s.db = whole
+	if _, err := s.Ack(t.Context(), acks); err != nil {
+		t.Fatal(err)
+	}
+	if m := moved[0]; !m.Done || m.To[push.Own].Pos != m.From[push.Own].Pos+1 {
+		t.Errorf("the first moved %+v", m)
+	}
+	if m := moved[1]; !m.Done || m.To != m.From {
+		t.Errorf("the second moved %+v once more", m)
+	}
 }
 
 // TestAck_IsNotUndoneByOneThatReadBefore: of two acknowledgements of one device the higher stays.

@@ -48,7 +48,7 @@ func appendRecord(dst []byte, r *record) []byte {
 	}
 	if one := r.single; one != nil {
 		flags |= recordSingle
-		if m := one.message; m.Ref != "" || m.CollapseKey != "" || len(m.Headers) > 0 || m.Kind != push.BodyJSON || !m.Persistent {
+		if m := one.message; m.Ref != "" || m.CollapseKey != "" || len(m.Headers) > 0 || m.Kind != push.BodyJSON || m.Task || !m.Persistent {
 			flags |= recordAttrs
 			attrs = saver.AppendMessage(nil, saver.WithoutBody(m))
 		}

@@ -15,6 +15,7 @@ var ackCases = []testCase{
 	{name: "MovesItsOwnCursorOnly", run: ackOwnCursor},
 	{name: "IsJudgedFirst", run: ackJudged},
 	{name: "FutureHidesNothing", run: ackFuture},
+	{name: "TellsWhatItMoved", run: ackMoved},
 	{name: "UnknownDeviceIsPassedOver", run: ackUnknownDevice},
 	{name: "SaysWhichDevicesAreUnknown", run: ackSaysUnknown},
 	{name: "FreesWhatAllAcknowledged", run: ackFrees},
@@ -69,6 +70,7 @@ func ackOwnCursor(e *env) {
 		}
 	}
 	e.wantAll(alice, push.Own, "m")
+	e.wantAll(alice, push.Own, "m")
 	// Only one of the two slots.
 	e.ackOwn(alice, laptop, p.Own[0].Place)
 	if got := e.device(alice, laptop); got.Cursors[push.Common] != before.Cursors[push.Common] {
@@ -117,6 +119,45 @@ func ackFuture(e *env) {
 	o := e.open(alice, phone)
 	e.wantFrom(alice, push.Own, o.Starts[push.Own].At, "c")
 	e.wantFrom(alice, push.Common, o.Starts[push.Common].At, "d")
+}
+
+func ackMoved(e *env) {
+	e.open(alice, phone)
+	own := e.sendAll(alice, "a", "b", "c", "d")
+	e.publish(e.everyone("x"))
+	e.publish(e.everyone("y"))
+	common := saver.HeadOf(ptr(e.state(alice, push.Common)))
+	tell := func(a saver.Ack) saver.Moved {
+		a.Moved = &saver.Moved{From: push.Cursor{foreign(own)}} // whatever stood there
+		e.ack(a)
+		return *a.Moved
+	}
+	all, none, pair := saver.Moved{Done: true}, push.Place{}, func(a, b push.Place) push.Cursor { return push.Cursor{a, b} }
+	for _, c := range []struct {
+		name     string
+		places   push.Cursor
+		from, to push.Cursor
+	}{
+		{"both", pair(back(own, 3), back(common, 1)), pair(back(own, 4), back(common, 2)), pair(back(own, 3), back(common, 1))},
+		{"again", pair(back(own, 3), back(common, 1)), pair(back(own, 3), back(common, 1)), pair(back(own, 3), back(common, 1))},
+		{"back", pair(back(own, 4), back(common, 2)), pair(back(own, 3), back(common, 1)), pair(back(own, 3), back(common, 1))},
+		{"own only", pair(back(own, 1), none), pair(back(own, 3), back(common, 1)), pair(back(own, 1), back(common, 1))},
+		{"unknown", pair(foreign(own), stray(common)), pair(back(own, 1), back(common, 1)), pair(back(own, 1), back(common, 1))},
+		{"nothing", push.Cursor{}, pair(back(own, 1), back(common, 1)), pair(back(own, 1), back(common, 1))},
+		{"future", pair(back(own, -9), back(common, -9)), pair(back(own, 1), back(common, 1)), pair(own, common)},
+	} {
+		want := all
+		want.From, want.To = c.from, c.to
+		if got := tell(saver.Ack{UserRef: ref(alice), Device: phone, Places: c.places}); got != want {
+			e.Fatalf("%s: moved %+v, want %+v", c.name, got, want)
+		}
+	}
+	for _, a := range []saver.Ack{{UserRef: ref(alice), Device: laptop}, {UserRef: ref(cathy), Device: phone}} {
+		a.Places = push.Cursor{own, common}
+		if got := tell(a); got != all {
+			e.Fatalf("an unknown device moved %+v", got)
+		}
+	}
 }
 
 func ackSaysUnknown(e *env) {
@@ -274,14 +315,16 @@ func ackConcurrent(e *env) {
 	e.open(alice, laptop)
 	last := e.sendAll(alice, labelled("m", n)...)
 	var wg sync.WaitGroup
+	var moved [3][]saver.Moved
 	for w, d := range []push.DeviceID{phone, phone, laptop} {
 		wg.Go(func() {
 			for i := range n {
 				p := back(last, (i*7+w*3)%n)
-				a := saver.Ack{UserRef: ref(alice), Device: d, Places: push.Cursor{push.Own: p}}
+				a := saver.Ack{UserRef: ref(alice), Device: d, Places: push.Cursor{push.Own: p}, Moved: &saver.Moved{}}
 				if _, err := e.s.Store.Ack(e.ctx, []saver.Ack{a}); err != nil {
 					e.Errorf("Ack: %v", err)
 				}
+				moved[w] = append(moved[w], *a.Moved)
 				if _, err := e.s.Store.Read(e.ctx, []saver.Read{readOf(alice, push.Own, p)}); err != nil {
 					e.Errorf("Read: %v", err)
 				}
@@ -302,6 +345,19 @@ func ackConcurrent(e *env) {
 	wg.Wait()
 	e.wantStored(phone, push.Own, last)
 	e.wantStored(laptop, push.Own, last)
+	for d, ms := range map[push.DeviceID][]saver.Moved{phone: slices.Concat(moved[0], moved[1]), laptop: moved[2]} {
+		times := make(map[push.Position]int)
+		for _, m := range ms {
+			for p := m.From[push.Own].Pos + 1; m.Done && p <= m.To[push.Own].Pos; p++ {
+				times[p]++
+			}
+		}
+		for p := last.Pos - n + 1; p <= last.Pos; p++ {
+			if times[p] != 1 {
+				e.Fatalf("acknowledgements of %s moved over a position %d times", d, times[p])
+			}
+		}
+	}
 	if got := len(e.readAll(readOf(alice, push.Own, push.Place{}))); got != n {
 		e.Fatalf("%d entries, want the %d that nobody acknowledged", got, n)
 	}

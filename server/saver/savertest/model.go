@@ -290,6 +290,19 @@ func (m *model) open(
 	return starts, forgotten, isNew, true
 }
 
+// stored returns where a device's cursors stand, as the slots are now; the zero Place for one of which nothing is known.
+func (m *model) stored(u push.UserID, d push.DeviceID) (out push.Cursor) {
+	for _, v := range m.devices[u] {
+		for k, p := range v.cursors {
+			s := m.slots[nameOf(u, push.SlotKind(k))].state
+			if at, known := s.Resolve(p); v.id == d && known && s.Epoch != 0 {
+				out[k] = at
+			}
+		}
+	}
+	return out
+}
+
 // ack moves cursors, and frees only if an own one moved: a device that began further on acknowledged nothing yet.
 func (m *model) ack(u push.UserID, d push.DeviceID, places push.Cursor) {
 	ds := slices.Clone(m.devices[u])

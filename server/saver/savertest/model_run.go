@@ -318,7 +318,7 @@ func (d *driver) opened(u push.UserID, dv push.DeviceID, presented *push.Cursor)
 			}
 		}
 		s := d.m.slots[n].state
-		want := saver.Start{At: st.at, How: st.how, Head: s.Head, Floor: s.Floor}
+		want := saver.Start{At: st.at, How: st.how, Head: s.Head, Floor: s.Floor, Stored: d.m.stored(u, dv)[k]}
 		if got.Starts[k] != want {
 			d.Fatalf("step %d: Open: slot %d starts %+v, want %+v", d.step, k, got.Starts[k], want)
 		}
@@ -334,8 +334,14 @@ func (d *driver) ackOne() {
 }
 
 func (d *driver) acked(u push.UserID, dv push.DeviceID, places push.Cursor) {
-	d.ack(saver.Ack{UserRef: ref(u), Device: dv, Places: places})
+	want := saver.Moved{Done: true, From: d.m.stored(u, dv)}
+	a := saver.Ack{UserRef: ref(u), Device: dv, Places: places, Moved: &saver.Moved{}}
+	d.ack(a)
 	d.m.ack(u, dv, places)
+	want.To = d.m.stored(u, dv)
+	if *a.Moved != want {
+		d.Fatalf("step %d: Ack of %s's %s at %+v moved %+v, want %+v", d.step, u, dv, places, *a.Moved, want)
+	}
 }
 
 func (d *driver) deleteOne() {

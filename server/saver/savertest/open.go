@@ -63,7 +63,7 @@ func (e *env) wantStart(u push.UserID, k push.SlotKind, st saver.Start, want sav
 		at = s.Head
 	}
 	place := push.Place{Epoch: s.Epoch, Lineage: s.Lineage(), Pos: at}
-	if st != (saver.Start{At: place, How: want, Head: s.Head, Floor: s.Floor}) {
+	if st != (saver.Start{At: place, How: want, Head: s.Head, Floor: s.Floor, Stored: place}) {
 		e.Fatalf("the %s slot of %s starts %+v, want %d at %d; the slot is %+v", k, u, st, want, at, s)
 	}
 }
@@ -110,7 +110,8 @@ func openPresented(e *env) {
 		for k, want := range c.want {
 			s := e.state(alice, push.SlotKind(k))
 			at := push.Place{Epoch: s.Epoch, Lineage: s.Lineage(), Pos: want.pos}
-			if got := o.Starts[k]; got.At != at || got.How != want.how || got.Head != s.Head || got.Floor != 0 {
+			stored := [2]push.Place{back(own, 2), back(common, 1)}[k]
+			if got := o.Starts[k]; got != (saver.Start{At: at, How: want.how, Head: s.Head, Stored: stored}) {
 				e.Fatalf("%s: slot %d starts %+v, want %d at %+v", c.name, k, got, want.how, at)
 			}
 		}

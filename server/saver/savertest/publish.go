@@ -257,7 +257,7 @@ func stamped(e *env) {
 			p.TTL = 90 * time.Second
 			p.Message.Body, p.Message.Kind, p.Message.Ref = b.body, push.BodyBinary, "order-7"
 			p.Message.Headers = []push.Header{{Name: "a", Value: ""}, {Name: "lang", Value: "de"}}
-			p.Message.CollapseKey = "k"
+			p.Message.CollapseKey, p.Message.Task = "k", true
 			asked := *p.Message
 			r := e.publish(p)
 			want := asked

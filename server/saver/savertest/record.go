@@ -31,7 +31,7 @@ func recordUsers(e *env) {
 	p := e.to("m", alice, bob)
 	p.Own[1].Filter = &push.Filter{Devices: []push.DeviceID{phone}}
 	p.Message.Ref, p.Message.CollapseKey = "order-7", "k"
-	p.Message.Headers = []push.Header{{Name: "a", Value: "b"}}
+	p.Message.Headers, p.Message.Task = []push.Header{{Name: "a", Value: "b"}}, true
 	pub := e.publish(p)
 	e.s.Clock.Advance(time.Second)
 	r := e.record(p.Message.ID)

@@ -151,6 +151,9 @@ const (
 	MessagesRead  Scope = "messages:read"
 	MessagesWrite Scope = "messages:write"
 	SessionsWrite Scope = "sessions:write"
+	TasksApprove  Scope = "tasks:approve"
+	TasksRead     Scope = "tasks:read"
+	TasksWrite    Scope = "tasks:write"
 	UsersRead     Scope = "users:read"
 	UsersWrite    Scope = "users:write"
 )
@@ -165,6 +168,12 @@ func (e Scope) Valid() bool {
 	case MessagesWrite:
 		return true
 	case SessionsWrite:
+		return true
+	case TasksApprove:
+		return true
+	case TasksRead:
+		return true
+	case TasksWrite:
 		return true
 	case UsersRead:
 		return true
@@ -382,9 +391,12 @@ type Product struct {
 
 	// SessionPolicy How many sessions of an account may be live at once; not there if the product has no policy. A device has one session
 	// whatever the policy says, and one that reconnects takes the place that it has.
-	SessionPolicy        *SessionPolicy `json:"session_policy,omitempty"`
-	Shards               int            `json:"shards"`
-	TokenLifetimeSeconds int            `json:"token_lifetime_seconds"`
+	SessionPolicy *SessionPolicy `json:"session_policy,omitempty"`
+	Shards        int            `json:"shards"`
+
+	// TaskApproval Which tasks another API key has to approve than the one that made them.
+	TaskApproval         TaskApproval `json:"task_approval"`
+	TokenLifetimeSeconds int          `json:"token_lifetime_seconds"`
 
 	// Updated Examples: 2026-11-22T09:35:59.120Z
 	Updated Moment `json:"updated"`
@@ -462,6 +474,15 @@ type SessionRule struct {
 // says what always holds: its `max` is 1, and it kicks.
 type SessionScope string
 
+// TaskApproval Which tasks another API key has to approve than the one that made them.
+type TaskApproval struct {
+	// AboveUsers Those for more users than so many; left out if none are, however many.
+	AboveUsers *int `json:"above_users,omitempty"`
+
+	// Everyone Those for everyone, and those of which nobody can tell for how many users they are.
+	Everyone bool `json:"everyone"`
+}
+
 // UserID Your name for a user. Opaque; 1 to 128 bytes without control characters.
 //
 // Examples: alice
@@ -474,6 +495,11 @@ type DeviceInPath = DeviceID
 
 // KeyInPath Id of a key; 1 to 64 of letters, digits, `.`, `_` and `-`.
 type KeyInPath = KeyID
+
+// ListInPath Id of a message, decimal.
+//
+// Examples: 7345881023471616
+type ListInPath = MessageID
 
 // MessageInPath Id of a message, decimal.
 //
@@ -490,6 +516,11 @@ type PageLimit = int
 //
 // Examples: shop
 type ProductInPath = ProductID
+
+// TaskInPath Id of a message, decimal.
+//
+// Examples: 7345881023471616
+type TaskInPath = MessageID
 
 // UserInPath Your name for a user. Opaque; 1 to 128 bytes without control characters.
 //

@@ -207,6 +207,7 @@ func (e Platform) Valid() bool {
 
 // Defines values for ProblemCode.
 const (
+	ApprovalByMaker       ProblemCode = "approval_by_maker"
 	AudienceTooLarge      ProblemCode = "audience_too_large"
 	BackupDir             ProblemCode = "backup_dir"
 	BackupExists          ProblemCode = "backup_exists"
@@ -220,6 +221,10 @@ const (
 	KeyExpired            ProblemCode = "key_expired"
 	KeyNotFound           ProblemCode = "key_not_found"
 	KeyRevoked            ProblemCode = "key_revoked"
+	ListBadLines          ProblemCode = "list_bad_lines"
+	ListMalformed         ProblemCode = "list_malformed"
+	ListNotFound          ProblemCode = "list_not_found"
+	ListTooLarge          ProblemCode = "list_too_large"
 	MalformedJson         ProblemCode = "malformed_json"
 	MessageNotFound       ProblemCode = "message_not_found"
 	MessageTooLarge       ProblemCode = "message_too_large"
@@ -237,6 +242,8 @@ const (
 	StorageFailed         ProblemCode = "storage_failed"
 	StorageSlow           ProblemCode = "storage_slow"
 	StoreFull             ProblemCode = "store_full"
+	TaskMove              ProblemCode = "task_move"
+	TaskNotFound          ProblemCode = "task_not_found"
 	TooManyRequests       ProblemCode = "too_many_requests"
 	TooManyRevocations    ProblemCode = "too_many_revocations"
 	TooManyTags           ProblemCode = "too_many_tags"
@@ -249,6 +256,8 @@ const (
 // Valid indicates whether the value is a known member of the ProblemCode enum.
 func (e ProblemCode) Valid() bool {
 	switch e {
+	case ApprovalByMaker:
+		return true
 	case AudienceTooLarge:
 		return true
 	case BackupDir:
@@ -274,6 +283,14 @@ func (e ProblemCode) Valid() bool {
 	case KeyNotFound:
 		return true
 	case KeyRevoked:
+		return true
+	case ListBadLines:
+		return true
+	case ListMalformed:
+		return true
+	case ListNotFound:
+		return true
+	case ListTooLarge:
 		return true
 	case MalformedJson:
 		return true
@@ -309,6 +326,10 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case StoreFull:
 		return true
+	case TaskMove:
+		return true
+	case TaskNotFound:
+		return true
 	case TooManyRequests:
 		return true
 	case TooManyRevocations:
@@ -328,19 +349,115 @@ func (e ProblemCode) Valid() bool {
 	}
 }
 
+// Defines values for TaskAction.
+const (
+	Approve TaskAction = "approve"
+	Clone   TaskAction = "clone"
+	Pause   TaskAction = "pause"
+	Recall  TaskAction = "recall"
+	Resume  TaskAction = "resume"
+	Stop    TaskAction = "stop"
+)
+
+// Valid indicates whether the value is a known member of the TaskAction enum.
+func (e TaskAction) Valid() bool {
+	switch e {
+	case Approve:
+		return true
+	case Clone:
+		return true
+	case Pause:
+		return true
+	case Recall:
+		return true
+	case Resume:
+		return true
+	case Stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TaskState.
+const (
+	AwaitingApproval TaskState = "awaiting_approval"
+	Completed        TaskState = "completed"
+	Draft            TaskState = "draft"
+	Failed           TaskState = "failed"
+	Paused           TaskState = "paused"
+	Recalling        TaskState = "recalling"
+	Running          TaskState = "running"
+	Scheduled        TaskState = "scheduled"
+	Stopped          TaskState = "stopped"
+)
+
+// Valid indicates whether the value is a known member of the TaskState enum.
+func (e TaskState) Valid() bool {
+	switch e {
+	case AwaitingApproval:
+		return true
+	case Completed:
+		return true
+	case Draft:
+		return true
+	case Failed:
+		return true
+	case Paused:
+		return true
+	case Recalling:
+		return true
+	case Running:
+		return true
+	case Scheduled:
+		return true
+	case Stopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TaskValidatedValid.
+const (
+	TaskValidatedValidTrue TaskValidatedValid = true
+)
+
+// Valid indicates whether the value is a known member of the TaskValidatedValid enum.
+func (e TaskValidatedValid) Valid() bool {
+	switch e {
+	case TaskValidatedValidTrue:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ValidatedValid.
 const (
-	True ValidatedValid = true
+	ValidatedValidTrue ValidatedValid = true
 )
 
 // Valid indicates whether the value is a known member of the ValidatedValid enum.
 func (e ValidatedValid) Valid() bool {
 	switch e {
-	case True:
+	case ValidatedValidTrue:
 		return true
 	default:
 		return false
 	}
+}
+
+// Actor defines model for Actor.
+type Actor struct {
+	// At Examples: 2026-11-22T09:35:59.120Z
+	At Moment `json:"at"`
+
+	// Key Id of an API key.
+	Key string `json:"key"`
+
+	// Name The key's name.
+	Name *string `json:"name,omitempty"`
 }
 
 // AudienceEstimate How large an audience by tags is. Not there for other audiences, in batches, and where the expression is met by who has none
@@ -498,6 +615,19 @@ type Lag struct {
 	Messages int  `json:"messages"`
 }
 
+// LineError defines model for LineError.
+type LineError struct {
+	Code   FieldErrorCode `json:"code"`
+	Detail *string        `json:"detail,omitempty"`
+	Line   int            `json:"line"`
+}
+
+// ListOfLists defines model for ListOfLists.
+type ListOfLists struct {
+	Lists      []UserList `json:"lists"`
+	NextCursor *string    `json:"next_cursor,omitempty"`
+}
+
 // Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
 // device reads on. Platform and class are always those that a device has when it reads on.
 type Membership string
@@ -571,6 +701,9 @@ type MessageUser struct {
 
 // Moment Examples: 2026-11-22T09:35:59.120Z
 type Moment = string
+
+// Name For people; at most 200 bytes.
+type Name = string
 
 // Platform defines model for Platform.
 type Platform string
@@ -728,8 +861,228 @@ type Targets struct {
 	Users *int `json:"users,omitempty"`
 }
 
+// Task defines model for Task.
+type Task struct {
+	// Allowed What may be done with it now.
+	Allowed    []TaskAction `json:"allowed"`
+	ApprovedBy *Actor       `json:"approved_by,omitempty"`
+	By         Actor        `json:"by"`
+
+	// Changed Examples: 2026-11-22T09:35:59.120Z
+	Changed Moment `json:"changed"`
+
+	// ClonedFrom Id of a message, decimal.
+	//
+	// Examples: 7345881023471616
+	ClonedFrom *MessageID `json:"cloned_from,omitempty"`
+
+	// Created Examples: 2026-11-22T09:35:59.120Z
+	Created Moment  `json:"created"`
+	Cron    *string `json:"cron,omitempty"`
+
+	// Deadline Examples: 2026-11-22T09:35:59.120Z
+	Deadline *Moment `json:"deadline,omitempty"`
+
+	// Funnel What became of the message, in devices. At every moment `audience` = `waiting` + `in_flight` + `acknowledged` + `expired` + `recalled` + `dropped` (all reasons) +
+	// `unaccounted`. `sent`, `displayed` and `clicked` are counted beside that.
+	Funnel TaskFunnel `json:"funnel"`
+
+	// Id Id of a message, decimal.
+	//
+	// Examples: 7345881023471616
+	Id      MessageID       `json:"id"`
+	Message json.RawMessage `json:"message"`
+
+	// Moves The latest, oldest first, at most 64.
+	Moves         []TaskMoved `json:"moves"`
+	Name          string      `json:"name"`
+	NeedsApproval bool        `json:"needs_approval"`
+
+	// NextRun Examples: 2026-11-22T09:35:59.120Z
+	NextRun *Moment          `json:"next_run,omitempty"`
+	Pace    *json.RawMessage `json:"pace,omitempty"`
+
+	// Parent Id of a message, decimal.
+	//
+	// Examples: 7345881023471616
+	Parent   *MessageID   `json:"parent,omitempty"`
+	Progress TaskProgress `json:"progress"`
+
+	// Reason Why it is in that state. `test_group`, `deadline`, `switched_off`, a code of an error, or what an operator said.
+	Reason *string `json:"reason,omitempty"`
+
+	// Revision Rises with each change.
+	Revision int `json:"revision"`
+
+	// Start Examples: 2026-11-22T09:35:59.120Z
+	Start     *Moment         `json:"start,omitempty"`
+	State     TaskState       `json:"state"`
+	Template  bool            `json:"template"`
+	TestGroup *[]string       `json:"test_group,omitempty"`
+	TimeZone  *string         `json:"time_zone,omitempty"`
+	To        json.RawMessage `json:"to"`
+}
+
+// TaskAction defines model for TaskAction.
+type TaskAction string
+
+// TaskFunnel What became of the message, in devices. At every moment `audience` = `waiting` + `in_flight` + `acknowledged` + `expired` + `recalled` + `dropped` (all reasons) +
+// `unaccounted`. `sent`, `displayed` and `clicked` are counted beside that.
+type TaskFunnel struct {
+	Acknowledged int `json:"acknowledged"`
+
+	// Audience Devices that it was written for and those that came later and got it.
+	Audience  int `json:"audience"`
+	Clicked   int `json:"clicked"`
+	Displayed int `json:"displayed"`
+
+	// Dropped By reason.
+	Dropped map[string]int `json:"dropped"`
+
+	// Exact False for messages to everyone or to many by tags, whose devices are estimated.
+	Exact bool `json:"exact"`
+
+	// Expired It expired before they had it.
+	Expired int `json:"expired"`
+
+	// InFlight Handed to a connection that goes on; not acknowledged.
+	InFlight int `json:"in_flight"`
+
+	// Online Of those, online when it was written.
+	Online int `json:"online"`
+
+	// Recalled It was taken back before they had it.
+	Recalled int `json:"recalled"`
+
+	// Sent In flight or acknowledged.
+	Sent int `json:"sent"`
+
+	// Stored Devices of users in whose slots it was stored.
+	Stored int `json:"stored"`
+
+	// Unaccounted In flight in a room that died with its last counts; each may have it or still wait for it.
+	Unaccounted int `json:"unaccounted"`
+
+	// Waiting It waits for these.
+	Waiting int `json:"waiting"`
+}
+
+// TaskList defines model for TaskList.
+type TaskList struct {
+	NextCursor *string `json:"next_cursor,omitempty"`
+	Tasks      []Task  `json:"tasks"`
+}
+
+// TaskMoved defines model for TaskMoved.
+type TaskMoved struct {
+	// At Examples: 2026-11-22T09:35:59.120Z
+	At     Moment    `json:"at"`
+	By     *Actor    `json:"by,omitempty"`
+	From   TaskState `json:"from"`
+	Move   string    `json:"move"`
+	Reason *string   `json:"reason,omitempty"`
+	To     TaskState `json:"to"`
+}
+
+// TaskProgress defines model for TaskProgress.
+type TaskProgress struct {
+	// Ended Examples: 2026-11-22T09:35:59.120Z
+	Ended *Moment `json:"ended,omitempty"`
+
+	// Exact `users` was counted; otherwise it is estimated.
+	Exact bool `json:"exact"`
+
+	// ExpectedEnd Examples: 2026-11-22T09:35:59.120Z
+	ExpectedEnd *Moment `json:"expected_end,omitempty"`
+
+	// LeftOut Users passed over, since the test group has them.
+	LeftOut int `json:"left_out"`
+
+	// Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
+	// device reads on. Platform and class are always those that a device has when it reads on.
+	Membership *Membership `json:"membership,omitempty"`
+
+	// PerSecond Users a second since it went on last, while it runs.
+	PerSecond *float32 `json:"per_second,omitempty"`
+	Percent   float32  `json:"percent"`
+
+	// Recalled Examples: 2026-11-22T09:35:59.120Z
+	Recalled *Moment `json:"recalled,omitempty"`
+
+	// Started Examples: 2026-11-22T09:35:59.120Z
+	Started *Moment `json:"started,omitempty"`
+
+	// TakenBack Users from whom a recall took it back.
+	TakenBack int `json:"taken_back"`
+
+	// Users Whom it is for, as far as that is known.
+	Users int `json:"users"`
+
+	// Written Users whom it was written for.
+	Written int `json:"written"`
+}
+
+// TaskState defines model for TaskState.
+type TaskState string
+
+// TaskSwitch defines model for TaskSwitch.
+type TaskSwitch struct {
+	By     *Actor  `json:"by,omitempty"`
+	Off    bool    `json:"off"`
+	Reason *string `json:"reason,omitempty"`
+}
+
+// TaskValidated defines model for TaskValidated.
+type TaskValidated struct {
+	Devices *int `json:"devices,omitempty"`
+
+	// Exact Otherwise it is an estimate; 0 where nobody can tell without looking at everyone.
+	Exact bool `json:"exact"`
+
+	// Membership When it is settled which users belong to the audience: `at_send`, when the message is sent; `at_delivery`, when a
+	// device reads on. Platform and class are always those that a device has when it reads on.
+	Membership    Membership `json:"membership"`
+	NeedsApproval bool       `json:"needs_approval"`
+	NextRuns      *[]Moment  `json:"next_runs,omitempty"`
+
+	// Sample The message as some users would get it, at most five; the body is left out if it is binary.
+	Sample []struct {
+		Body *json.RawMessage `json:"body,omitempty"`
+		User string           `json:"user"`
+	} `json:"sample"`
+	Users int                `json:"users"`
+	Valid TaskValidatedValid `json:"valid"`
+}
+
+// TaskValidatedValid defines model for TaskValidated.Valid.
+type TaskValidatedValid bool
+
 // TokenID The id of a device token, its claim `jti`; at most 128 bytes.
 type TokenID = string
+
+// UploadedList defines model for UploadedList.
+type UploadedList struct {
+	BadLines int    `json:"bad_lines"`
+	By       *Actor `json:"by,omitempty"`
+
+	// Created Examples: 2026-11-22T09:35:59.120Z
+	Created    Moment `json:"created"`
+	Duplicates int    `json:"duplicates"`
+
+	// Errors The first hundred bad lines.
+	Errors []LineError `json:"errors"`
+
+	// Id Id of a message, decimal.
+	//
+	// Examples: 7345881023471616
+	Id MessageID `json:"id"`
+
+	// Lines Lines that were read, the header of a CSV and empty ones not among them.
+	Lines     int      `json:"lines"`
+	Name      string   `json:"name"`
+	Users     int      `json:"users"`
+	Variables []string `json:"variables"`
+}
 
 // User defines model for User.
 type User struct {
@@ -751,6 +1104,22 @@ type User struct {
 //
 // Examples: alice
 type UserID = string
+
+// UserList defines model for UserList.
+type UserList struct {
+	By *Actor `json:"by,omitempty"`
+
+	// Created Examples: 2026-11-22T09:35:59.120Z
+	Created Moment `json:"created"`
+
+	// Id Id of a message, decimal.
+	//
+	// Examples: 7345881023471616
+	Id        MessageID `json:"id"`
+	Name      string    `json:"name"`
+	Users     int       `json:"users"`
+	Variables []string  `json:"variables"`
+}
 
 // Validated defines model for Validated.
 type Validated struct {
@@ -781,6 +1150,11 @@ type IdempotencyKeyHeader = IdempotencyKey
 // KeyInPath Id of a key; 1 to 64 of letters, digits, `.`, `_` and `-`.
 type KeyInPath = KeyID
 
+// ListInPath Id of a message, decimal.
+//
+// Examples: 7345881023471616
+type ListInPath = MessageID
+
 // MessageInPath Id of a message, decimal.
 //
 // Examples: 7345881023471616
@@ -797,10 +1171,33 @@ type PageLimit = int
 // Examples: shop
 type ProductInPath = ProductID
 
+// TaskInPath Id of a message, decimal.
+//
+// Examples: 7345881023471616
+type TaskInPath = MessageID
+
 // UserInPath Your name for a user. Opaque; 1 to 128 bytes without control characters.
 //
 // Examples: alice
 type UserInPath = UserID
+
+// ListListsParams defines parameters for ListLists.
+type ListListsParams struct {
+	// Limit The most items of a page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before.
+	Cursor *PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// UploadListParams defines parameters for UploadList.
+type UploadListParams struct {
+	// Name For people.
+	Name *Name `form:"name,omitempty" json:"name,omitempty"`
+
+	// Strict Make nothing if a line is wrong.
+	Strict *bool `form:"strict,omitempty" json:"strict,omitempty"`
+}
 
 // PublishMessageParams defines parameters for PublishMessage.
 type PublishMessageParams struct {
@@ -830,6 +1227,35 @@ type ListRevocationsParams struct {
 	Cursor *PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 }
 
+// ListTasksParams defines parameters for ListTasks.
+type ListTasksParams struct {
+	// State Only those in one of these states.
+	State *[]TaskState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Parent Only occurrences of that recurring task.
+	Parent *MessageID `form:"parent,omitempty" json:"parent,omitempty"`
+
+	// Limit The most items of a page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Cursor `next_cursor` of the page before.
+	Cursor *PageCursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+}
+
+// CreateTaskParams defines parameters for CreateTask.
+type CreateTaskParams struct {
+	// IdempotencyKey Your name for this request, unique within the product: 1 to 255 printable ASCII characters. It makes repeating the
+	// request safe. Without it a repeat is another message.
+	IdempotencyKey *IdempotencyKeyHeader `json:"Idempotency-Key,omitempty"`
+}
+
+// CloneTaskParams defines parameters for CloneTask.
+type CloneTaskParams struct {
+	// IdempotencyKey Your name for this request, unique within the product: 1 to 255 printable ASCII characters. It makes repeating the
+	// request safe. Without it a repeat is another message.
+	IdempotencyKey *IdempotencyKeyHeader `json:"Idempotency-Key,omitempty"`
+}
+
 // UnrevokeUserParams defines parameters for UnrevokeUser.
 type UnrevokeUserParams struct {
 	// Device A device of that user.
@@ -841,6 +1267,18 @@ type UnrevokeUserParams struct {
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListLists List uploaded lists
+	// (GET /v1/lists)
+	ListLists(w http.ResponseWriter, r *http.Request, params ListListsParams)
+	// UploadList Upload a list of users
+	// (POST /v1/lists)
+	UploadList(w http.ResponseWriter, r *http.Request, params UploadListParams)
+	// DeleteList Forget a list
+	// (DELETE /v1/lists/{list})
+	DeleteList(w http.ResponseWriter, r *http.Request, list ListInPath)
+	// GetList Look at a list
+	// (GET /v1/lists/{list})
+	GetList(w http.ResponseWriter, r *http.Request, list ListInPath)
 	// PublishMessage Send a message
 	// (POST /v1/messages)
 	PublishMessage(w http.ResponseWriter, r *http.Request, params PublishMessageParams)
@@ -859,6 +1297,48 @@ type ServerInterface interface {
 	// ChangeTagsBatch Change the tags of up to 500 users and devices
 	// (POST /v1/tags/batch)
 	ChangeTagsBatch(w http.ResponseWriter, r *http.Request)
+	// GetTaskSwitch Are tasks switched off?
+	// (GET /v1/task-switch)
+	GetTaskSwitch(w http.ResponseWriter, r *http.Request)
+	// SetTaskSwitch Stop all tasks, or let them go on
+	// (PUT /v1/task-switch)
+	SetTaskSwitch(w http.ResponseWriter, r *http.Request)
+	// ListTasks List tasks
+	// (GET /v1/tasks)
+	ListTasks(w http.ResponseWriter, r *http.Request, params ListTasksParams)
+	// CreateTask Start a push that can be watched
+	// (POST /v1/tasks)
+	CreateTask(w http.ResponseWriter, r *http.Request, params CreateTaskParams)
+	// DeleteTask Forget a task
+	// (DELETE /v1/tasks/{task})
+	DeleteTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
+	// GetTask Look at a task
+	// (GET /v1/tasks/{task})
+	GetTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
+	// ChangeTask Change the pace, or a draft
+	// (PATCH /v1/tasks/{task})
+	ChangeTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
+	// ApproveTask Approve a task
+	// (POST /v1/tasks/{task}/approve)
+	ApproveTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
+	// CloneTask Make a draft like this task
+	// (POST /v1/tasks/{task}/clone)
+	CloneTask(w http.ResponseWriter, r *http.Request, task TaskInPath, params CloneTaskParams)
+	// WatchTask Watch a task
+	// (GET /v1/tasks/{task}/events)
+	WatchTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
+	// PauseTask Hold a task
+	// (POST /v1/tasks/{task}/pause)
+	PauseTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
+	// RecallTask Take the message back
+	// (POST /v1/tasks/{task}/recall)
+	RecallTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
+	// ResumeTask Go on
+	// (POST /v1/tasks/{task}/resume)
+	ResumeTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
+	// StopTask Stop a task
+	// (POST /v1/tasks/{task}/stop)
+	StopTask(w http.ResponseWriter, r *http.Request, task TaskInPath)
 	// GetUser Look at a user's devices
 	// (GET /v1/users/{user})
 	GetUser(w http.ResponseWriter, r *http.Request, user UserInPath)
@@ -898,6 +1378,30 @@ type ServerInterface interface {
 
 type Unimplemented struct{}
 
+// ListLists List uploaded lists
+// (GET /v1/lists)
+func (_ Unimplemented) ListLists(w http.ResponseWriter, r *http.Request, params ListListsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// UploadList Upload a list of users
+// (POST /v1/lists)
+func (_ Unimplemented) UploadList(w http.ResponseWriter, r *http.Request, params UploadListParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// DeleteList Forget a list
+// (DELETE /v1/lists/{list})
+func (_ Unimplemented) DeleteList(w http.ResponseWriter, r *http.Request, list ListInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetList Look at a list
+// (GET /v1/lists/{list})
+func (_ Unimplemented) GetList(w http.ResponseWriter, r *http.Request, list ListInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // PublishMessage Send a message
 // (POST /v1/messages)
 func (_ Unimplemented) PublishMessage(w http.ResponseWriter, r *http.Request, params PublishMessageParams) {
@@ -931,6 +1435,90 @@ func (_ Unimplemented) ListRevocations(w http.ResponseWriter, r *http.Request, p
 // ChangeTagsBatch Change the tags of up to 500 users and devices
 // (POST /v1/tags/batch)
 func (_ Unimplemented) ChangeTagsBatch(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetTaskSwitch Are tasks switched off?
+// (GET /v1/task-switch)
+func (_ Unimplemented) GetTaskSwitch(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// SetTaskSwitch Stop all tasks, or let them go on
+// (PUT /v1/task-switch)
+func (_ Unimplemented) SetTaskSwitch(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListTasks List tasks
+// (GET /v1/tasks)
+func (_ Unimplemented) ListTasks(w http.ResponseWriter, r *http.Request, params ListTasksParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// CreateTask Start a push that can be watched
+// (POST /v1/tasks)
+func (_ Unimplemented) CreateTask(w http.ResponseWriter, r *http.Request, params CreateTaskParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// DeleteTask Forget a task
+// (DELETE /v1/tasks/{task})
+func (_ Unimplemented) DeleteTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetTask Look at a task
+// (GET /v1/tasks/{task})
+func (_ Unimplemented) GetTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ChangeTask Change the pace, or a draft
+// (PATCH /v1/tasks/{task})
+func (_ Unimplemented) ChangeTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ApproveTask Approve a task
+// (POST /v1/tasks/{task}/approve)
+func (_ Unimplemented) ApproveTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// CloneTask Make a draft like this task
+// (POST /v1/tasks/{task}/clone)
+func (_ Unimplemented) CloneTask(w http.ResponseWriter, r *http.Request, task TaskInPath, params CloneTaskParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// WatchTask Watch a task
+// (GET /v1/tasks/{task}/events)
+func (_ Unimplemented) WatchTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// PauseTask Hold a task
+// (POST /v1/tasks/{task}/pause)
+func (_ Unimplemented) PauseTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// RecallTask Take the message back
+// (POST /v1/tasks/{task}/recall)
+func (_ Unimplemented) RecallTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ResumeTask Go on
+// (POST /v1/tasks/{task}/resume)
+func (_ Unimplemented) ResumeTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// StopTask Stop a task
+// (POST /v1/tasks/{task}/stop)
+func (_ Unimplemented) StopTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1008,6 +1596,150 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// ListLists operation middleware
+func (siw *ServerInterfaceWrapper) ListLists(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListListsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListLists(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UploadList operation middleware
+func (siw *ServerInterfaceWrapper) UploadList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UploadListParams
+
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", r.URL.Query(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "name"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "strict" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "strict", r.URL.Query(), &params.Strict, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "strict"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "strict", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UploadList(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteList operation middleware
+func (siw *ServerInterfaceWrapper) DeleteList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "list" -------------
+	var list ListInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "list", chi.URLParam(r, "list"), &list, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "list", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteList(w, r, list)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetList operation middleware
+func (siw *ServerInterfaceWrapper) GetList(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "list" -------------
+	var list ListInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "list", chi.URLParam(r, "list"), &list, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "list", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetList(w, r, list)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // PublishMessage operation middleware
 func (siw *ServerInterfaceWrapper) PublishMessage(w http.ResponseWriter, r *http.Request) {
@@ -1209,6 +1941,431 @@ func (siw *ServerInterfaceWrapper) ChangeTagsBatch(w http.ResponseWriter, r *htt
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ChangeTagsBatch(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTaskSwitch operation middleware
+func (siw *ServerInterfaceWrapper) GetTaskSwitch(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTaskSwitch(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SetTaskSwitch operation middleware
+func (siw *ServerInterfaceWrapper) SetTaskSwitch(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SetTaskSwitch(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTasks operation middleware
+func (siw *ServerInterfaceWrapper) ListTasks(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTasksParams
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "parent" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "parent", r.URL.Query(), &params.Parent, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "parent"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "parent", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTasks(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateTask operation middleware
+func (siw *ServerInterfaceWrapper) CreateTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CreateTaskParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKeyHeader
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateTask(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteTask operation middleware
+func (siw *ServerInterfaceWrapper) DeleteTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteTask(w, r, task)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTask operation middleware
+func (siw *ServerInterfaceWrapper) GetTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTask(w, r, task)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ChangeTask operation middleware
+func (siw *ServerInterfaceWrapper) ChangeTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ChangeTask(w, r, task)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ApproveTask operation middleware
+func (siw *ServerInterfaceWrapper) ApproveTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ApproveTask(w, r, task)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CloneTask operation middleware
+func (siw *ServerInterfaceWrapper) CloneTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CloneTaskParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKeyHeader
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CloneTask(w, r, task, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// WatchTask operation middleware
+func (siw *ServerInterfaceWrapper) WatchTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.WatchTask(w, r, task)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PauseTask operation middleware
+func (siw *ServerInterfaceWrapper) PauseTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PauseTask(w, r, task)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RecallTask operation middleware
+func (siw *ServerInterfaceWrapper) RecallTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RecallTask(w, r, task)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ResumeTask operation middleware
+func (siw *ServerInterfaceWrapper) ResumeTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResumeTask(w, r, task)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StopTask operation middleware
+func (siw *ServerInterfaceWrapper) StopTask(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "task" -------------
+	var task TaskInPath
+
+	err = runtime.BindStyledParameterWithOptions("simple", "task", chi.URLParam(r, "task"), &task, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "task", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StopTask(w, r, task)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1683,6 +2840,18 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	}
 
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/lists", wrapper.ListLists)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/lists", wrapper.UploadList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/v1/lists/{list}", wrapper.DeleteList)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/lists/{list}", wrapper.GetList)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/messages", wrapper.PublishMessage)
 	})
 	r.Group(func(r chi.Router) {
@@ -1699,6 +2868,48 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/tags/batch", wrapper.ChangeTagsBatch)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/task-switch", wrapper.GetTaskSwitch)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/v1/task-switch", wrapper.SetTaskSwitch)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/tasks", wrapper.ListTasks)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tasks", wrapper.CreateTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/v1/tasks/{task}", wrapper.DeleteTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/tasks/{task}", wrapper.GetTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Patch(options.BaseURL+"/v1/tasks/{task}", wrapper.ChangeTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tasks/{task}/approve", wrapper.ApproveTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tasks/{task}/clone", wrapper.CloneTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/tasks/{task}/events", wrapper.WatchTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tasks/{task}/pause", wrapper.PauseTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tasks/{task}/recall", wrapper.RecallTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tasks/{task}/resume", wrapper.ResumeTask)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tasks/{task}/stop", wrapper.StopTask)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/users/{user}", wrapper.GetUser)
@@ -1735,6 +2946,89 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 
 	return r
+}
+
+type ListListsRequestObject struct {
+	Params ListListsParams
+}
+
+type ListListsResponseObject interface {
+	VisitListListsResponse(w http.ResponseWriter) error
+}
+
+type ListLists200JSONResponse ListOfLists
+
+func (response ListLists200JSONResponse) VisitListListsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type UploadListRequestObject struct {
+	Params UploadListParams
+	Body   io.Reader
+}
+
+type UploadListResponseObject interface {
+	VisitUploadListResponse(w http.ResponseWriter) error
+}
+
+type UploadList201JSONResponse UploadedList
+
+func (response UploadList201JSONResponse) VisitUploadListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteListRequestObject struct {
+	List ListInPath `json:"list"`
+}
+
+type DeleteListResponseObject interface {
+	VisitDeleteListResponse(w http.ResponseWriter) error
+}
+
+type DeleteList204Response struct {
+}
+
+func (response DeleteList204Response) VisitDeleteListResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetListRequestObject struct {
+	List ListInPath `json:"list"`
+}
+
+type GetListResponseObject interface {
+	VisitGetListResponse(w http.ResponseWriter) error
+}
+
+type GetList200JSONResponse UserList
+
+func (response GetList200JSONResponse) VisitGetListResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type PublishMessageRequestObject struct {
@@ -1888,6 +3182,358 @@ type ChangeTagsBatchResponseObject interface {
 type ChangeTagsBatch200JSONResponse TagBatchResponse
 
 func (response ChangeTagsBatch200JSONResponse) VisitChangeTagsBatchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTaskSwitchRequestObject struct {
+}
+
+type GetTaskSwitchResponseObject interface {
+	VisitGetTaskSwitchResponse(w http.ResponseWriter) error
+}
+
+type GetTaskSwitch200JSONResponse TaskSwitch
+
+func (response GetTaskSwitch200JSONResponse) VisitGetTaskSwitchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SetTaskSwitchRequestObject struct {
+	Body io.Reader
+}
+
+type SetTaskSwitchResponseObject interface {
+	VisitSetTaskSwitchResponse(w http.ResponseWriter) error
+}
+
+type SetTaskSwitch200JSONResponse TaskSwitch
+
+func (response SetTaskSwitch200JSONResponse) VisitSetTaskSwitchResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTasksRequestObject struct {
+	Params ListTasksParams
+}
+
+type ListTasksResponseObject interface {
+	VisitListTasksResponse(w http.ResponseWriter) error
+}
+
+type ListTasks200JSONResponse TaskList
+
+func (response ListTasks200JSONResponse) VisitListTasksResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTaskRequestObject struct {
+	Params CreateTaskParams
+	Body   io.Reader
+}
+
+type CreateTaskResponseObject interface {
+	VisitCreateTaskResponse(w http.ResponseWriter) error
+}
+
+type CreateTask200JSONResponse TaskValidated
+
+func (response CreateTask200JSONResponse) VisitCreateTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTask201JSONResponse Task
+
+func (response CreateTask201JSONResponse) VisitCreateTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+}
+
+type DeleteTaskResponseObject interface {
+	VisitDeleteTaskResponse(w http.ResponseWriter) error
+}
+
+type DeleteTask204Response struct {
+}
+
+func (response DeleteTask204Response) VisitDeleteTaskResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type GetTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+}
+
+type GetTaskResponseObject interface {
+	VisitGetTaskResponse(w http.ResponseWriter) error
+}
+
+type GetTask200JSONResponse Task
+
+func (response GetTask200JSONResponse) VisitGetTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ChangeTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+	Body io.Reader
+}
+
+type ChangeTaskResponseObject interface {
+	VisitChangeTaskResponse(w http.ResponseWriter) error
+}
+
+type ChangeTask200JSONResponse Task
+
+func (response ChangeTask200JSONResponse) VisitChangeTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApproveTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+	Body io.Reader
+}
+
+type ApproveTaskResponseObject interface {
+	VisitApproveTaskResponse(w http.ResponseWriter) error
+}
+
+type ApproveTask200JSONResponse Task
+
+func (response ApproveTask200JSONResponse) VisitApproveTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CloneTaskRequestObject struct {
+	Task   TaskInPath `json:"task"`
+	Params CloneTaskParams
+}
+
+type CloneTaskResponseObject interface {
+	VisitCloneTaskResponse(w http.ResponseWriter) error
+}
+
+type CloneTask201JSONResponse Task
+
+func (response CloneTask201JSONResponse) VisitCloneTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type WatchTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+}
+
+type WatchTaskResponseObject interface {
+	VisitWatchTaskResponse(w http.ResponseWriter) error
+}
+
+type WatchTask200TexteventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response WatchTask200TexteventStreamResponse) VisitWatchTaskResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type PauseTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+	Body io.Reader
+}
+
+type PauseTaskResponseObject interface {
+	VisitPauseTaskResponse(w http.ResponseWriter) error
+}
+
+type PauseTask200JSONResponse Task
+
+func (response PauseTask200JSONResponse) VisitPauseTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RecallTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+	Body io.Reader
+}
+
+type RecallTaskResponseObject interface {
+	VisitRecallTaskResponse(w http.ResponseWriter) error
+}
+
+type RecallTask200JSONResponse Task
+
+func (response RecallTask200JSONResponse) VisitRecallTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResumeTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+	Body io.Reader
+}
+
+type ResumeTaskResponseObject interface {
+	VisitResumeTaskResponse(w http.ResponseWriter) error
+}
+
+type ResumeTask200JSONResponse Task
+
+func (response ResumeTask200JSONResponse) VisitResumeTaskResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type StopTaskRequestObject struct {
+	Task TaskInPath `json:"task"`
+	Body io.Reader
+}
+
+type StopTaskResponseObject interface {
+	VisitStopTaskResponse(w http.ResponseWriter) error
+}
+
+type StopTask200JSONResponse Task
+
+func (response StopTask200JSONResponse) VisitStopTaskResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -2142,6 +3788,18 @@ func (response SetUserTags200JSONResponse) VisitSetUserTagsResponse(w http.Respo
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListLists List uploaded lists
+	// (GET /v1/lists)
+	ListLists(ctx context.Context, request ListListsRequestObject) (ListListsResponseObject, error)
+	// UploadList Upload a list of users
+	// (POST /v1/lists)
+	UploadList(ctx context.Context, request UploadListRequestObject) (UploadListResponseObject, error)
+	// DeleteList Forget a list
+	// (DELETE /v1/lists/{list})
+	DeleteList(ctx context.Context, request DeleteListRequestObject) (DeleteListResponseObject, error)
+	// GetList Look at a list
+	// (GET /v1/lists/{list})
+	GetList(ctx context.Context, request GetListRequestObject) (GetListResponseObject, error)
 	// PublishMessage Send a message
 	// (POST /v1/messages)
 	PublishMessage(ctx context.Context, request PublishMessageRequestObject) (PublishMessageResponseObject, error)
@@ -2160,6 +3818,48 @@ type StrictServerInterface interface {
 	// ChangeTagsBatch Change the tags of up to 500 users and devices
 	// (POST /v1/tags/batch)
 	ChangeTagsBatch(ctx context.Context, request ChangeTagsBatchRequestObject) (ChangeTagsBatchResponseObject, error)
+	// GetTaskSwitch Are tasks switched off?
+	// (GET /v1/task-switch)
+	GetTaskSwitch(ctx context.Context, request GetTaskSwitchRequestObject) (GetTaskSwitchResponseObject, error)
+	// SetTaskSwitch Stop all tasks, or let them go on
+	// (PUT /v1/task-switch)
+	SetTaskSwitch(ctx context.Context, request SetTaskSwitchRequestObject) (SetTaskSwitchResponseObject, error)
+	// ListTasks List tasks
+	// (GET /v1/tasks)
+	ListTasks(ctx context.Context, request ListTasksRequestObject) (ListTasksResponseObject, error)
+	// CreateTask Start a push that can be watched
+	// (POST /v1/tasks)
+	CreateTask(ctx context.Context, request CreateTaskRequestObject) (CreateTaskResponseObject, error)
+	// DeleteTask Forget a task
+	// (DELETE /v1/tasks/{task})
+	DeleteTask(ctx context.Context, request DeleteTaskRequestObject) (DeleteTaskResponseObject, error)
+	// GetTask Look at a task
+	// (GET /v1/tasks/{task})
+	GetTask(ctx context.Context, request GetTaskRequestObject) (GetTaskResponseObject, error)
+	// ChangeTask Change the pace, or a draft
+	// (PATCH /v1/tasks/{task})
+	ChangeTask(ctx context.Context, request ChangeTaskRequestObject) (ChangeTaskResponseObject, error)
+	// ApproveTask Approve a task
+	// (POST /v1/tasks/{task}/approve)
+	ApproveTask(ctx context.Context, request ApproveTaskRequestObject) (ApproveTaskResponseObject, error)
+	// CloneTask Make a draft like this task
+	// (POST /v1/tasks/{task}/clone)
+	CloneTask(ctx context.Context, request CloneTaskRequestObject) (CloneTaskResponseObject, error)
+	// WatchTask Watch a task
+	// (GET /v1/tasks/{task}/events)
+	WatchTask(ctx context.Context, request WatchTaskRequestObject) (WatchTaskResponseObject, error)
+	// PauseTask Hold a task
+	// (POST /v1/tasks/{task}/pause)
+	PauseTask(ctx context.Context, request PauseTaskRequestObject) (PauseTaskResponseObject, error)
+	// RecallTask Take the message back
+	// (POST /v1/tasks/{task}/recall)
+	RecallTask(ctx context.Context, request RecallTaskRequestObject) (RecallTaskResponseObject, error)
+	// ResumeTask Go on
+	// (POST /v1/tasks/{task}/resume)
+	ResumeTask(ctx context.Context, request ResumeTaskRequestObject) (ResumeTaskResponseObject, error)
+	// StopTask Stop a task
+	// (POST /v1/tasks/{task}/stop)
+	StopTask(ctx context.Context, request StopTaskRequestObject) (StopTaskResponseObject, error)
 	// GetUser Look at a user's devices
 	// (GET /v1/users/{user})
 	GetUser(ctx context.Context, request GetUserRequestObject) (GetUserResponseObject, error)
@@ -2232,6 +3932,112 @@ type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
 	options     StrictHTTPServerOptions
+}
+
+// ListLists operation middleware
+func (sh *strictHandler) ListLists(w http.ResponseWriter, r *http.Request, params ListListsParams) {
+	var request ListListsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListLists(ctx, request.(ListListsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListLists")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListListsResponseObject); ok {
+		if err := validResponse.VisitListListsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// UploadList operation middleware
+func (sh *strictHandler) UploadList(w http.ResponseWriter, r *http.Request, params UploadListParams) {
+	var request UploadListRequestObject
+
+	request.Params = params
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.UploadList(ctx, request.(UploadListRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "UploadList")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(UploadListResponseObject); ok {
+		if err := validResponse.VisitUploadListResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteList operation middleware
+func (sh *strictHandler) DeleteList(w http.ResponseWriter, r *http.Request, list ListInPath) {
+	var request DeleteListRequestObject
+
+	request.List = list
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteList(ctx, request.(DeleteListRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteList")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteListResponseObject); ok {
+		if err := validResponse.VisitDeleteListResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetList operation middleware
+func (sh *strictHandler) GetList(w http.ResponseWriter, r *http.Request, list ListInPath) {
+	var request GetListRequestObject
+
+	request.List = list
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetList(ctx, request.(GetListRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetList")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetListResponseObject); ok {
+		if err := validResponse.VisitGetListResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
 }
 
 // PublishMessage operation middleware
@@ -2386,6 +4192,383 @@ func (sh *strictHandler) ChangeTagsBatch(w http.ResponseWriter, r *http.Request)
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ChangeTagsBatchResponseObject); ok {
 		if err := validResponse.VisitChangeTagsBatchResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTaskSwitch operation middleware
+func (sh *strictHandler) GetTaskSwitch(w http.ResponseWriter, r *http.Request) {
+	var request GetTaskSwitchRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTaskSwitch(ctx, request.(GetTaskSwitchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTaskSwitch")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTaskSwitchResponseObject); ok {
+		if err := validResponse.VisitGetTaskSwitchResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SetTaskSwitch operation middleware
+func (sh *strictHandler) SetTaskSwitch(w http.ResponseWriter, r *http.Request) {
+	var request SetTaskSwitchRequestObject
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SetTaskSwitch(ctx, request.(SetTaskSwitchRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SetTaskSwitch")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SetTaskSwitchResponseObject); ok {
+		if err := validResponse.VisitSetTaskSwitchResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListTasks operation middleware
+func (sh *strictHandler) ListTasks(w http.ResponseWriter, r *http.Request, params ListTasksParams) {
+	var request ListTasksRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTasks(ctx, request.(ListTasksRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTasks")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTasksResponseObject); ok {
+		if err := validResponse.VisitListTasksResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateTask operation middleware
+func (sh *strictHandler) CreateTask(w http.ResponseWriter, r *http.Request, params CreateTaskParams) {
+	var request CreateTaskRequestObject
+
+	request.Params = params
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateTask(ctx, request.(CreateTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateTaskResponseObject); ok {
+		if err := validResponse.VisitCreateTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteTask operation middleware
+func (sh *strictHandler) DeleteTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request DeleteTaskRequestObject
+
+	request.Task = task
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteTask(ctx, request.(DeleteTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteTaskResponseObject); ok {
+		if err := validResponse.VisitDeleteTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTask operation middleware
+func (sh *strictHandler) GetTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request GetTaskRequestObject
+
+	request.Task = task
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTask(ctx, request.(GetTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTaskResponseObject); ok {
+		if err := validResponse.VisitGetTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ChangeTask operation middleware
+func (sh *strictHandler) ChangeTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request ChangeTaskRequestObject
+
+	request.Task = task
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ChangeTask(ctx, request.(ChangeTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ChangeTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ChangeTaskResponseObject); ok {
+		if err := validResponse.VisitChangeTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ApproveTask operation middleware
+func (sh *strictHandler) ApproveTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request ApproveTaskRequestObject
+
+	request.Task = task
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ApproveTask(ctx, request.(ApproveTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApproveTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ApproveTaskResponseObject); ok {
+		if err := validResponse.VisitApproveTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CloneTask operation middleware
+func (sh *strictHandler) CloneTask(w http.ResponseWriter, r *http.Request, task TaskInPath, params CloneTaskParams) {
+	var request CloneTaskRequestObject
+
+	request.Task = task
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CloneTask(ctx, request.(CloneTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CloneTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CloneTaskResponseObject); ok {
+		if err := validResponse.VisitCloneTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// WatchTask operation middleware
+func (sh *strictHandler) WatchTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request WatchTaskRequestObject
+
+	request.Task = task
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.WatchTask(ctx, request.(WatchTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "WatchTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(WatchTaskResponseObject); ok {
+		if err := validResponse.VisitWatchTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PauseTask operation middleware
+func (sh *strictHandler) PauseTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request PauseTaskRequestObject
+
+	request.Task = task
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PauseTask(ctx, request.(PauseTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PauseTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PauseTaskResponseObject); ok {
+		if err := validResponse.VisitPauseTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RecallTask operation middleware
+func (sh *strictHandler) RecallTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request RecallTaskRequestObject
+
+	request.Task = task
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RecallTask(ctx, request.(RecallTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RecallTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RecallTaskResponseObject); ok {
+		if err := validResponse.VisitRecallTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ResumeTask operation middleware
+func (sh *strictHandler) ResumeTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request ResumeTaskRequestObject
+
+	request.Task = task
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ResumeTask(ctx, request.(ResumeTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResumeTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ResumeTaskResponseObject); ok {
+		if err := validResponse.VisitResumeTaskResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// StopTask operation middleware
+func (sh *strictHandler) StopTask(w http.ResponseWriter, r *http.Request, task TaskInPath) {
+	var request StopTaskRequestObject
+
+	request.Task = task
+
+	request.Body = r.Body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.StopTask(ctx, request.(StopTaskRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "StopTask")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(StopTaskResponseObject); ok {
+		if err := validResponse.VisitStopTaskResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -1,0 +1,328 @@
+package center
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"carillon/server/catalog"
+	"carillon/server/push"
+	"carillon/server/saver"
+	"carillon/server/task"
+)
+
+const (
+	taskLease   = 5 * time.Second        // how long a task is left to whoever runs it
+	taskRenew   = time.Second            // how often the lease is renewed, the checkpoint stored, and the pace looked at
+	taskLook    = 500 * time.Millisecond // how often somebody looks for tasks that are due
+	tasksAtOnce = 16                     // of all products that one center runs
+	sweepEvery  = time.Minute
+)
+
+// errLost says that a task is not this center's any more: it was paused or stopped, or somebody else has taken over.
+var errLost = push.Errorf(push.KindConflict, "task_lost", "the task is not run here any more")
+
+// runner is what a center knows of the tasks that it runs.
+type runner struct {
+	wake chan struct{} // capacity 1: somebody made or moved a task. Never closed
+
+	mu      sync.Mutex
+	running map[task.Ref]bool // guarded by mu
+}
+
+// wakeRunner has the runner of this center look for due tasks at once. Others find them within taskLook.
+func (c *Center) wakeRunner() {
+	select {
+	case c.runner.wake <- struct{}{}:
+	default:
+	}
+}
+
+// RunTasks runs the tasks that are due until the context ends, and returns when none of them is run here any more. Any number of centers may
+// run tasks of one store: each task is run by one of them at a time. It is called once.
+func (c *Center) RunTasks(ctx context.Context) {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	look := c.cfg.Clock.NewTicker(taskLook)
+	defer look.Stop()
+	swept := c.cfg.Clock.Now()
+	for {
+		refs, _, err := c.cfg.Tasks.Due(ctx, 4*tasksAtOnce)
+		if err != nil && ctx.Err() == nil {
+			c.cfg.Log.Warn("center: due tasks could not be looked for", "error", err)
+		}
+		for _, ref := range refs {
+			if !c.runner.begin(ref) {
+				continue
+			}
+			workers.Go(func() {
+				defer c.runner.end(ref)
+				c.work(ctx, ref)
+			})
+		}
+		if now := c.cfg.Clock.Now(); now.Sub(swept) >= sweepEvery {
+			swept = now
+			if _, err := c.cfg.Tasks.Sweep(ctx); err != nil && ctx.Err() == nil {
+				c.cfg.Log.Warn("center: old tasks and lists could not be cleared away", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		case <-c.runner.wake:
+		}
+	}
+}
+
+// begin notes that a task is looked after here, and reports whether it may be.
+func (r *runner) begin(ref task.Ref) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running[ref] || len(r.running) >= tasksAtOnce {
+		return false
+	}
+	r.running[ref] = true
+	return true
+}
+
+func (r *runner) end(ref task.Ref) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.running, ref)
+}
+
+// work does for a task what is due: it runs it to its end, or until it is taken away.
+func (c *Center) work(ctx context.Context, ref task.Ref) {
+	product, err := c.cfg.Catalog.LookupProduct(ctx, ref.Product)
+	var t task.Task
+	mine := false
+	if err == nil {
+		t, mine, err = c.take(ctx, product, ref)
+	}
+	if err == nil && mine {
+		switch {
+		case t.State == task.Scheduled:
+			err = c.recur(ctx, &t)
+		case !t.State.Active():
+			err = c.recountTask(ctx, product, t)
+		case t.State == task.Recalling:
+			err = c.runTask(ctx, product, t, (*taskRun).takeBack)
+		default:
+			err = c.runTask(ctx, product, t, (*taskRun).write)
+		}
+	}
+	switch {
+	case err == nil, ctx.Err() != nil, isLost(err), push.KindOf(err) == push.KindNotFound:
+	default:
+		c.cfg.Log.Warn("center: a task could not be run", "product", string(ref.Product), "task", ref.ID.String(), "error", err)
+	}
+}
+
+// isLost reports whether an error says that somebody else decides about a task now.
+func isLost(err error) bool {
+	var e *push.Error
+	return errors.As(err, &e) && (e.Code == errLost.Code || e.Code == "fenced")
+}
+
+// take takes the lease of a task that has to be run, or does what else is due. mine says that it is to be run here; of a recurring task that is one occurrence.
+func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Ref) (t task.Task, mine bool, err error) {
+	off, err := c.cfg.Tasks.Switch(ctx, ref.Product)
+	if err != nil {
+		return t, false, err
+	}
+	shut := false
+	t, err = c.cfg.Tasks.Update(ctx, ref.Product, ref.ID, func(t *task.Task, now push.MilliTime) error {
+		mine, shut = false, false
+		if t.Wake == 0 || t.Wake > now {
+			return task.ErrUnchanged
+		}
+		if t.Deadline != 0 && t.Deadline <= now && t.State != task.Recalling {
+			shut = true
+			return t.Do(task.Expire, nil, task.ReasonDeadline, now)
+		}
+		switch {
+		case t.State == task.Scheduled && off.Off:
+			return t.Do(task.Pause, nil, task.ReasonSwitch, now)
+		case t.State == task.Scheduled && t.Cron != "":
+			mine = true
+			return task.ErrUnchanged
+		case t.State == task.Scheduled:
+			if err := t.Do(task.Begin, nil, "", now); err != nil {
+				return err
+			}
+			c.begun(product, t, now)
+		case t.State != task.Running && t.State != task.Recalling:
+			mine = t.Run.Recount
+			if mine {
+				return task.ErrUnchanged
+			}
+			t.SetWake()
+			return nil
+		case t.Run.Holder != "" && t.Run.Holder != c.cfg.Holder && t.Run.Until > now:
+			return task.ErrUnchanged
+		}
+		mine = true
+		t.Run.Token++
+		t.Run.Holder, t.Run.Until = c.cfg.Holder, now.Add(taskLease)
+		t.SetWake()
+		return nil
+	})
+	if err == nil && shut {
+		err = c.shut(ctx, product, &t)
+	}
+	return t, mine, err
+}
+
+// begun notes when a task begins to write, or goes on.
+func (c *Center) begun(product *catalog.Product, t *task.Task, now push.MilliTime) {
+	r := &t.Run
+	if r.Started == 0 {
+		r.Started, r.Created, r.Shards = now, now, product.Shards
+		r.Expires = 0
+		if ttl, persistent := lifetime(product, t); persistent {
+			r.Expires = now.Add(ttl)
+		}
+	}
+	r.Resumed, r.ResumedAt, r.ResumedPart = now, r.Written, partDone(t)
+}
+
+// runTask runs a task that was taken. Whoever takes a task over makes sure first that nobody writes under an older token any more.
+func (c *Center) runTask(ctx context.Context, product *catalog.Product, t task.Task, do func(*taskRun, context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	r, err := c.newTaskRun(product, t, cancel)
+	if err != nil {
+		cancel(nil)
+		return c.failTask(ctx, &t, err)
+	}
+	var beside sync.WaitGroup
+	beating, still := context.WithCancel(ctx)
+	beside.Go(func() { r.beat(beating) })
+	c.metrics.tasks(1)
+	err = r.fence(ctx)
+	if err == nil {
+		err = do(r, ctx)
+	}
+	c.metrics.tasks(-1)
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	still()
+	beside.Wait()
+	cancel(nil)
+	if err == nil || isLost(err) || push.KindOf(err) == push.KindUnavailable || push.KindOf(err) == push.KindClosed || errors.Is(err, context.Canceled) {
+		r.letGo(context.WithoutCancel(ctx), err)
+		return err
+	}
+	return c.failTask(context.WithoutCancel(ctx), &r.t, err)
+}
+
+// failTask notes that a task cannot go on.
+func (c *Center) failTask(ctx context.Context, t *task.Task, cause error) error {
+	ctx, cancel := c.finishing(ctx)
+	defer cancel()
+	code := string(c.codeOf(cause))
+	_, err := c.cfg.Tasks.Update(ctx, t.Product, t.ID, func(now *task.Task, at push.MilliTime) error {
+		if now.Run.Token != t.Run.Token || now.Run.Holder != c.cfg.Holder {
+			return errLost
+		}
+		return now.Do(task.Fail, nil, code, at)
+	})
+	if err == nil {
+		c.cfg.Log.Warn("center: a task failed", "product", string(t.Product), "task", t.ID.String(), "code", code, "error", cause)
+	}
+	return err
+}
+
+// recur makes the occurrence of a recurring task that is due: under an id that was stored before, so that it is made once.
+func (c *Center) recur(ctx context.Context, t *task.Task) error {
+	table, err := newTimetable(t.Cron)
+	if err != nil {
+		return err
+	}
+	table.zone(t.Zone)
+	if t.Run.NextID == 0 {
+		id, err := c.cfg.IDs.Next(ctx)
+		if err != nil {
+			return err
+		}
+		updated, err := c.cfg.Tasks.Update(ctx, t.Product, t.ID, func(t *task.Task, now push.MilliTime) error {
+			if t.State != task.Scheduled || t.Run.Due == 0 || t.Run.Due > now {
+				return errLost
+			}
+			if t.Run.NextID == 0 {
+				t.Run.NextID = id
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		*t = updated
+	}
+	child := task.Task{Product: t.Product, ID: t.Run.NextID, Spec: t.Spec, State: task.Draft, By: t.By, Approved: t.Approved, Parent: t.ID}
+	child.Cron, child.Zone, child.Start, child.Deadline = "", "", t.Run.Due, 0
+	child.Run.Users = t.Run.Users
+	if err := child.Do(task.Resume, nil, "", t.Run.Due); err != nil {
+		return err
+	}
+	if _, _, err := c.cfg.Tasks.Create(ctx, child, task.Key{}); err != nil {
+		return err
+	}
+	made := t.Run.NextID
+	_, err = c.cfg.Tasks.Update(ctx, t.Product, t.ID, func(t *task.Task, now push.MilliTime) error {
+		if t.Run.NextID != made {
+			return task.ErrUnchanged
+		}
+		t.Run.NextID = 0
+		t.Run.Due = table.after(now, 1)[0]
+		t.SetWake()
+		return nil
+	})
+	c.wakeRunner()
+	return err
+}
+
+// fence sees to it that only this run writes.
+func (r *taskRun) fence(ctx context.Context) error {
+	if !r.message.Persistent {
+		return nil
+	}
+	f := saver.Fence{Product: r.t.Product, Shards: r.t.Run.Shards, ID: r.t.ID, Token: r.token, Until: fencedUntil(&r.t)}
+	if r.req.template == nil {
+		f.Message = r.message
+	}
+	return r.again(ctx, func() error { return r.c.cfg.Saver.Fence(ctx, f) })
+}
+
+const (
+	againFirst = 50 * time.Millisecond
+	againMost  = 2 * time.Second
+)
+
+// again does something until it is done, fails for good, or the context ends: a store that cannot be used now does not fail a task.
+func (r *taskRun) again(ctx context.Context, do func() error) error {
+	for wait := againFirst; ; wait = min(2*wait, againMost) {
+		err := do()
+		if push.KindOf(err) != push.KindUnavailable || err == nil {
+			return err
+		}
+		if err := r.c.sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// sleep waits.
+func (c *Center) sleep(ctx context.Context, d time.Duration) error {
+	done := make(chan struct{})
+	t := c.cfg.Clock.AfterFunc(d, func() { close(done) })
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-done:
+		return nil
+	}
+}

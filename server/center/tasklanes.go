@@ -1,0 +1,562 @@
+package center
+
+import (
+	"context"
+	"sync"
+
+	"carillon/server/push"
+	"carillon/server/register"
+	"carillon/server/saver"
+	"carillon/server/task"
+)
+
+// inLanes divides the shards among lanes that write side by side, and returns the first error.
+func (r *taskRun) inLanes(ctx context.Context, lane func(ctx context.Context, shards []*shardWork) error) error {
+	lanes := make([][]*shardWork, writeLanes)
+	for i := range r.t.Run.Shards {
+		lanes[i%writeLanes] = append(lanes[i%writeLanes], &shardWork{shard: push.Shard(i)})
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	for _, shards := range lanes {
+		all.Go(func() {
+			if err := lane(ctx, shards); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// shardWork is where a lane stands in one shard.
+type shardWork struct {
+	shard  push.Shard
+	chunks []task.Chunk // read ahead
+	end    bool         // there are no further ones behind them
+}
+
+// nextChunk returns the chunk of a number; ok is false if there is none.
+func (r *taskRun) nextChunk(ctx context.Context, w *shardWork, number int) (c task.Chunk, ok bool, err error) {
+	for len(w.chunks) > 0 && w.chunks[0].Number < number {
+		w.chunks = w.chunks[1:]
+	}
+	if len(w.chunks) == 0 && !w.end {
+		if w.chunks, err = r.chunks(ctx, r.t.Run.List, w.shard, number); err != nil {
+			return c, false, err
+		}
+		w.end = len(w.chunks) < chunksAhead
+	}
+	if len(w.chunks) == 0 {
+		return c, false, nil
+	}
+	return w.chunks[0], true, nil
+}
+
+// step is what a lane does in one call: a batch of each of some shards.
+type step struct {
+	batches []*saver.Batch
+	shards  []push.Shard // of the batches, and of chunks all of whose users are left out
+	n       counted
+	weight  int // for the pace
+}
+
+// lane writes the shards of a lane, one batch of each in turn.
+func (r *taskRun) lane(ctx context.Context, shards []*shardWork) error {
+	for len(shards) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		st, left, err := r.nextStep(ctx, shards)
+		if err != nil {
+			return err
+		}
+		shards = left
+		if err := r.pace.wait(ctx, st.weight, r.c.sleep); err != nil {
+			return err
+		}
+		n, err := r.batches(ctx, st.batches)
+		if err != nil {
+			return err
+		}
+		n.add(st.n)
+		r.wrote(st, n)
+	}
+	return nil
+}
+
+// wrote notes what a step did, for the next checkpoint.
+func (r *taskRun) wrote(st step, n counted) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, shard := range st.shards {
+		r.t.Run.Next[shard]++
+	}
+	addCounted(&r.t.Run, n)
+	r.c.metrics.taskUsers(n.users)
+}
+
+// nextStep gathers the next batches of the first shards, and returns the shards in the order in which they go on: those that were done go behind the others,
+// those that are finished are left out.
+func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, left []*shardWork, err error) {
+	most := r.pace.most()
+	i := 0
+	var again []*shardWork
+	for ; i < len(shards) && len(st.batches) < r.width.get() && len(st.shards) < callBatches && (st.weight < most || st.weight == 0); i++ {
+		w := shards[i]
+		r.mu.Lock()
+		number := int(r.t.Run.Next[w.shard])
+		r.mu.Unlock()
+		if r.t.Run.Common {
+			if number == 0 {
+				st.batches = append(st.batches, r.commonBatch(w.shard))
+				st.shards = append(st.shards, w.shard)
+				users := r.usersInShard()
+				st.weight += max(int(users), unknownUsers)
+				st.n.users += users
+			}
+			continue
+		}
+		c, ok, err := r.nextChunk(ctx, w, number)
+		if err != nil {
+			return st, nil, err
+		}
+		if !ok {
+			continue
+		}
+		b, skipped := r.batchOf(w.shard, number, c.Entries, false)
+		st.n.skipped += int64(skipped)
+		st.shards = append(st.shards, w.shard)
+		if len(b.Own) > 0 {
+			st.batches = append(st.batches, b)
+			st.weight += len(b.Own)
+		}
+		again = append(again, w)
+	}
+	return st, append(append([]*shardWork{}, shards[i:]...), again...), nil
+}
+
+// commonBatch is the entry in the common slot of a shard.
+func (r *taskRun) commonBatch(shard push.Shard) *saver.Batch {
+	return &saver.Batch{Product: r.t.Product, Shards: r.t.Run.Shards, Limits: r.limits, Message: r.message, Token: r.token, Shard: shard,
+		Everyone: true, Filter: r.req.request.filter()}
+}
+
+// usersInShard returns how many users a shard is taken to have of those the task is for.
+func (r *taskRun) usersInShard() int64 { return r.t.Run.Users / int64(max(r.t.Run.Shards, 1)) }
+
+// batches writes batches, again as long as the store cannot be used, tells the rooms, and counts.
+func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (n counted, err error) {
+	for wait := againFirst; len(bs) > 0; wait = min(2*wait, againMost) {
+		began := r.c.cfg.Clock.Now()
+		done := r.c.cfg.Saver.Batches(ctx, bs)
+		r.width.took(len(bs), r.c.cfg.Clock.Now().Sub(began))
+		var left []*saver.Batch
+		var told []*saver.Batch
+		var places []*saver.Batched
+		for i := range done {
+			switch err := done[i].Err; {
+			case err == nil:
+				told, places = append(told, bs[i]), append(places, &done[i])
+			case push.KindOf(err) == push.KindUnavailable:
+				left = append(left, bs[i])
+			default:
+				return n, err
+			}
+		}
+		r.tell(ctx, told, places)
+		one, err := r.count(ctx, told, places)
+		if err != nil {
+			return n, err
+		}
+		n.add(one)
+		if bs = left; len(bs) > 0 {
+			if err := r.c.sleep(ctx, wait); err != nil {
+				return n, err
+			}
+		}
+	}
+	return n, nil
+}
+
+// tell tells the rooms of what was written, or taken back. It is a hint, as ever.
+func (r *taskRun) tell(ctx context.Context, bs []*saver.Batch, done []*saver.Batched) {
+	var shared deliveries
+	var held *holders
+	var like *push.Delivery
+	for i, b := range bs {
+		d := done[i]
+		if b.Recall && d.Absent {
+			continue
+		}
+		if b.Bodies != nil && !b.Recall {
+			r.tellEach(b, d)
+			continue
+		}
+		if like == nil || like.Lineage != d.Lineage {
+			r.c.deliver(shared)
+			shared = nil
+			like = &push.Delivery{Product: r.t.Product, Message: r.message, Lineage: d.Lineage, Filter: b.Filter}
+			if b.Recall {
+				like.Message, like.Recall = nil, r.message.ID
+			}
+		}
+		shared.addOwn(like, d.Own, func(k int) *push.Filter { return b.Own[k].Filter })
+		shared.addCommon(like, d.Common)
+		if b.Filter != nil && b.Filter.Tags != nil && held == nil && len(d.Common) > 0 && len(d.Common[0].Rooms) > 0 {
+			if tags := asks([]*push.TagExpr{b.Filter.Tags}); len(tags) > 0 {
+				held, _ = r.c.holdersOf(ctx, r.t.Product, tags) // where the register does not answer all rooms are told all
+			}
+		}
+	}
+	if like != nil && like.Message != nil {
+		shared.withhold(held, like.Filter)
+	}
+	r.c.deliver(shared)
+}
+
+// tellEach tells the rooms of a batch in which each user has a body.
+func (r *taskRun) tellEach(b *saver.Batch, d *saver.Batched) {
+	for i := range d.Own {
+		if len(d.Own[i].Rooms) == 0 {
+			continue
+		}
+		m := *r.message
+		m.Body = b.Bodies[i]
+		var ds deliveries
+		ds.addOwn(&push.Delivery{Product: r.t.Product, Message: &m, Lineage: d.Lineage}, d.Own[i:i+1], func(int) *push.Filter { return b.Own[i].Filter })
+		r.c.deliver(ds)
+	}
+}
+
+// count counts the devices of the users whom batches were written for, and those of them that are online.
+func (r *taskRun) count(ctx context.Context, bs []*saver.Batch, done []*saver.Batched) (n counted, err error) {
+	var refs []saver.UserRef
+	var filters []*push.Filter
+	var online []push.UserID
+	var who []int // of online, the index in refs
+	for i, b := range bs {
+		for k := range b.Own {
+			if k < len(done[i].Own) && len(done[i].Own[k].Rooms) > 0 {
+				who, online = append(who, len(refs)), append(online, b.Own[k].User)
+			}
+			refs = append(refs, saver.UserRef{Product: b.Product, Shards: b.Shards, User: b.Own[k].User})
+			filters = append(filters, b.Own[k].Filter)
+		}
+	}
+	if len(refs) == 0 {
+		return n, nil
+	}
+	n.users = int64(len(refs))
+	var devices [][]push.DeviceFacts
+	var found [][]register.Found
+	err = r.again(ctx, func() (err error) {
+		if devices, err = r.c.cfg.Saver.Devices(ctx, refs); err != nil || len(online) == 0 {
+			return err
+		}
+		found, err = r.c.cfg.Register.Lookup(ctx, r.t.Product, online)
+		return err
+	})
+	if err != nil {
+		return n, err
+	}
+	admitted := func(i int, d push.DeviceID) bool {
+		for _, f := range devices[i] {
+			if f.Device == d {
+				return filters[i].AdmitsBesideTags(f)
+			}
+		}
+		return false
+	}
+	for i := range devices {
+		for _, d := range devices[i] {
+			if filters[i].AdmitsBesideTags(d) {
+				n.devices++
+			}
+		}
+	}
+	for k := range found {
+		seen := make(map[push.DeviceID]bool, len(found[k]))
+		for _, f := range found[k] {
+			if !seen[f.Device] && admitted(who[k], f.Device) {
+				seen[f.Device] = true
+				n.online++
+			}
+		}
+	}
+	return n, nil
+}
+
+// live hands a message that is not persistent to those users who are online. Before that reserve is called with what will have been done: so nobody gets it twice.
+func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, reserve func(counted) error) (n counted, err error) {
+	users := make([]push.UserID, len(to))
+	for i := range to {
+		users[i] = to[i].User
+	}
+	var found [][]register.Found
+	err = r.again(ctx, func() (err error) {
+		found, err = r.c.cfg.Register.Lookup(ctx, r.t.Product, users)
+		return err
+	})
+	if err != nil {
+		return n, err
+	}
+	n.users = int64(len(to))
+	for i := range found {
+		n.online += int64(len(found[i]))
+	}
+	n.devices = n.online
+	if err := reserve(n); err != nil {
+		return n, err
+	}
+	if bodies == nil {
+		ds := ofUsers(r.t.Product, to, found)
+		for _, d := range ds {
+			d.Message = r.message
+		}
+		r.c.deliver(ds)
+		return n, nil
+	}
+	for i := range to {
+		if len(found[i]) == 0 {
+			continue
+		}
+		m := *r.message
+		m.Body = bodies[i]
+		ds := ofUsers(r.t.Product, to[i:i+1], found[i:i+1])
+		for _, d := range ds {
+			d.Message = &m
+		}
+		r.c.deliver(ds)
+	}
+	return n, nil
+}
+
+// liveToList hands a message that is not persistent to the users of a list, one chunk after the other.
+func (r *taskRun) liveToList(ctx context.Context) error {
+	for i := range r.t.Run.Shards {
+		w := &shardWork{shard: push.Shard(i)}
+		for {
+			number := int(r.now().Run.Next[i])
+			c, ok, err := r.nextChunk(ctx, w, number)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+			b, skipped := r.batchOf(w.shard, number, c.Entries, false)
+			if err := r.pace.wait(ctx, len(b.Own), r.c.sleep); err != nil {
+				return err
+			}
+			_, err = r.live(ctx, b.Own, b.Bodies, func(n counted) error {
+				n.skipped = int64(skipped)
+				r.c.metrics.taskUsers(n.users)
+				return r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
+					t.Run.Next[i]++
+					addCounted(&t.Run, n)
+					return nil
+				})
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// liveToAll hands a message that is not persistent to everyone, or to all who have some tags.
+func (r *taskRun) liveToAll(ctx context.Context) error {
+	if r.t.Run.Next[0] > 0 {
+		return nil // whoever ran it before may have done it
+	}
+	q := r.req.request
+	var tags []push.Tag
+	if q.tags != nil {
+		tags = asks([]*push.TagExpr{q.tags})
+	}
+	var rooms liveRooms
+	err := r.again(ctx, func() (err error) {
+		if rooms, err = r.c.roomsOf(ctx, r.t.Product, nil, true, tags); err != nil {
+			return unavailable(codeRoomsUnavailable, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	online := 0
+	err = r.again(ctx, func() (err error) {
+		online, err = r.c.cfg.Register.Count(ctx, r.t.Product)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
+		for i := range t.Run.Next {
+			t.Run.Next[i] = 1
+		}
+		if q.tags == nil {
+			addCounted(&t.Run, counted{devices: int64(online), online: int64(online)})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	ds := rooms.ofAll(r.t.Product, q)
+	for _, d := range ds {
+		d.Message = r.message
+	}
+	r.c.deliver(ds)
+	return nil
+}
+
+// takeBack takes back what was written.
+func (r *taskRun) takeBack(ctx context.Context) error {
+	if r.t.Run.Settled && r.message.Persistent {
+		if err := r.bind(ctx); err != nil && r.req.template != nil {
+			return err
+		}
+		if err := r.recount(ctx); err != nil {
+			return err
+		}
+		if len(r.t.Run.Back) == 0 {
+			err := r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
+				t.Run.Back = make(task.Progress, t.Run.Shards)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if err := r.takeBackTest(ctx); err != nil {
+			return err
+		}
+		if err := r.inLanes(ctx, r.backLane); err != nil {
+			return err
+		}
+	}
+	return r.update(ctx, func(t *task.Task, now push.MilliTime) error {
+		t.Run.Recalled = now
+		return t.Do(task.TakenBack, nil, "", now)
+	})
+}
+
+func (r *taskRun) takeBackTest(ctx context.Context) error {
+	if len(r.t.Test) == 0 {
+		return nil
+	}
+	bs, err := r.testBatches(ctx)
+	if err != nil {
+		return err
+	}
+	for len(bs) > 0 {
+		n := min(len(bs), callBatches)
+		if _, err := r.back(ctx, bs[:n]); err != nil {
+			return err
+		}
+		bs = bs[n:]
+	}
+	return nil
+}
+
+// back takes batches back, and returns of which there was nothing to take back.
+func (r *taskRun) back(ctx context.Context, bs []*saver.Batch) (absent []bool, err error) {
+	absent = make([]bool, len(bs))
+	for _, b := range bs {
+		b.Recall = true
+	}
+	var users int64
+	err = r.again(ctx, func() error {
+		users = 0
+		done := r.c.cfg.Saver.Batches(ctx, bs)
+		places := make([]*saver.Batched, len(done))
+		for i := range done {
+			if err := done[i].Err; err != nil {
+				return err
+			}
+			places[i] = &done[i]
+			if absent[i] = done[i].Absent; !absent[i] {
+				users += int64(len(bs[i].Own))
+			}
+		}
+		r.tell(ctx, bs, places)
+		return nil
+	})
+	if err == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.t.Run.Returned += users
+	}
+	return absent, err
+}
+
+// backLane takes back what was written in some shards: all that the checkpoint says is written, and what whoever ran the task before may have written after it.
+func (r *taskRun) backLane(ctx context.Context, shards []*shardWork) error {
+	for len(shards) > 0 {
+		n := min(len(shards), callBatches)
+		again, err := r.backStep(ctx, shards[:n])
+		if err != nil {
+			return err
+		}
+		shards = append(append([]*shardWork{}, shards[n:]...), again...)
+	}
+	return ctx.Err()
+}
+
+// backStep takes back one batch of each of some shards, and returns those that go on.
+func (r *taskRun) backStep(ctx context.Context, shards []*shardWork) (again []*shardWork, err error) {
+	run := r.now().Run
+	var bs []*saver.Batch
+	var of []*shardWork
+	for _, w := range shards {
+		number := int(run.Back[w.shard])
+		var b *saver.Batch
+		switch {
+		case run.Common && number > 0:
+			continue
+		case run.Common:
+			b = r.commonBatch(w.shard)
+		default:
+			c, ok, err := r.nextChunk(ctx, w, number)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+			if b, _ = r.batchOf(w.shard, number, c.Entries, false); len(b.Own) == 0 {
+				r.tookBack(w.shard)
+				again = append(again, w)
+				continue
+			}
+		}
+		bs, of = append(bs, b), append(of, w)
+	}
+	if len(bs) == 0 {
+		return again, nil
+	}
+	done, err := r.back(ctx, bs)
+	if err != nil {
+		return nil, err
+	}
+	for i, w := range of {
+		if done[i] && bs[i].Number >= int(run.Next[w.shard]) {
+			continue // nothing was written from here on
+		}
+		r.tookBack(w.shard)
+		again = append(again, w)
+	}
+	return again, nil
+}
+
+// tookBack notes that a batch of a shard is taken back.
+func (r *taskRun) tookBack(shard push.Shard) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.t.Run.Back[shard]++
+}
