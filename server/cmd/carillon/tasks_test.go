@@ -401,6 +401,7 @@ func TestTasks_FromAListToItsEnd(t *testing.T) {
 	}
 	see(do(exitOK, "tasks show --watch "+everyone), "completed")
 	do(exitOK, "product update dev --task-approval-everyone=false")
+	see(do(exitOK, "tasks create --everyone --body 1 --draft --per-second 5"), "--over 1h")
 	see(do(exitOK, "tasks create --everyone --body 1 --start 1h"), "scheduled: it starts at")
 
 	do(exitOK, "lists delete "+id)
@@ -477,5 +478,30 @@ func TestTasksCreate_AListThatIsUploadedIsNotUploadedAgain(t *testing.T) {
 	r := carillon(t, nil, "user\nalice\n", "tasks", "create", "--data", devData(t, f.URL, ""), "--list-file", "-", "--body", "1")
 	if r.code != exitFailed || !strings.Contains(r.errOut, "the list is uploaded: give --list 9 in place of --list-file") {
 		t.Errorf("code %d: %s", r.code, r.errOut)
+	}
+}
+
+// A time from now is from when the task is made, however long the upload took.
+func TestTasksCreate_TimesFromNowAreFromAfterTheUpload(t *testing.T) {
+	var uploaded, start time.Time
+	f := newFakeServer(t, 0, "")
+	f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/lists" {
+			for uploaded = time.Now(); time.Since(uploaded) < 20*time.Millisecond; { // longer than a start is exact
+			}
+			uploaded = time.Now()
+			_, _ = w.Write([]byte(`{"id":"9","users":1}`))
+			return
+		}
+		var b struct{ Start time.Time }
+		if err := json.NewDecoder(r.Body).Decode(&b); err != nil {
+			t.Error(err)
+		}
+		start = b.Start
+		_, _ = w.Write([]byte(madeTask))
+	})
+	r := carillon(t, nil, "user\nalice\n", "tasks", "create", "--data", devData(t, f.URL, ""), "--list-file", "-", "--body", "1", "--start", "1s")
+	if r.code != exitOK || start.Before(uploaded.Add(999*time.Millisecond)) {
+		t.Errorf("code %d: it starts %v after the upload: %s", r.code, start.Sub(uploaded), r.errOut)
 	}
 }
