@@ -122,7 +122,7 @@ func (r *taskRun) oneBeyond(ctx context.Context, w *shardWork) (on bool, err err
 		return false, err
 	}
 	if b.Everyone {
-		n.users = r.usersInShard()
+		n = r.inShard(b.Shard)
 	}
 	n.add(st.n)
 	r.wrote(st, n)

@@ -112,9 +112,9 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 			if number == 0 {
 				st.batches = append(st.batches, r.commonBatch(w.shard))
 				st.shards = append(st.shards, w.shard)
-				users := r.usersInShard()
-				st.weight += max(int(users), unknownUsers)
-				st.n.users += users
+				in := r.inShard(w.shard)
+				st.weight += int(max(in.users, in.devices, unknownUsers))
+				st.n.add(in)
 			}
 			continue
 		}
@@ -143,8 +143,14 @@ func (r *taskRun) commonBatch(shard push.Shard) *saver.Batch {
 		Everyone: true, Filter: r.req.request.filter()}
 }
 
-// usersInShard returns how many users a shard is taken to have of those the task is for.
-func (r *taskRun) usersInShard() int64 { return r.t.Run.Users / int64(max(r.t.Run.Shards, 1)) }
+// inShard returns how many users and devices a shard is taken to have of those the task is for.
+func (r *taskRun) inShard(shard push.Shard) counted {
+	part := func(of int64) int64 {
+		n, i := int64(max(r.t.Run.Shards, 1)), int64(shard)
+		return of*(i+1)/n - of*i/n
+	}
+	return counted{users: part(r.t.Run.Users), devices: part(r.t.Run.Reach)}
+}
 
 // batches writes batches, again as long as the store cannot be used, tells the rooms, and counts.
 func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (n counted, err error) {
