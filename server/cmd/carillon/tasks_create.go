@@ -174,10 +174,6 @@ func (c *tasksCreateCmd) report(ctx context.Context, a *app, t target, answer []
 		return err
 	}
 	a.say("%s", printable("made task "+task.ID+", which is "+task.stands()))
-	if c.Everyone && c.PerSecond > 0 {
-		a.say("nobody counts how many users everyone is, and each part of the product is taken for one user a second; to spread it, see: carillon tasks pace %s --over 1h",
-			printable(task.ID))
-	}
 	switch {
 	case task.State == "draft":
 		a.say("hand it in with: carillon tasks resume %s", printable(task.ID))

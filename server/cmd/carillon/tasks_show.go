@@ -307,7 +307,7 @@ func (t *shownTask) devices(columns int) (lines []string) {
 	f := &t.Funnel
 	title := "DEVICES"
 	if !f.Exact {
-		title += " (those that came to it so far; nobody counts the others)"
+		title += " (how many there are is estimated)"
 	}
 	lines = append(lines, "", title)
 	lines = append(lines, counted(columns, f.Audience, []count{

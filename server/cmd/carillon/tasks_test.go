@@ -401,7 +401,6 @@ func TestTasks_FromAListToItsEnd(t *testing.T) {
 	}
 	see(do(exitOK, "tasks show --watch "+everyone), "completed")
 	do(exitOK, "product update dev --task-approval-everyone=false")
-	see(do(exitOK, "tasks create --everyone --body 1 --draft --per-second 5"), "--over 1h")
 	see(do(exitOK, "tasks create --everyone --body 1 --start 1h"), "scheduled: it starts at")
 
 	do(exitOK, "lists delete "+id)
