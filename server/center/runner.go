@@ -305,12 +305,12 @@ func (c *Center) recur(ctx context.Context, t *task.Task) error {
 	return err
 }
 
-// fence sees to it that only this run writes.
+// fence sees to it that only this run writes. Of a task that never began there is nothing to write, or to take back.
 func (r *taskRun) fence(ctx context.Context) error {
-	if !r.message.Persistent {
+	t := r.now()
+	if !r.message.Persistent || t.Run.Started == 0 {
 		return nil
 	}
-	t := r.now()
 	f := saver.Fence{Product: t.Product, Shards: t.Run.Shards, ID: t.ID, Token: r.token, Until: fencedUntil(&t)}
 	if r.req.template == nil {
 		f.Message = r.message

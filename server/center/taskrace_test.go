@@ -268,3 +268,17 @@ func TestTasks_AMoveThatIsCutOffIsFinishedByOthers(t *testing.T) {
 		})
 	}
 }
+
+// The simulation found that such a recall was tried for ever.
+func TestTasks_WhatNeverBeganIsTakenBack(t *testing.T) {
+	inTaskWorld(t, func(w *taskWorld) {
+		users := w.names(10)
+		id := w.make(w.upload(users))
+		w.moved(id, "pause")
+		w.moved(id, "recall")
+		w.run()
+		w.await(id, "stopped")
+		w.wantCopies(id, users, 0)
+		w.wantCounts(id, 0, 0, 0)
+	})
+}

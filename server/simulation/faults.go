@@ -167,6 +167,12 @@ func (w *world) heal() {
 		w.nodeStarts()
 	}
 	w.reviveCenter()
+	w.startHelper()
+	if w.opt.tasks {
+		for _, p := range w.products {
+			p.operator.finish()
+		}
+	}
 	for _, r := range w.rooms {
 		w.reviveRoom(r)
 	}

@@ -28,6 +28,7 @@ import (
 	savermemory "carillon/server/saver/memory"
 	saverpebble "carillon/server/saver/pebble"
 	"carillon/server/task"
+	taskpebble "carillon/server/task/pebble"
 	"carillon/server/transport"
 	"carillon/server/wire"
 )
@@ -78,6 +79,8 @@ type centerProc struct {
 	handler http.Handler
 	link    *link
 	alive   bool
+	clock   *hands             // its own, where it runs tasks
+	cancel  context.CancelFunc // ends that; nil: it runs none
 }
 
 // registry is a room's way to the register: it ends with the process, and may be cut.
@@ -189,6 +192,11 @@ func (w *world) openBackend() error {
 	if b.blocks, err = idpebble.New(idpebble.Config{DB: b.db, Clock: b.clock}); err != nil {
 		return fmt.Errorf("simulation: open the ids: %w", err)
 	}
+	if w.opt.tasks {
+		if b.tasks, err = taskpebble.New(taskpebble.Config{DB: b.db, Clock: b.clock}); err != nil {
+			return fmt.Errorf("simulation: open the tasks: %w", err)
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.cancel, b.done = cancel, make(chan error, 1)
 	go func() { b.done <- b.pebble.Run(ctx) }()
@@ -205,6 +213,9 @@ func (w *world) closeBackend() {
 		<-b.done
 	}
 	_ = b.saver.Close()
+	if b.db != nil && w.opt.tasks {
+		_ = b.tasks.Close()
+	}
 	if b.db != nil {
 		_ = b.db.Close()
 	}
@@ -212,28 +223,42 @@ func (w *world) closeBackend() {
 	b.clock.stop()
 }
 
-// startCenter starts a center over the backend.
-func (w *world) startCenter() error {
+// startCenter starts the center that is asked.
+func (w *world) startCenter() (err error) {
+	w.center, err = w.newCenter("center")
+	return err
+}
+
+// newCenter starts a center over the backend.
+func (w *world) newCenter(kind string) (*centerProc, error) {
 	w.centers++
-	name := fmt.Sprintf("center/%d", w.centers)
+	name := fmt.Sprintf("%s/%d", kind, w.centers)
 	k := w.link(name, w.back.saver)
 	ids, err := idgenerator.New(w.back.blocks, idgenerator.Config{Block: w.opt.idBlock})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	keys, err := auth.NewAPIKeys(auth.APIConfig{Keys: w.catalog, Clock: w.back.clock})
 	if err != nil {
-		return err
+		return nil, err
+	}
+	clock := w.back.clock
+	if w.opt.tasks {
+		clock = newHands(w.sched.lane(name + "/clock"))
+		clock.skew = w.skew
 	}
 	c, err := center.New(center.Config{
-		Saver: k, Register: w.back.reg, Rooms: notifier{w, k}, Catalog: w.catalog, Tasks: w.back.tasks, Holder: name, Keys: keys, IDs: &turnstile{ids: ids, link: k},
-		Secret: "a secret that nobody asks for here", Rand: seeded{w.sched.lane(name + "/random")}, Clock: w.back.clock,
+		Saver: k, Register: w.back.reg, Rooms: notifier{w, k}, Catalog: w.catalog, Tasks: taskLink{w.back.tasks, k}, Holder: name, Keys: keys, IDs: &turnstile{ids: ids, link: k},
+		Secret: "a secret that nobody asks for here", Rand: seeded{w.sched.lane(name + "/random")}, Clock: clock,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w.center = &centerProc{handler: c.Public(), link: k, alive: true}
-	return nil
+	proc := &centerProc{handler: c.Public(), link: k, alive: true, clock: clock}
+	if w.opt.tasks {
+		proc.runTasks(c.RunTasks)
+	}
+	return proc, nil
 }
 
 // startRoom starts a room that is down.
@@ -249,8 +274,13 @@ func (w *world) startRoom(r *roomProc) error {
 		return err
 	}
 	o := &w.opt
+	var counts room.Counts
+	if o.tasks {
+		counts = w.back.tasks
+	}
 	r.room, err = room.New(room.Config{
-		ID: r.id, Boot: push.BootID(w.lives), Addr: string(r.id), Saver: r.link,
+		Counts: counts,
+		ID:     r.id, Boot: push.BootID(w.lives), Addr: string(r.id), Saver: r.link,
 		Register: &registry{Register: w.back.reg, of: r, link: r.link}, Tokens: tokens, Policy: w.policy, Evict: w.evict,
 		Clock: r.clock, Rand: rand.New(steady{w}),
 		Heartbeat: o.heartbeat, Grace: o.grace, Linger: o.grace,
@@ -481,7 +511,10 @@ func (w *world) call(l *lane, p *product, method, path, key string, body []byte)
 		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+p.apiKey)
-	if body != nil {
+	switch {
+	case path == "/v1/lists":
+		req.Header.Set("Content-Type", "text/csv")
+	case body != nil:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if key != "" {

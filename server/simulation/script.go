@@ -27,6 +27,7 @@ type action struct {
 
 	later bool // chosen after all others and apart, so that a world without it is what it was before it was thought of
 	tags  bool // in worlds with tags
+	tasks bool // in worlds with tasks, all of them
 }
 
 // actions are all that can happen, beside what frames and timers bring about.
@@ -73,6 +74,11 @@ func actions() []action {
 
 		{name: "set tags", weight: 6, do: func(w *world) { w.withDevice((*world).setTags) }, later: true, tags: true},
 		{name: "join", weight: 6, do: func(w *world) { w.withDevice((*world).join) }, later: true, tags: true},
+		{name: "make a task", weight: 8, do: func(w *world) { w.withOperator((*operator).make) }, later: true, tasks: true},
+		{name: "move a task", weight: 16, do: func(w *world) { w.withOperator((*operator).move) }, later: true, tasks: true},
+		{name: "switch tasks", weight: 2, do: func(w *world) { w.withOperator((*operator).turn) }, later: true, tasks: true},
+		{name: "kill helper", weight: 3, on: onMemory, do: (*world).killHelper, later: true, tasks: true},
+		{name: "freeze helper", weight: 4, on: onMemory, do: (*world).freezeHelper, later: true, tasks: true},
 		{name: "revoke token", weight: 1, moves: true, do: func(w *world) { w.withDevice((*world).revokeToken) }, later: true},
 	}
 }
@@ -330,9 +336,7 @@ func (w *world) centerDies() {
 }
 
 func (w *world) killCenter() {
-	w.center.alive = false
-	w.center.link.kill()
-	settle()
+	w.center.kill()
 }
 
 func (w *world) reviveCenter() {

@@ -28,6 +28,8 @@ type link struct {
 	broken  func() bool   // the store takes nothing more, for the rest of this life
 	dead    chan struct{} // closed when the process is killed: nothing that it asks for happens after that
 	killed  atomic.Bool
+	frozen  atomic.Int64 // a time.Duration since the world began, before which no call that takes its time goes on
+	others  *lanes
 	open    *lane
 	reads   *lane
 	acks    *lane
@@ -38,7 +40,7 @@ func (w *world) link(name string, s saver.Store) *link {
 	return &link{
 		Store: s, weather: &w.weather, broken: w.back.isBroken, dead: make(chan struct{}),
 		open: w.sched.lane(name + "/open"), reads: w.sched.lane(name + "/read"), acks: w.sched.lane(name + "/ack"),
-		changes: w.sched.lane(name + "/changes"),
+		changes: w.sched.lane(name + "/changes"), others: &lanes{of: w.sched.lane(name + "/others"), made: make(map[string]*lane)},
 	}
 }
 
@@ -64,7 +66,8 @@ func (k *link) way(ctx context.Context, l *lane) error {
 	}
 	// A moment at least: so two who set out together, since they waited for the same thing, do not arrive together.
 	there := make(chan struct{})
-	e := l.after(l.between(0, max(k.weather.slow, 200*time.Microsecond)), func() { close(there) })
+	frozen := max(0, time.Duration(k.frozen.Load())-l.s.now())
+	e := l.after(frozen+l.between(0, max(k.weather.slow, 200*time.Microsecond)), func() { close(there) })
 	select {
 	case <-there:
 		if k.killed.Load() {
@@ -192,7 +195,7 @@ type turnstile struct {
 // Next takes an id.
 func (t *turnstile) Next(ctx context.Context) (push.MsgID, error) {
 	turn := make(chan struct{})
-	laneOf(ctx).after(time.Microsecond, func() { t.come(turn) })
+	t.link.laneOr(ctx, "ids").after(time.Microsecond, func() { t.come(turn) })
 	<-turn
 	defer t.pass()
 	id, err := t.ids.Next(ctx)

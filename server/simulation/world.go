@@ -60,6 +60,7 @@ type options struct {
 	lastFall  bool          // the faults end when the store falls back to before somebody came who is online
 	policies  bool          // products bound how many devices of an account are live at once, until everything heals
 	tags      bool          // tokens name tags, and products and clients change some
+	tasks     bool          // products make tasks, and their operators move them
 	kinds     []int         // the transports that devices use: indexes of kinds
 	weights   map[string]int
 }
@@ -119,8 +120,25 @@ func (w *world) chooseOptions() {
 		delete(o.weights, "jump")
 	}
 	o.tags = w.sched.lane("options/tags").chance(2)
+	// A store that falls back, or loses a slot, forgets what the store of tasks here remembers; and a lease that was taken by a clock that was set back since lasts as
+	// much longer.
+	o.tasks = !o.lastLease && !o.lastFall && w.sched.lane("options/tasks").chance(3)
+	if o.tasks {
+		o.skews = false
+		for _, name := range []string{"save", "fall back", "lose slot"} {
+			delete(o.weights, name)
+		}
+		if !o.Pebble {
+			o.weights["kill center"] = 2
+		}
+	}
 	for _, a := range actions() {
-		if a.later && w.sched.lane("options/"+a.name).chance(2) && (o.tags || !a.tags) {
+		switch {
+		case a.tasks:
+			if o.tasks && !(a.on == onMemory && o.Pebble) {
+				o.weights[a.name] = a.weight
+			}
+		case a.later && w.sched.lane("options/"+a.name).chance(2) && (o.tags || !a.tags):
 			o.weights[a.name] = a.weight
 		}
 	}
@@ -132,6 +150,8 @@ type product struct {
 	apiKey  string
 	signing auth.SigningKey
 	senders []*sender
+	// operator makes tasks and moves them.
+	operator *operator
 	// registrar is who sets tags.
 	registrar *sender
 	places    int // sessions that a user may have at once while nothing has healed; 0: any number
@@ -158,6 +178,7 @@ type world struct {
 	fs      *vfs.MemFS // the embedded store's disk
 	back    *backend   // nil while the node is down
 	center  *centerProc
+	helper  *centerProc // runs tasks beside it, on the memory store in worlds with tasks
 	rooms   []*roomProc
 	boots   int
 	centers int
@@ -234,6 +255,7 @@ func (w *world) setUp() error {
 	if err := w.startCenter(); err != nil {
 		return err
 	}
+	w.startHelper()
 	for i := range 2 {
 		r := &roomProc{w: w, id: push.RoomID(fmt.Sprintf("room%d", i+1))}
 		w.rooms = append(w.rooms, r)
@@ -253,6 +275,9 @@ func (w *world) addProduct(id push.ProductID) error {
 	}
 	if l.chance(3) {
 		prod.FirstVisit.Common = push.StartBeginning
+	}
+	if w.opt.tasks {
+		prod.Approval.EveryoneFree = true
 	}
 	p := &product{id: id, shunned: make(map[string]bool)}
 	if err := w.bound(p, &prod); err != nil {
@@ -283,6 +308,7 @@ func (w *world) addProduct(id push.ProductID) error {
 		p.senders = append(p.senders, &sender{w: w, p: p, name: name, lane: w.sched.lane("sender/" + name), tags: w.sched.lane("having/" + name)})
 	}
 	p.registrar = &sender{w: w, p: p, name: string(id) + "/tags", lane: w.sched.lane("sender/" + string(id) + "/tags")}
+	p.operator = &operator{sender: &sender{w: w, p: p, name: string(id) + "/tasks", lane: w.sched.lane("sender/" + string(id) + "/tasks")}}
 	w.products = append(w.products, p)
 	return nil
 }
@@ -390,7 +416,8 @@ func (w *world) rest() {
 				}
 			}
 		}
-		for _, s := range append(slices.Clone(p.senders), p.registrar) {
+		w.noteTasks(p)
+		for _, s := range append(slices.Clone(p.senders), p.registrar, p.operator.sender) {
 			if s.busy.Load() > 0 {
 				w.fault("%s has no answer after everything healed", s.name)
 			}
@@ -455,6 +482,8 @@ func (w *world) tearDown() {
 	if down != len(w.rooms) {
 		w.fault("%d of %d rooms did not stop", len(w.rooms)-down, len(w.rooms))
 	}
+	w.center.end()
+	w.helper.end()
 	if w.back != nil {
 		w.closeBackend()
 	}
