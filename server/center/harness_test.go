@@ -529,7 +529,7 @@ func (c *countingIDs) Next(context.Context) (push.MsgID, error) {
 	return push.MsgID(7345881023471616 + c.n.Add(1)), nil
 }
 
-// testClock is set by hand.
+// testClock is set by hand; one that was never set is the clock of the bubble that it is used in.
 type testClock struct {
 	clock.Clock
 	now atomic.Int64
@@ -541,7 +541,13 @@ func newTestClock() *testClock {
 	return c
 }
 
-func (c *testClock) Now() time.Time          { return time.Unix(0, c.now.Load()).UTC() }
+func (c *testClock) Now() time.Time {
+	if n := c.now.Load(); n != 0 {
+		return time.Unix(0, n).UTC()
+	}
+	return time.Now().UTC()
+}
+
 func (c *testClock) advance(d time.Duration) { c.now.Add(int64(d)) }
 
 type lockedWriter struct {

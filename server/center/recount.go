@@ -10,7 +10,8 @@ import (
 )
 
 // recountTask counts what was written of a task that was taken from whoever ran it, after the checkpoint that was stored last: batches that are on
-// record. It holds no lease: if the task changes meanwhile, what was counted is thrown away.
+// record. It holds no lease: if the task changes meanwhile, what was counted is thrown away. Before it looks it sees to it that nobody writes any more: whoever took
+// the task away may not have come to that.
 func (c *Center) recountTask(ctx context.Context, product *catalog.Product, t task.Task) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -19,12 +20,18 @@ func (c *Center) recountTask(ctx context.Context, product *catalog.Product, t ta
 		t.SetWake()
 	}
 	was := t.Revision
+	if err := c.shut(ctx, product, &t); err != nil {
+		return err
+	}
 	var counted task.Run
 	r, err := c.newTaskRun(product, t, cancel)
 	switch {
 	case err != nil: // it cannot be run any more either
 		counted = t.Run
 	default:
+		if err = r.begin(ctx, &t.Run); err != nil && push.KindOf(err) != push.KindNotFound {
+			return err
+		}
 		if err = r.beyond(ctx); err != nil && push.KindOf(err) != push.KindNotFound {
 			return err
 		}
@@ -43,7 +50,7 @@ func (c *Center) recountTask(ctx context.Context, product *catalog.Product, t ta
 
 // recount does the same for a run that holds the lease.
 func (r *taskRun) recount(ctx context.Context) error {
-	if !r.t.Run.Recount {
+	if !r.now().Run.Recount {
 		return nil
 	}
 	if err := r.beyond(ctx); err != nil {
@@ -57,18 +64,16 @@ func (r *taskRun) recount(ctx context.Context) error {
 
 // beyond moves the progress on over all batches that are on record, and counts them.
 func (r *taskRun) beyond(ctx context.Context) error {
-	if !r.t.Run.Settled || !r.message.Persistent {
+	run := r.now().Run
+	if !run.Settled || !r.message.Persistent {
 		return nil
 	}
-	if err := r.bind(ctx); err != nil {
-		return err
-	}
-	if !r.t.Run.TestDone && len(r.t.Test) > 0 {
+	if !run.TestDone && len(r.spec.Test) > 0 {
 		bs, err := r.testBatches(ctx)
 		if err != nil {
 			return err
 		}
-		for _, b := range bs[min(len(bs), int(r.t.Run.TestNext)):] {
+		for _, b := range bs[min(len(bs), int(run.TestNext)):] {
 			n, written, err := r.isWritten(ctx, b)
 			if err != nil || !written {
 				return err
@@ -98,34 +103,21 @@ func (r *taskRun) oneBeyond(ctx context.Context, w *shardWork) (on bool, err err
 	r.mu.Lock()
 	number := int(r.t.Run.Next[w.shard])
 	r.mu.Unlock()
-	st := step{shards: []push.Shard{w.shard}}
-	var b *saver.Batch
-	if r.t.Run.Common {
-		if number > 0 {
-			return false, nil
-		}
-		b = r.commonBatch(w.shard)
-	} else {
-		c, ok, err := r.nextChunk(ctx, w, number)
-		if err != nil || !ok {
-			return false, err
-		}
-		var skipped int
-		b, skipped = r.batchOf(w.shard, number, c.Entries, false)
-		if st.n.skipped = int64(skipped); len(b.Own) == 0 {
-			r.wrote(st, st.n)
-			return true, nil
-		}
-	}
-	n, written, err := r.isWritten(ctx, b)
-	if err != nil || !written {
+	b, skipped, ok, err := r.batchAt(ctx, w, number)
+	if err != nil || !ok {
 		return false, err
 	}
-	if b.Everyone {
-		n = r.inShard(b.Shard)
+	n := counted{skipped: int64(skipped)}
+	if len(b.Own) > 0 || b.Everyone {
+		one, written, err := r.isWritten(ctx, b)
+		if err != nil || !written {
+			return false, err
+		}
+		if n.add(one); b.Everyone {
+			n.add(r.inShard(b.Shard))
+		}
 	}
-	n.add(st.n)
-	r.wrote(st, n)
+	r.wrote(step{parts: []part{{shard: w.shard}}}, nil, n)
 	return true, nil
 }
 

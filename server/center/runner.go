@@ -18,6 +18,8 @@ const (
 	taskLook    = 500 * time.Millisecond // how often somebody looks for tasks that are due
 	tasksAtOnce = 16                     // of all products that one center runs
 	sweepEvery  = time.Minute
+
+	keepListEvery = time.Hour // how often a task that runs says that it needs its list
 )
 
 // errLost says that a task is not this center's any more: it was paused or stopped, or somebody else has taken over.
@@ -152,7 +154,7 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 		if t.Wake == 0 || t.Wake > now {
 			return task.ErrUnchanged
 		}
-		if t.Deadline != 0 && t.Deadline <= now && t.State != task.Recalling {
+		if t.Deadline != 0 && t.Deadline <= now && t.State != task.Recalling && !t.State.Ended() {
 			shut = true
 			return t.Do(task.Expire, nil, task.ReasonDeadline, now)
 		}
@@ -231,7 +233,8 @@ func (c *Center) runTask(ctx context.Context, product *catalog.Product, t task.T
 		r.letGo(context.WithoutCancel(ctx), err)
 		return err
 	}
-	return c.failTask(context.WithoutCancel(ctx), &r.t, err)
+	t = r.now()
+	return c.failTask(context.WithoutCancel(ctx), &t, err)
 }
 
 // failTask notes that a task cannot go on.
@@ -243,6 +246,7 @@ func (c *Center) failTask(ctx context.Context, t *task.Task, cause error) error 
 		if now.Run.Token != t.Run.Token || now.Run.Holder != c.cfg.Holder {
 			return errLost
 		}
+		doneToo(&now.Run, &t.Run)
 		return now.Do(task.Fail, nil, code, at)
 	})
 	if err == nil {
@@ -283,7 +287,8 @@ func (c *Center) recur(ctx context.Context, t *task.Task) error {
 	if err := child.Do(task.Resume, nil, "", t.Run.Due); err != nil {
 		return err
 	}
-	if _, _, err := c.cfg.Tasks.Create(ctx, child, task.Key{}); err != nil {
+	// One of this id is the occurrence, which runs already: whoever made it died before it could say so here.
+	if _, _, err := c.cfg.Tasks.Create(ctx, child, task.Key{}); err != nil && push.KindOf(err) != push.KindConflict {
 		return err
 	}
 	made := t.Run.NextID
@@ -305,7 +310,8 @@ func (r *taskRun) fence(ctx context.Context) error {
 	if !r.message.Persistent {
 		return nil
 	}
-	f := saver.Fence{Product: r.t.Product, Shards: r.t.Run.Shards, ID: r.t.ID, Token: r.token, Until: fencedUntil(&r.t)}
+	t := r.now()
+	f := saver.Fence{Product: t.Product, Shards: t.Run.Shards, ID: t.ID, Token: r.token, Until: fencedUntil(&t)}
 	if r.req.template == nil {
 		f.Message = r.message
 	}

@@ -2,6 +2,7 @@ package center
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"carillon/server/push"
@@ -13,7 +14,7 @@ import (
 // inLanes divides the shards among lanes that write side by side, and returns the first error.
 func (r *taskRun) inLanes(ctx context.Context, lane func(ctx context.Context, shards []*shardWork) error) error {
 	lanes := make([][]*shardWork, writeLanes)
-	for i := range r.t.Run.Shards {
+	for i := range r.plan.shards {
 		lanes[i%writeLanes] = append(lanes[i%writeLanes], &shardWork{shard: push.Shard(i)})
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -37,29 +38,47 @@ type shardWork struct {
 	end    bool         // there are no further ones behind them
 }
 
-// nextChunk returns the chunk of a number; ok is false if there is none.
+// nextChunk returns the chunk of a number; ok is false if there is none. KindNotFound, "list_not_found": there was one, and the list is gone.
 func (r *taskRun) nextChunk(ctx context.Context, w *shardWork, number int) (c task.Chunk, ok bool, err error) {
 	for len(w.chunks) > 0 && w.chunks[0].Number < number {
 		w.chunks = w.chunks[1:]
 	}
 	if len(w.chunks) == 0 && !w.end {
-		if w.chunks, err = r.chunks(ctx, r.t.Run.List, w.shard, number); err != nil {
+		if w.chunks, err = r.chunks(ctx, r.plan.list, w.shard, number); err != nil {
 			return c, false, err
 		}
 		w.end = len(w.chunks) < chunksAhead
 	}
-	if len(w.chunks) == 0 {
-		return c, false, nil
+	switch {
+	case len(w.chunks) > 0:
+		return w.chunks[0], true, nil
+	case number < int(r.plan.chunks[w.shard]):
+		return c, false, task.ErrListNotFound()
 	}
-	return w.chunks[0], true, nil
+	return c, false, nil
 }
 
 // step is what a lane does in one call: a batch of each of some shards.
 type step struct {
-	batches []*saver.Batch
-	shards  []push.Shard // of the batches, and of chunks all of whose users are left out
-	n       counted
-	weight  int // for the pace
+	parts  []part
+	weight int // for the pace
+}
+
+// part is what a step does in one shard.
+type part struct {
+	shard push.Shard
+	batch *saver.Batch // nil: all users of the chunk are left out
+	n     counted      // beside what is counted of the batch
+}
+
+// batches returns the batches of a step.
+func (s *step) batches() (bs []*saver.Batch) {
+	for _, p := range s.parts {
+		if p.batch != nil {
+			bs = append(bs, p.batch)
+		}
+	}
+	return bs
 }
 
 // lane writes the shards of a lane, one batch of each in turn.
@@ -76,22 +95,24 @@ func (r *taskRun) lane(ctx context.Context, shards []*shardWork) error {
 		if err := r.pace.wait(ctx, st.weight, r.c.sleep); err != nil {
 			return err
 		}
-		n, err := r.batches(ctx, st.batches)
+		done, n, err := r.batches(ctx, st.batches())
+		r.wrote(st, done, n)
 		if err != nil {
 			return err
 		}
-		n.add(st.n)
-		r.wrote(st, n)
 	}
 	return nil
 }
 
-// wrote notes what a step did, for the next checkpoint.
-func (r *taskRun) wrote(st step, n counted) {
+// wrote notes what a step did, for the next checkpoint: of its batches those that are written.
+func (r *taskRun) wrote(st step, done map[*saver.Batch]bool, n counted) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, shard := range st.shards {
-		r.t.Run.Next[shard]++
+	for _, p := range st.parts {
+		if p.batch == nil || done[p.batch] {
+			r.t.Run.Next[p.shard]++
+			n.add(p.n)
+		}
 	}
 	addCounted(&r.t.Run, n)
 	r.c.metrics.taskUsers(n.users)
@@ -101,20 +122,19 @@ func (r *taskRun) wrote(st step, n counted) {
 // those that are finished are left out.
 func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, left []*shardWork, err error) {
 	most := r.pace.most()
-	i := 0
+	i, batches := 0, 0
 	var again []*shardWork
-	for ; i < len(shards) && len(st.batches) < r.width.get() && len(st.shards) < callBatches && (st.weight < most || st.weight == 0); i++ {
+	for ; i < len(shards) && batches < r.width.get() && len(st.parts) < callBatches && (st.weight < most || st.weight == 0); i++ {
 		w := shards[i]
 		r.mu.Lock()
 		number := int(r.t.Run.Next[w.shard])
 		r.mu.Unlock()
-		if r.t.Run.Common {
+		if r.plan.common {
 			if number == 0 {
-				st.batches = append(st.batches, r.commonBatch(w.shard))
-				st.shards = append(st.shards, w.shard)
 				in := r.inShard(w.shard)
+				st.parts = append(st.parts, part{w.shard, r.commonBatch(w.shard), in})
+				batches++
 				st.weight += int(max(in.users, in.devices, unknownUsers))
-				st.n.add(in)
 			}
 			continue
 		}
@@ -126,12 +146,11 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 			continue
 		}
 		b, skipped := r.batchOf(w.shard, number, c.Entries, false)
-		st.n.skipped += int64(skipped)
-		st.shards = append(st.shards, w.shard)
-		if len(b.Own) > 0 {
-			st.batches = append(st.batches, b)
-			st.weight += len(b.Own)
+		st.weight += len(b.Own)
+		if batches++; len(b.Own) == 0 {
+			b, batches = nil, batches-1
 		}
+		st.parts = append(st.parts, part{w.shard, b, counted{skipped: int64(skipped)}})
 		again = append(again, w)
 	}
 	return st, append(append([]*shardWork{}, shards[i:]...), again...), nil
@@ -139,28 +158,31 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 
 // commonBatch is the entry in the common slot of a shard.
 func (r *taskRun) commonBatch(shard push.Shard) *saver.Batch {
-	return &saver.Batch{Product: r.t.Product, Shards: r.t.Run.Shards, Limits: r.limits, Message: r.message, Token: r.token, Shard: shard,
-		Everyone: true, Filter: r.req.request.filter()}
+	b := r.newBatch(shard, 0)
+	b.Everyone, b.Filter = true, r.req.request.filter()
+	return b
 }
 
 // inShard returns how many users and devices a shard is taken to have of those the task is for.
 func (r *taskRun) inShard(shard push.Shard) counted {
 	part := func(of int64) int64 {
-		n, i := int64(max(r.t.Run.Shards, 1)), int64(shard)
+		n, i := int64(max(r.plan.shards, 1)), int64(shard)
 		return of*(i+1)/n - of*i/n
 	}
-	return counted{users: part(r.t.Run.Users), devices: part(r.t.Run.Reach)}
+	return counted{users: part(r.plan.users), devices: part(r.plan.reach)}
 }
 
-// batches writes batches, again as long as the store cannot be used, tells the rooms, and counts.
-func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (n counted, err error) {
+// batches writes batches, again as long as the store cannot be used, tells the rooms, and counts. With an error too it returns which of them are written, and
+// what is to be counted of those.
+func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (written map[*saver.Batch]bool, n counted, err error) {
+	written = make(map[*saver.Batch]bool, len(bs))
 	for wait := againFirst; len(bs) > 0; wait = min(2*wait, againMost) {
 		began := r.c.cfg.Clock.Now()
 		done := r.c.cfg.Saver.Batches(ctx, bs)
 		r.width.took(len(bs), r.c.cfg.Clock.Now().Sub(began))
-		var left []*saver.Batch
-		var told []*saver.Batch
+		var left, told []*saver.Batch
 		var places []*saver.Batched
+		var refused error
 		for i := range done {
 			switch err := done[i].Err; {
 			case err == nil:
@@ -168,22 +190,39 @@ func (r *taskRun) batches(ctx context.Context, bs []*saver.Batch) (n counted, er
 			case push.KindOf(err) == push.KindUnavailable:
 				left = append(left, bs[i])
 			default:
-				return n, err
+				refused = err
 			}
 		}
 		r.tell(ctx, told, places)
-		one, err := r.count(ctx, told, places)
+		one, err := r.countAll(ctx, told, places)
 		if err != nil {
-			return n, err
+			return written, n, err
+		}
+		for _, b := range told {
+			written[b] = true
 		}
 		n.add(one)
+		if refused != nil {
+			return written, n, refused
+		}
 		if bs = left; len(bs) > 0 {
 			if err := r.c.sleep(ctx, wait); err != nil {
-				return n, err
+				return written, n, err
 			}
 		}
 	}
-	return n, nil
+	return written, n, nil
+}
+
+// countAll is count, which goes on when the run has ended meanwhile: what is written is counted.
+func (r *taskRun) countAll(ctx context.Context, bs []*saver.Batch, done []*saver.Batched) (counted, error) {
+	n, err := r.count(ctx, bs, done)
+	if err != nil && ctx.Err() != nil {
+		ctx, cancel := r.c.finishing(ctx)
+		defer cancel()
+		n, err = r.count(ctx, bs, done)
+	}
+	return n, err
 }
 
 // tell tells the rooms of what was written, or taken back. It is a hint, as ever.
@@ -203,7 +242,7 @@ func (r *taskRun) tell(ctx context.Context, bs []*saver.Batch, done []*saver.Bat
 		if like == nil || like.Lineage != d.Lineage {
 			r.c.deliver(shared)
 			shared = nil
-			like = &push.Delivery{Product: r.t.Product, Message: r.message, Lineage: d.Lineage, Filter: b.Filter}
+			like = &push.Delivery{Product: r.ref.Product, Message: r.message, Lineage: d.Lineage, Filter: b.Filter}
 			if b.Recall {
 				like.Message, like.Recall = nil, r.message.ID
 			}
@@ -212,7 +251,7 @@ func (r *taskRun) tell(ctx context.Context, bs []*saver.Batch, done []*saver.Bat
 		shared.addCommon(like, d.Common)
 		if b.Filter != nil && b.Filter.Tags != nil && held == nil && len(d.Common) > 0 && len(d.Common[0].Rooms) > 0 {
 			if tags := asks([]*push.TagExpr{b.Filter.Tags}); len(tags) > 0 {
-				held, _ = r.c.holdersOf(ctx, r.t.Product, tags) // where the register does not answer all rooms are told all
+				held, _ = r.c.holdersOf(ctx, r.ref.Product, tags) // where the register does not answer all rooms are told all
 			}
 		}
 	}
@@ -231,7 +270,7 @@ func (r *taskRun) tellEach(b *saver.Batch, d *saver.Batched) {
 		m := *r.message
 		m.Body = b.Bodies[i]
 		var ds deliveries
-		ds.addOwn(&push.Delivery{Product: r.t.Product, Message: &m, Lineage: d.Lineage}, d.Own[i:i+1], func(int) *push.Filter { return b.Own[i].Filter })
+		ds.addOwn(&push.Delivery{Product: r.ref.Product, Message: &m, Lineage: d.Lineage}, d.Own[i:i+1], func(int) *push.Filter { return b.Own[i].Filter })
 		r.c.deliver(ds)
 	}
 }
@@ -261,7 +300,7 @@ func (r *taskRun) count(ctx context.Context, bs []*saver.Batch, done []*saver.Ba
 		if devices, err = r.c.cfg.Saver.Devices(ctx, refs); err != nil || len(online) == 0 {
 			return err
 		}
-		found, err = r.c.cfg.Register.Lookup(ctx, r.t.Product, online)
+		found, err = r.c.cfg.Register.Lookup(ctx, r.ref.Product, online)
 		return err
 	})
 	if err != nil {
@@ -302,7 +341,7 @@ func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, 
 	}
 	var found [][]register.Found
 	err = r.again(ctx, func() (err error) {
-		found, err = r.c.cfg.Register.Lookup(ctx, r.t.Product, users)
+		found, err = r.c.cfg.Register.Lookup(ctx, r.ref.Product, users)
 		return err
 	})
 	if err != nil {
@@ -317,7 +356,7 @@ func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, 
 		return n, err
 	}
 	if bodies == nil {
-		ds := ofUsers(r.t.Product, to, found)
+		ds := ofUsers(r.ref.Product, to, found)
 		for _, d := range ds {
 			d.Message = r.message
 		}
@@ -330,7 +369,7 @@ func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, 
 		}
 		m := *r.message
 		m.Body = bodies[i]
-		ds := ofUsers(r.t.Product, to[i:i+1], found[i:i+1])
+		ds := ofUsers(r.ref.Product, to[i:i+1], found[i:i+1])
 		for _, d := range ds {
 			d.Message = &m
 		}
@@ -341,7 +380,7 @@ func (r *taskRun) live(ctx context.Context, to []saver.Target, bodies [][]byte, 
 
 // liveToList hands a message that is not persistent to the users of a list, one chunk after the other.
 func (r *taskRun) liveToList(ctx context.Context) error {
-	for i := range r.t.Run.Shards {
+	for i := range r.plan.shards {
 		w := &shardWork{shard: push.Shard(i)}
 		for {
 			number := int(r.now().Run.Next[i])
@@ -375,7 +414,7 @@ func (r *taskRun) liveToList(ctx context.Context) error {
 
 // liveToAll hands a message that is not persistent to everyone, or to all who have some tags.
 func (r *taskRun) liveToAll(ctx context.Context) error {
-	if r.t.Run.Next[0] > 0 {
+	if r.now().Run.Next[0] > 0 {
 		return nil // whoever ran it before may have done it
 	}
 	q := r.req.request
@@ -385,7 +424,7 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 	}
 	var rooms liveRooms
 	err := r.again(ctx, func() (err error) {
-		if rooms, err = r.c.roomsOf(ctx, r.t.Product, nil, true, tags); err != nil {
+		if rooms, err = r.c.roomsOf(ctx, r.ref.Product, nil, true, tags); err != nil {
 			return unavailable(codeRoomsUnavailable, err)
 		}
 		return nil
@@ -395,7 +434,7 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 	}
 	online := 0
 	err = r.again(ctx, func() (err error) {
-		online, err = r.c.cfg.Register.Count(ctx, r.t.Product)
+		online, err = r.c.cfg.Register.Count(ctx, r.ref.Product)
 		return err
 	})
 	if err != nil {
@@ -413,7 +452,7 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ds := rooms.ofAll(r.t.Product, q)
+	ds := rooms.ofAll(r.ref.Product, q)
 	for _, d := range ds {
 		d.Message = r.message
 	}
@@ -423,14 +462,16 @@ func (r *taskRun) liveToAll(ctx context.Context) error {
 
 // takeBack takes back what was written.
 func (r *taskRun) takeBack(ctx context.Context) error {
-	if r.t.Run.Settled && r.message.Persistent {
-		if err := r.bind(ctx); err != nil && r.req.template != nil {
+	t := r.now()
+	var tested int64
+	if t.Run.Settled && r.message.Persistent {
+		if err := r.begin(ctx, &t.Run); err != nil && push.KindOf(err) != push.KindNotFound {
 			return err
 		}
 		if err := r.recount(ctx); err != nil {
 			return err
 		}
-		if len(r.t.Run.Back) == 0 {
+		if len(t.Run.Back) == 0 {
 			err := r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
 				t.Run.Back = make(task.Progress, t.Run.Shards)
 				return nil
@@ -439,7 +480,8 @@ func (r *taskRun) takeBack(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := r.takeBackTest(ctx); err != nil {
+		var err error
+		if tested, err = r.takeBackTest(ctx); err != nil {
 			return err
 		}
 		if err := r.inLanes(ctx, r.backLane); err != nil {
@@ -447,57 +489,55 @@ func (r *taskRun) takeBack(ctx context.Context) error {
 		}
 	}
 	return r.update(ctx, func(t *task.Task, now push.MilliTime) error {
+		if t.Run.Recalled == 0 { // a second recall finds all of the test group taken back
+			t.Run.Returned += tested
+		}
 		t.Run.Recalled = now
 		return t.Do(task.TakenBack, nil, "", now)
 	})
 }
 
-func (r *taskRun) takeBackTest(ctx context.Context) error {
-	if len(r.t.Test) == 0 {
-		return nil
+// takeBackTest takes back what the test group got, and returns from how many users.
+func (r *taskRun) takeBackTest(ctx context.Context) (users int64, err error) {
+	if len(r.spec.Test) == 0 {
+		return 0, nil
 	}
 	bs, err := r.testBatches(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	for len(bs) > 0 {
-		n := min(len(bs), callBatches)
-		if _, err := r.back(ctx, bs[:n]); err != nil {
-			return err
+	for part := range slices.Chunk(bs, callBatches) {
+		absent, err := r.back(ctx, part)
+		if err != nil {
+			return 0, err
 		}
-		bs = bs[n:]
+		for i, b := range part {
+			if !absent[i] {
+				users += int64(len(b.Own))
+			}
+		}
 	}
-	return nil
+	return users, nil
 }
 
 // back takes batches back, and returns of which there was nothing to take back.
 func (r *taskRun) back(ctx context.Context, bs []*saver.Batch) (absent []bool, err error) {
 	absent = make([]bool, len(bs))
 	for _, b := range bs {
-		b.Recall = true
+		b.Recall, b.Bodies = true, nil
 	}
-	var users int64
 	err = r.again(ctx, func() error {
-		users = 0
 		done := r.c.cfg.Saver.Batches(ctx, bs)
 		places := make([]*saver.Batched, len(done))
 		for i := range done {
 			if err := done[i].Err; err != nil {
 				return err
 			}
-			places[i] = &done[i]
-			if absent[i] = done[i].Absent; !absent[i] {
-				users += int64(len(bs[i].Own))
-			}
+			places[i], absent[i] = &done[i], done[i].Absent
 		}
 		r.tell(ctx, bs, places)
 		return nil
 	})
-	if err == nil {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.t.Run.Returned += users
-	}
 	return absent, err
 }
 
@@ -520,49 +560,78 @@ func (r *taskRun) backStep(ctx context.Context, shards []*shardWork) (again []*s
 	var bs []*saver.Batch
 	var of []*shardWork
 	for _, w := range shards {
-		number := int(run.Back[w.shard])
-		var b *saver.Batch
+		b, _, ok, err := r.batchAt(ctx, w, int(run.Back[w.shard]))
 		switch {
-		case run.Common && number > 0:
+		case err != nil:
+			return nil, err
+		case !ok:
 			continue
-		case run.Common:
-			b = r.commonBatch(w.shard)
-		default:
-			c, ok, err := r.nextChunk(ctx, w, number)
-			if err != nil {
-				return nil, err
-			}
-			if !ok {
-				continue
-			}
-			if b, _ = r.batchOf(w.shard, number, c.Entries, false); len(b.Own) == 0 {
-				r.tookBack(w.shard)
-				again = append(again, w)
-				continue
-			}
+		case len(b.Own) == 0 && !b.Everyone:
+			r.tookBack(w.shard, 0)
+			again = append(again, w)
+			continue
 		}
 		bs, of = append(bs, b), append(of, w)
 	}
 	if len(bs) == 0 {
 		return again, nil
 	}
-	done, err := r.back(ctx, bs)
+	absent, err := r.back(ctx, bs)
 	if err != nil {
 		return nil, err
 	}
 	for i, w := range of {
-		if done[i] && bs[i].Number >= int(run.Next[w.shard]) {
+		switch {
+		case !absent[i]:
+			r.tookBack(w.shard, len(bs[i].Own))
+		case bs[i].Number < int(run.Next[w.shard]):
+			r.tookBack(w.shard, 0)
+		default:
 			continue // nothing was written from here on
 		}
-		r.tookBack(w.shard)
 		again = append(again, w)
 	}
 	return again, nil
 }
 
-// tookBack notes that a batch of a shard is taken back.
-func (r *taskRun) tookBack(shard push.Shard) {
+// batchAt returns the batch of a number as it was, or would be, written, and how many users of its chunk are left out; ok is false if there is none. Where the
+// list is gone, what is on record says for whom it is.
+func (r *taskRun) batchAt(ctx context.Context, w *shardWork, number int) (b *saver.Batch, skipped int, ok bool, err error) {
+	if r.plan.common {
+		return r.commonBatch(w.shard), 0, number == 0, nil
+	}
+	if r.plan.chunks != nil {
+		c, ok, err := r.nextChunk(ctx, w, number)
+		if err == nil || push.KindOf(err) != push.KindNotFound {
+			if ok {
+				b, skipped = r.batchOf(w.shard, number, c.Entries, false)
+			}
+			return b, skipped, ok, err
+		}
+	}
+	var rs []*saver.BatchRecord
+	ref := saver.BatchesRef{ShardRef: saver.ShardRef{Product: r.ref.Product, Shard: w.shard}, ID: r.ref.ID}
+	err = r.again(ctx, func() (err error) {
+		rs, err = r.c.cfg.Saver.BatchRecords(ctx, ref, []int{number})
+		return err
+	})
+	if err != nil {
+		return nil, 0, false, err
+	}
+	b = r.newBatch(w.shard, number)
+	if rs[0] == nil { // not written, or all its users were left out
+		return b, 0, number < int(r.now().Run.Next[w.shard]), nil
+	}
+	for _, p := range rs[0].Own {
+		b.Own = append(b.Own, saver.Target{User: p.User, Filter: r.req.request.beside()})
+	}
+	return b, 0, true, nil
+}
+
+// tookBack notes that a batch of a shard is taken back from so many users.
+func (r *taskRun) tookBack(shard push.Shard, users int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.t.Run.Back[shard]++
+	r.t.Run.Returned += int64(users)
 }

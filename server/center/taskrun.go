@@ -28,6 +28,8 @@ type taskRun struct {
 	c       *Center
 	product *catalog.Product
 	limits  push.Limits
+	ref     task.Ref
+	spec    task.Spec // but for its name and its pace, which may change
 	req     *taskRequest
 	message *push.Message // stamped; with the template's own body, if it is one
 	token   uint64
@@ -35,11 +37,26 @@ type taskRun struct {
 	pace    pacer
 	width   width
 
+	plan plan // static from settle on, before which no lane runs
+
 	updating chan struct{} // capacity 1: the turn of whoever changes the stored task. Never closed
 
 	mu sync.Mutex
 	t  task.Task // as it was stored last, and in Run what was done since; what lanes change of Run is guarded by mu
 }
+
+// plan is who a task is for, as it was settled.
+type plan struct {
+	shards int
+	common bool
+	list   push.MsgID    // 0 with common
+	chunks task.Progress // of the list, by shard; nil: the list is gone
+	users  int64
+	reach  int64 // with common, about how many devices
+}
+
+// made reports whether the list was made of the task's audience.
+func (r *taskRun) made() bool { return r.plan.list != r.spec.List }
 
 func (c *Center) newTaskRun(product *catalog.Product, t task.Task, lost context.CancelCauseFunc) (*taskRun, error) {
 	limits := product.Limits.WithDefaults()
@@ -49,7 +66,10 @@ func (c *Center) newTaskRun(product *catalog.Product, t task.Task, lost context.
 	}
 	m := req.request.message
 	m.ID, m.Created, m.Expires, m.Task = t.ID, t.Run.Created, t.Run.Expires, true
-	r := &taskRun{c: c, product: product, limits: limits, req: req, message: &m, token: t.Run.Token, lost: lost, t: t, updating: make(chan struct{}, 1)}
+	r := &taskRun{
+		c: c, product: product, limits: limits, ref: task.Ref{Product: t.Product, ID: t.ID}, spec: t.Spec, req: req, message: &m,
+		token: t.Run.Token, lost: lost, t: t, updating: make(chan struct{}, 1),
+	}
 	r.pace.clock = c.cfg.Clock
 	return r, nil
 }
@@ -91,16 +111,20 @@ func (r *taskRun) update(ctx context.Context, change func(t *task.Task, now push
 		}
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		done := r.t.Run // what was done meanwhile; all of it only rises
+		done := r.t.Run // what was done meanwhile
 		r.t = stored
-		run := &r.t.Run
-		run.Written, run.Devices, run.Online = max(run.Written, done.Written), max(run.Devices, done.Devices), max(run.Online, done.Online)
-		run.Skipped, run.Returned = max(run.Skipped, done.Skipped), max(run.Returned, done.Returned)
-		run.TestNext = max(run.TestNext, done.TestNext)
-		rise(run.Next, done.Next)
-		rise(run.Back, done.Back)
+		doneToo(&r.t.Run, &done)
 		return nil
 	})
+}
+
+// doneToo adds to a checkpoint what a later one has; all of it only rises.
+func doneToo(run, later *task.Run) {
+	run.Written, run.Devices, run.Online = max(run.Written, later.Written), max(run.Devices, later.Devices), max(run.Online, later.Online)
+	run.Skipped, run.Returned = max(run.Skipped, later.Skipped), max(run.Returned, later.Returned)
+	run.TestNext = max(run.TestNext, later.TestNext)
+	rise(run.Next, later.Next)
+	rise(run.Back, later.Back)
 }
 
 func rise(p, to task.Progress) {
@@ -130,6 +154,7 @@ func (r *taskRun) beat(ctx context.Context) {
 	every := r.c.cfg.Clock.NewTicker(taskRenew)
 	defer every.Stop()
 	renewed := r.c.cfg.Clock.Now()
+	kept := renewed
 	for {
 		select {
 		case <-ctx.Done():
@@ -137,6 +162,10 @@ func (r *taskRun) beat(ctx context.Context) {
 		case <-every.C:
 		}
 		begun := r.c.cfg.Clock.Now()
+		if begun.Sub(kept) >= keepListEvery {
+			kept = begun
+			r.keepList(ctx)
+		}
 		within, cancel := context.WithTimeout(ctx, taskLease)
 		over := false
 		err := r.update(within, func(t *task.Task, now push.MilliTime) error {
@@ -167,9 +196,20 @@ func (r *taskRun) beat(ctx context.Context) {
 	}
 }
 
-// letGo gives up the lease of a run that ended before the task did, so that another center need not wait for its end.
+// keepList has the list of a task that runs for days live on. If that fails, the next time is soon enough.
+func (r *taskRun) keepList(ctx context.Context) {
+	t := r.now()
+	if t.Run.List == 0 {
+		return
+	}
+	if err := r.c.cfg.Tasks.KeepList(ctx, task.ListRef{Product: t.Product, ID: t.Run.List}); err != nil {
+		r.c.cfg.Log.Debug("center: the list of a task is not kept for longer", "task", t.ID.String(), "error", err)
+	}
+}
+
+// letGo stores the checkpoint and gives up the lease of a run that ended before the task did, so that another center need not wait for its end.
 func (r *taskRun) letGo(ctx context.Context, why error) {
-	if why == nil || isLost(why) {
+	if why == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, taskRenew)
@@ -194,7 +234,7 @@ func (r *taskRun) write(ctx context.Context) error {
 	if err := r.settle(ctx); err != nil {
 		return err
 	}
-	if len(r.t.Test) > 0 && !r.t.Run.TestDone {
+	if len(r.spec.Test) > 0 && !r.now().Run.TestDone {
 		if err := r.writeTest(ctx); err != nil {
 			return err
 		}
@@ -208,7 +248,7 @@ func (r *taskRun) write(ctx context.Context) error {
 	switch {
 	case r.message.Persistent:
 		err = r.inLanes(ctx, r.lane)
-	case r.t.Run.Common:
+	case r.plan.common:
 		err = r.liveToAll(ctx)
 	default:
 		err = r.liveToList(ctx)
@@ -221,20 +261,21 @@ func (r *taskRun) write(ctx context.Context) error {
 
 // settle finds out who a task is for, once: users of a list, or everyone whom the common slots' entries let through.
 func (r *taskRun) settle(ctx context.Context) error {
-	if r.t.Run.Settled {
-		return r.bind(ctx)
+	t := r.now()
+	if t.Run.Settled {
+		return r.begin(ctx, &t.Run)
 	}
-	run := task.Run{Shards: r.t.Run.Shards, List: r.t.List}
+	run := task.Run{Shards: t.Run.Shards, List: r.spec.List}
 	q := r.req.request
 	switch {
-	case r.t.List != 0:
-		l, err := r.list(ctx, r.t.List)
+	case r.spec.List != 0:
+		l, err := r.list(ctx, r.spec.List)
 		if err != nil {
 			return err
 		}
 		run.Users = l.Users
 	case q.everyone, !q.message.Persistent && q.tags != nil:
-		run.Common, run.Users = true, r.t.Run.Users
+		run.Common, run.Users = true, t.Run.Users
 		if err := r.reach(ctx, &run); err != nil {
 			return err
 		}
@@ -249,18 +290,18 @@ func (r *taskRun) settle(ctx context.Context) error {
 			return err
 		}
 		if run.Common = is.membership != atSend; run.Common {
-			run.Users = r.t.Run.Users
+			run.Users = t.Run.Users
 			if err := r.reach(ctx, &run); err != nil {
 				return err
 			}
 			break
 		}
-		if run.List, run.Users, err = r.makeList(ctx, to); err != nil {
+		if run.List, run.Users, err = r.makeList(ctx, run.Shards, to); err != nil {
 			return err
 		}
 	default:
 		var err error
-		if run.List, run.Users, err = r.makeList(ctx, q.targets); err != nil {
+		if run.List, run.Users, err = r.makeList(ctx, run.Shards, q.targets); err != nil {
 			return err
 		}
 	}
@@ -272,7 +313,7 @@ func (r *taskRun) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.bind(ctx)
+	return r.begin(ctx, &run)
 }
 
 // reach estimates how many devices a message in the common slots is for: by the tags that are kept, or, of everyone's, those that are online. How many there are
@@ -286,7 +327,7 @@ func (r *taskRun) reach(ctx context.Context, run *task.Run) error {
 				return err
 			}
 		}
-		online, err := r.c.cfg.Register.Count(ctx, r.t.Product)
+		online, err := r.c.cfg.Register.Count(ctx, r.ref.Product)
 		if err != nil {
 			return unavailable(codeRoomsUnavailable, err)
 		}
@@ -295,20 +336,21 @@ func (r *taskRun) reach(ctx context.Context, run *task.Run) error {
 	})
 }
 
-// bind has the template know the variables of the list.
-func (r *taskRun) bind(ctx context.Context) error {
+// begin notes the plan, as lanes need it, and has the template know the variables of the list. KindNotFound, "list_not_found": the list is gone.
+func (r *taskRun) begin(ctx context.Context, run *task.Run) error {
+	r.plan = plan{shards: run.Shards, common: run.Common, list: run.List, users: run.Users, reach: run.Reach}
+	if run.Common {
+		return nil
+	}
+	l, err := r.list(ctx, run.List)
+	if err != nil {
+		return err
+	}
+	r.plan.chunks = l.Chunks
 	if r.req.template == nil {
 		return nil
 	}
-	var variables []string
-	if r.t.List != 0 {
-		l, err := r.list(ctx, r.t.List)
-		if err != nil {
-			return err
-		}
-		variables = l.Variables
-	}
-	if unknown := r.req.template.bind(variables); unknown != "" {
+	if unknown := r.req.template.bind(l.Variables); unknown != "" {
 		return push.Errorf(push.KindInvalid, string(codeInvalidRequest), "a variable that the list does not have")
 	}
 	return nil
@@ -316,7 +358,7 @@ func (r *taskRun) bind(ctx context.Context) error {
 
 // list reads a list, and has it live on.
 func (r *taskRun) list(ctx context.Context, id push.MsgID) (l task.List, err error) {
-	ref := task.ListRef{Product: r.t.Product, ID: id}
+	ref := task.ListRef{Product: r.ref.Product, ID: id}
 	err = r.again(ctx, func() error {
 		if err := r.c.cfg.Tasks.KeepList(ctx, ref); err != nil {
 			return err
@@ -328,11 +370,11 @@ func (r *taskRun) list(ctx context.Context, id push.MsgID) (l task.List, err err
 }
 
 // makeList stores whom a task is for as a list of its own. One that is made and not used, since somebody else took over, goes by itself.
-func (r *taskRun) makeList(ctx context.Context, to []saver.Target) (id push.MsgID, users int64, err error) {
+func (r *taskRun) makeList(ctx context.Context, shards int, to []saver.Target) (id push.MsgID, users int64, err error) {
 	if id, err = r.c.cfg.IDs.Next(ctx); err != nil {
 		return 0, 0, err
 	}
-	u := newUpload(r.c.cfg.Tasks, task.List{Product: r.t.Product, ID: id, Shards: r.t.Run.Shards, Made: true})
+	u := newUpload(r.c.cfg.Tasks, task.List{Product: r.ref.Product, ID: id, Shards: shards, Made: true})
 	for i := range to {
 		var devices []string
 		if f := to[i].Filter; f != nil {
@@ -348,14 +390,19 @@ func (r *taskRun) makeList(ctx context.Context, to []saver.Target) (id push.MsgI
 	return id, l.Users, err
 }
 
+// newBatch makes a batch without users.
+func (r *taskRun) newBatch(shard push.Shard, number int) *saver.Batch {
+	return &saver.Batch{Product: r.ref.Product, Shards: r.plan.shards, Limits: r.limits, Message: r.message, Token: r.token, Shard: shard, Number: number}
+}
+
 // batchOf makes the batch of some users of a list: those of the test group have the message already, and are left out.
 func (r *taskRun) batchOf(shard push.Shard, number int, entries []task.Entry, test bool) (b *saver.Batch, skipped int) {
-	b = &saver.Batch{Product: r.t.Product, Shards: r.t.Run.Shards, Limits: r.limits, Message: r.message, Token: r.token, Shard: shard, Number: number}
-	made := r.t.Run.List != r.t.List
+	b = r.newBatch(shard, number)
+	made := r.made()
 	for i := range entries {
 		e := &entries[i]
-		if !test && len(r.t.Test) > 0 {
-			if _, has := slices.BinarySearch(r.t.Test, e.User); has {
+		if !test && len(r.spec.Test) > 0 {
+			if _, has := slices.BinarySearch(r.spec.Test, e.User); has {
 				skipped++
 				continue
 			}
@@ -390,16 +437,16 @@ func (q *request) beside() *push.Filter {
 // testEntries returns the test group by shard, with what the list tells of them if the message is a template.
 func (r *taskRun) testEntries(ctx context.Context) (map[push.Shard][]task.Entry, error) {
 	out := make(map[push.Shard][]task.Entry)
-	for _, u := range r.t.Test {
-		shard := push.ShardOf(u, r.t.Run.Shards)
+	for _, u := range r.spec.Test {
+		shard := push.ShardOf(u, r.plan.shards)
 		out[shard] = append(out[shard], task.Entry{User: u})
 	}
-	if r.req.template == nil || r.t.List == 0 {
+	if r.req.template == nil || r.spec.List == 0 || r.plan.chunks == nil {
 		return out, nil
 	}
 	for shard, entries := range out {
 		for from := 0; ; {
-			chunks, err := r.chunks(ctx, r.t.List, shard, from)
+			chunks, err := r.chunks(ctx, r.spec.List, shard, from)
 			if err != nil {
 				return nil, err
 			}
@@ -420,7 +467,7 @@ func (r *taskRun) testEntries(ctx context.Context) (map[push.Shard][]task.Entry,
 
 func (r *taskRun) chunks(ctx context.Context, id push.MsgID, shard push.Shard, from int) (out []task.Chunk, err error) {
 	err = r.again(ctx, func() error {
-		out, err = r.c.cfg.Tasks.Chunks(ctx, task.ListRef{Product: r.t.Product, ID: id}, shard, from, chunksAhead)
+		out, err = r.c.cfg.Tasks.Chunks(ctx, task.ListRef{Product: r.ref.Product, ID: id}, shard, from, chunksAhead)
 		return err
 	})
 	return out, err
@@ -432,7 +479,7 @@ func (r *taskRun) testBatches(ctx context.Context) (bs []*saver.Batch, err error
 	if err != nil {
 		return nil, err
 	}
-	for shard := range push.Shard(r.t.Run.Shards) {
+	for shard := range push.Shard(r.plan.shards) {
 		number := testNumbers
 		for part := range slices.Chunk(byShard[shard], saver.BatchMost) {
 			b, _ := r.batchOf(shard, number, part, true)
@@ -443,17 +490,17 @@ func (r *taskRun) testBatches(ctx context.Context) (bs []*saver.Batch, err error
 	return bs, nil
 }
 
-// writeTest writes to the test group.
+// writeTest writes to the test group. What is not persistent is noted as done before somebody gets it.
 func (r *taskRun) writeTest(ctx context.Context) error {
 	bs, err := r.testBatches(ctx)
 	if err != nil {
 		return err
 	}
-	for from := int(r.t.Run.TestNext); from < len(bs); {
+	for from := int(r.now().Run.TestNext); from < len(bs); {
 		part := bs[from:min(len(bs), from+callBatches)]
 		from += len(part)
 		if r.message.Persistent {
-			n, err := r.batches(ctx, part)
+			_, n, err := r.batches(ctx, part)
 			if err != nil {
 				return err
 			}
@@ -462,6 +509,7 @@ func (r *taskRun) writeTest(ctx context.Context) error {
 		}
 		for _, b := range part {
 			_, err := r.live(ctx, b.Own, b.Bodies, func(n counted) error {
+				r.c.metrics.taskUsers(n.users)
 				return r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
 					t.Run.TestNext++
 					addCounted(&t.Run, n)

@@ -105,14 +105,18 @@ func handedInBy(t *task.Task) string {
 	return t.By.Key
 }
 
-// shut sees to it that nothing is written any more under an older token than the task's.
+// shut sees to it that nothing is written any more under an older token than the task's. Where a higher one holds, somebody was let go on since, and does so.
 func (c *Center) shut(ctx context.Context, product *catalog.Product, t *task.Task) error {
-	if t.State.Active() || t.Run.Shards == 0 || t.Run.Token == 0 {
+	if t.State == task.Scheduled || t.State == task.Running || t.Run.Shards == 0 || t.Run.Token == 0 {
 		return nil
 	}
-	return c.cfg.Saver.Fence(ctx, saver.Fence{
+	err := c.cfg.Saver.Fence(ctx, saver.Fence{
 		Product: product.ID, Shards: t.Run.Shards, ID: t.ID, Token: t.Run.Token, Until: fencedUntil(t),
 	})
+	if isLost(err) {
+		return nil
+	}
+	return err
 }
 
 // fencedUntil is how long a store has to remember who may write a task's message.
@@ -149,7 +153,8 @@ func (o publicOps) SetTaskSwitch(ctx context.Context, _ publicapi.SetTaskSwitchR
 
 // switchAll pauses all tasks of a product that write, or will, and resumes those that the switch paused.
 func (c *Center) switchAll(ctx context.Context, product *catalog.Product, s task.Switch) error {
-	q := task.Query{Product: product.ID, States: []task.State{task.Scheduled, task.Running}, Limit: task.MaxPage}
+	// Those that are paused already may have been by a call that failed before they were shut.
+	q := task.Query{Product: product.ID, States: []task.State{task.Scheduled, task.Running, task.Paused}, Limit: task.MaxPage}
 	m := task.Pause
 	if !s.Off {
 		q.States, m = []task.State{task.Paused}, task.Resume
@@ -175,7 +180,7 @@ func (c *Center) switchAll(ctx context.Context, product *catalog.Product, s task
 			if push.KindOf(err) == push.KindNotFound && err != nil {
 				continue
 			}
-			if err == nil {
+			if err == nil && (!s.Off || pausedBySwitch(&t)) {
 				err = c.shut(ctx, product, &t)
 			}
 			if err != nil {

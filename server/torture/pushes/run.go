@@ -269,8 +269,8 @@ type seen struct {
 	}
 	Funnel struct {
 		Audience, Waiting, Acknowledged, Expired, Recalled, Unaccounted int64
-		InFlight                                                       int64 `json:"in_flight"`
-		Dropped                                                        map[string]int64
+		InFlight                                                        int64 `json:"in_flight"`
+		Dropped                                                         map[string]int64
 	}
 }
 
