@@ -186,7 +186,7 @@ func (c *tasksCreateCmd) report(ctx context.Context, a *app, t target, answer []
 		a.print("%s", printable(task.ID))
 		return nil
 	}
-	w := &watcher{a: a, t: t, id: task.ID, quiet: watchQuiet, json: c.JSON}
+	w := &watcher{a: a, t: t, id: task.ID, json: c.JSON}
 	return w.run(ctx)
 }
 
