@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 	"carillon/server/register"
 	"carillon/server/saver"
@@ -95,13 +96,30 @@ func (r *taskRun) lane(ctx context.Context, shards []*shardWork) error {
 		if err := r.pace.wait(ctx, st.weight, r.c.sleep); err != nil {
 			return err
 		}
-		done, n, err := r.batches(ctx, st.batches())
+		bs := st.batches()
+		if planted.Is(planted.TaskCheckpointFirst) {
+			if err := r.checkpointFirst(ctx, st); err != nil {
+				return err
+			}
+			st = step{}
+		}
+		done, n, err := r.batches(ctx, bs)
 		r.wrote(st, done, n)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// checkpointFirst is a planted bug: it stores a step as done, and leaves what is to be counted of it for later.
+func (r *taskRun) checkpointFirst(ctx context.Context, st step) error {
+	done := make(map[*saver.Batch]bool)
+	for _, b := range st.batches() {
+		done[b] = true
+	}
+	r.wrote(st, done, counted{})
+	return r.update(ctx, func(*task.Task, push.MilliTime) error { return nil })
 }
 
 // wrote notes what a step did, for the next checkpoint: of its batches those that are written.

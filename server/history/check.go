@@ -445,7 +445,13 @@ func (s *sent) isFor(d Device) bool {
 func (s *sent) audience() string {
 	switch {
 	case s.Having != nil:
-		return fmt.Sprintf("tags %q %q %q", s.Having.All, s.Having.Any, s.Having.Not)
+		all, some := s.Having.All, s.Having.Any
+		if len(some) == 1 { // one of one is all of one
+			all, some = append(slices.Clone(all), some...), nil
+			slices.Sort(all)
+			all = slices.Compact(all)
+		}
+		return fmt.Sprintf("tags %q %q %q", all, some, s.Having.Not)
 	case s.Everyone:
 		return "everyone"
 	case len(s.Devices) > 0:

@@ -182,6 +182,11 @@ func TestCheck_FaultsExcuseWhatTheyExplainAndNothingElse(t *testing.T) {
 		{"collapsed by a newer one", Run{Devices: []Device{phone}},
 			append(append(sendTo(1, "s", 1, "1", Record{To: kept.To, Persistent: true, Collapse: "c"}),
 				sendTo(5, "s", 2, "2", Record{To: kept.To, Persistent: true, Collapse: "c"})...), seen(9, phone, "s", "2", 0, 2)), ""},
+		{"collapsed by a newer one whose tags say the same in other words", Run{Devices: []Device{phone}}, append(append(append(
+			[]Record{{Kind: TagAsk, Device: phone, Set: TokenSet, Seq: 1, Tags: []string{"a"}}, {Kind: TagAnswer, Device: phone, Set: TokenSet, Seq: 1}},
+			sendTo(1, "s", 1, "1", Record{Everyone: true, Having: &Having{Any: []string{"a"}}, Persistent: true, Collapse: "c"})...),
+			sendTo(5, "s", 2, "2", Record{Everyone: true, Having: &Having{All: []string{"a"}}, Persistent: true, Collapse: "c"})...),
+			seen(9, phone, "s", "2", 1, 2)), ""},
 		{"the newest of its key", Run{Devices: []Device{phone}},
 			sendTo(1, "s", 1, "1", Record{To: kept.To, Persistent: true, Collapse: "c"}), "lost"},
 		{"a device that came later", Run{Devices: []Device{phone}},

@@ -96,7 +96,7 @@ const (
 	DeviceForgotten Bug = "device-forgotten"
 )
 
-// All lists every bug, but for those of OfTasks.
+// All lists every bug, but for those of OfTasks and of OfRunners.
 func All() []Bug {
 	return []Bug{
 		AcknowledgeBeforeStore, CursorByMessageID, RepeatsByPosition, PositionsFromOne, AcknowledgementsAsTheyCome,
@@ -116,8 +116,19 @@ const (
 	BatchUnmarked Bug = "batch-unmarked"
 )
 
-// OfTasks lists those of tasks. The suites of the stores find them.
+// OfTasks lists those of tasks. The suites of the stores find them, and the simulation.
 func OfTasks() []Bug { return []Bug{BatchWithoutFence, BatchUnmarked} }
+
+// The bugs of whoever runs tasks, each with what is right.
+const (
+	// TaskCheckpointFirst: a batch counts as written before it is. Whoever takes the task over goes on behind it.
+	TaskCheckpointFirst Bug = "task-checkpoint-first"
+	// TaskTokenKept: a task that is paused, stopped or recalled keeps its token, so that whoever writes it at that moment may go on.
+	TaskTokenKept Bug = "task-token-kept"
+)
+
+// OfRunners lists those of whoever runs tasks.
+func OfRunners() []Bug { return []Bug{TaskCheckpointFirst, TaskTokenKept} }
 
 // OnRedis lists those that only a real Redis can show. The simulation has none.
 func OnRedis() []Bug { return []Bug{NoWait, WaitElsewhere, ReplicaRead, ClientRetries} }

@@ -29,7 +29,7 @@ func load() {
 }
 
 func choose(b Bug) error {
-	if b != None && !slices.Contains(slices.Concat(All(), OfTasks()), b) {
+	if b != None && !slices.Contains(slices.Concat(All(), OfTasks(), OfRunners()), b) {
 		return fmt.Errorf("planted: %q is no planted bug", string(b))
 	}
 	chosen.Store(&b)

@@ -9,7 +9,7 @@ import (
 
 func TestPlanted_OneBugAtATimeAndNoneThatIsNotListed(t *testing.T) {
 	defer func() { _ = Choose(None) }()
-	all := slices.Concat(All(), OfTasks())
+	all := slices.Concat(All(), OfTasks(), OfRunners())
 	for _, b := range all {
 		if err := Choose(b); err != nil {
 			t.Fatal(err)

@@ -49,10 +49,14 @@ var found = map[planted.Bug]struct {
 	planted.CollapseOverFilters:        {rules: []string{"lost"}},
 	planted.TagsUntold:                 {rules: []string{"lost"}},
 	planted.DeviceForgotten:            {memory: true, rules: []string{"world"}},
+	planted.BatchWithoutFence:          {rules: []string{"world"}},
+	planted.BatchUnmarked:              {rules: []string{"world"}},
+	planted.TaskCheckpointFirst:        {rules: []string{"world", "lost"}},
+	planted.TaskTokenKept:              {rules: []string{"world"}},
 }
 
 func TestPlanted_EachBugIsFound(t *testing.T) {
-	for _, bug := range planted.All() {
+	for _, bug := range slices.Concat(planted.All(), planted.OfTasks(), planted.OfRunners()) {
 		if slices.Contains(planted.OnRedis(), bug) {
 			continue
 		}

@@ -3,6 +3,7 @@ package task
 import (
 	"slices"
 
+	"carillon/server/planted"
 	"carillon/server/push"
 )
 
@@ -122,7 +123,9 @@ func (t *Task) Do(m Move, by *Actor, reason string, now push.MilliTime) error {
 		t.Run.Recount = true
 	}
 	if t.State == Running || t.State == Recalling || to == Recalling {
-		t.Run.Token++
+		if !planted.Is(planted.TaskTokenKept) {
+			t.Run.Token++
+		}
 		t.Run.Holder, t.Run.Until = "", 0
 	}
 	t.State, t.Reason, t.Changed = to, reason, now
