@@ -75,6 +75,7 @@ type Limits struct {
 	SmallAudience int           // users that an audience by tags has at most if they are settled when the message is sent; 10 000; below 0: none is
 	BodyDepth     int           // levels that a message's JSON body nests; 60
 	InFlight      int           // requests of one product under way in this process; 256
+	Streams       int           // answers that go on and on, of one product, in this process; 64
 	StoreDeadline time.Duration // how long a write to the store may take; 10 s
 }
 
@@ -87,6 +88,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.SmallAudience, 10000)
 	def(&l.BodyDepth, 60)
 	def(&l.InFlight, 256)
+	def(&l.Streams, 64)
 	def(&l.StoreDeadline, 10*time.Second)
 	return l
 }
@@ -112,6 +114,7 @@ type Center struct {
 	ended    sync.Once
 	uploads  gate
 	inFlight sync.Map // push.ProductID to *atomic.Int64; products are few and never go
+	streams  sync.Map // the same, of answers that go on and on
 }
 
 // New returns a center. It registers its metrics with Config.Metrics.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -54,8 +55,11 @@ func (c *Center) admit(op *operation, a *call, r *http.Request) (leave func(), e
 	if err := a.principal.Require(op.scope); err != nil {
 		return nil, err
 	}
-	n := c.counter(a.principal.Product.ID)
-	if n.Add(1) > int64(c.limits.InFlight) {
+	n, most := counter(&c.inFlight, a.principal.Product.ID), c.limits.InFlight
+	if op.stream {
+		n, most = counter(&c.streams, a.principal.Product.ID), c.limits.Streams
+	}
+	if n.Add(1) > int64(most) {
 		n.Add(-1)
 		return nil, &push.Error{Kind: push.KindLimited, Code: string(codeTooManyRequests), After: time.Second,
 			Detail: "the product has too many requests under way; wait for answers, or send batches"}
@@ -63,11 +67,12 @@ func (c *Center) admit(op *operation, a *call, r *http.Request) (leave func(), e
 	return func() { n.Add(-1) }, nil
 }
 
-func (c *Center) counter(p push.ProductID) *atomic.Int64 {
-	if n, ok := c.inFlight.Load(p); ok {
+// counter returns the product's among counters by product.
+func counter(of *sync.Map, p push.ProductID) *atomic.Int64 {
+	if n, ok := of.Load(p); ok {
 		return n.(*atomic.Int64)
 	}
-	n, _ := c.inFlight.LoadOrStore(p, new(atomic.Int64))
+	n, _ := of.LoadOrStore(p, new(atomic.Int64))
 	return n.(*atomic.Int64)
 }
 

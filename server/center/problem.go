@@ -45,6 +45,7 @@ const (
 	codeListMalformed        Code = "list_malformed"
 	codeListBadLines         Code = "list_bad_lines"
 	codeListTooLarge         Code = "list_too_large"
+	codeTooManyLists         Code = "too_many_lists"
 )
 
 // problem is what each code means over HTTP.
@@ -89,6 +90,7 @@ var problems = map[Code]problem{
 	codeUnsupportedMediaType: {415, "The body is not of a type that is read here"},
 	codeIdempotencyKeyReused: {422, "The idempotency key was used for another request"},
 	codeTooManyRequests:      {429, "Too many requests"},
+	codeTooManyLists:         {429, "The product has too many lists"},
 	"too_many_revocations":   {429, "The product has too many revocations"},
 	codeInternal:             {500, "The gateway failed"},
 	codeNotSupported:         {501, "Not supported here"},

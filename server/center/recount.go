@@ -114,7 +114,7 @@ func (r *taskRun) oneBeyond(ctx context.Context, w *shardWork) (on bool, err err
 			return false, err
 		}
 		if n.add(one); b.Everyone {
-			n.users = r.usersInShard()
+			n.add(r.inShard(b.Shard))
 		}
 	}
 	r.wrote(step{parts: []part{{shard: w.shard}}}, nil, n)

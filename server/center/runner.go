@@ -65,15 +65,29 @@ func (c *Center) RunTasks(ctx context.Context) {
 		}
 		if now := c.cfg.Clock.Now(); now.Sub(swept) >= sweepEvery {
 			swept = now
-			if _, err := c.cfg.Tasks.Sweep(ctx); err != nil && ctx.Err() == nil {
-				c.cfg.Log.Warn("center: old tasks and lists could not be cleared away", "error", err)
-			}
+			c.sweepTasks(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-look.C:
 		case <-c.runner.wake:
+		}
+	}
+}
+
+// sweepMost is how many parts of a sweep are done at once; others wait for the next.
+const sweepMost = 100
+
+// sweepTasks clears away tasks and lists that have outlived their time.
+func (c *Center) sweepTasks(ctx context.Context) {
+	for range sweepMost {
+		more, err := c.cfg.Tasks.Sweep(ctx)
+		if err != nil && ctx.Err() == nil {
+			c.cfg.Log.Warn("center: old tasks and lists could not be cleared away", "error", err)
+		}
+		if err != nil || !more {
+			return
 		}
 	}
 }
@@ -147,6 +161,8 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 		switch {
 		case t.State == task.Scheduled && off.Off:
 			return t.Do(task.Pause, nil, task.ReasonSwitch, now)
+		case t.State == task.Scheduled && product.Disabled:
+			return t.Do(task.Pause, nil, task.ReasonDisabled, now)
 		case t.State == task.Scheduled && t.Cron != "":
 			mine = true
 			return task.ErrUnchanged

@@ -149,10 +149,10 @@ func (r *taskRun) nextStep(ctx context.Context, shards []*shardWork) (st step, l
 		r.mu.Unlock()
 		if r.plan.common {
 			if number == 0 {
-				users := r.usersInShard()
-				st.parts = append(st.parts, part{w.shard, r.commonBatch(w.shard), counted{users: users}})
+				in := r.inShard(w.shard)
+				st.parts = append(st.parts, part{w.shard, r.commonBatch(w.shard), in})
 				batches++
-				st.weight += max(int(users), unknownUsers)
+				st.weight += int(max(in.users, in.devices, unknownUsers))
 			}
 			continue
 		}
@@ -181,8 +181,14 @@ func (r *taskRun) commonBatch(shard push.Shard) *saver.Batch {
 	return b
 }
 
-// usersInShard returns how many users a shard is taken to have of those the task is for.
-func (r *taskRun) usersInShard() int64 { return r.plan.users / int64(max(r.plan.shards, 1)) }
+// inShard returns how many users and devices a shard is taken to have of those the task is for.
+func (r *taskRun) inShard(shard push.Shard) counted {
+	part := func(of int64) int64 {
+		n, i := int64(max(r.plan.shards, 1)), int64(shard)
+		return of*(i+1)/n - of*i/n
+	}
+	return counted{users: part(r.plan.users), devices: part(r.plan.reach)}
+}
 
 // batches writes batches, again as long as the store cannot be used, tells the rooms, and counts. With an error too it returns which of them are written, and
 // what is to be counted of those.

@@ -52,6 +52,7 @@ type plan struct {
 	list   push.MsgID    // 0 with common
 	chunks task.Progress // of the list, by shard; nil: the list is gone
 	users  int64
+	reach  int64 // with common, about how many devices
 }
 
 // made reports whether the list was made of the task's audience.
@@ -275,6 +276,9 @@ func (r *taskRun) settle(ctx context.Context) error {
 		run.Users = l.Users
 	case q.everyone, !q.message.Persistent && q.tags != nil:
 		run.Common, run.Users = true, t.Run.Users
+		if err := r.reach(ctx, &run); err != nil {
+			return err
+		}
 	case q.tags != nil:
 		var to []saver.Target
 		var is settled
@@ -287,6 +291,9 @@ func (r *taskRun) settle(ctx context.Context) error {
 		}
 		if run.Common = is.membership != atSend; run.Common {
 			run.Users = t.Run.Users
+			if err := r.reach(ctx, &run); err != nil {
+				return err
+			}
 			break
 		}
 		if run.List, run.Users, err = r.makeList(ctx, run.Shards, to); err != nil {
@@ -299,7 +306,7 @@ func (r *taskRun) settle(ctx context.Context) error {
 		}
 	}
 	err := r.update(ctx, func(t *task.Task, _ push.MilliTime) error {
-		t.Run.Settled, t.Run.Common, t.Run.List, t.Run.Users = true, run.Common, run.List, run.Users
+		t.Run.Settled, t.Run.Common, t.Run.List, t.Run.Users, t.Run.Reach = true, run.Common, run.List, run.Users, run.Reach
 		t.Run.Next = make(task.Progress, t.Run.Shards)
 		return nil
 	})
@@ -309,9 +316,29 @@ func (r *taskRun) settle(ctx context.Context) error {
 	return r.begin(ctx, &run)
 }
 
+// reach estimates how many devices a message in the common slots is for: by the tags that are kept, or, of everyone's, those that are online. How many there are
+// besides nobody counts.
+func (r *taskRun) reach(ctx context.Context, run *task.Run) error {
+	return r.again(ctx, func() error {
+		if q := r.req.request; q.tags != nil {
+			e, ok, err := r.c.estimate(ctx, r.product, q)
+			if err != nil || ok {
+				run.Users, run.Reach = int64(e.users), int64(e.devices)
+				return err
+			}
+		}
+		online, err := r.c.cfg.Register.Count(ctx, r.ref.Product)
+		if err != nil {
+			return unavailable(codeRoomsUnavailable, err)
+		}
+		run.Reach = int64(online)
+		return nil
+	})
+}
+
 // begin notes the plan, as lanes need it, and has the template know the variables of the list. KindNotFound, "list_not_found": the list is gone.
 func (r *taskRun) begin(ctx context.Context, run *task.Run) error {
-	r.plan = plan{shards: run.Shards, common: run.Common, list: run.List, users: run.Users}
+	r.plan = plan{shards: run.Shards, common: run.Common, list: run.List, users: run.Users, reach: run.Reach}
 	if run.Common {
 		return nil
 	}
@@ -526,10 +553,10 @@ func addCounted(run *task.Run, n counted) {
 // setPace has the task go as fast as it is to go now.
 func (r *taskRun) setPace() {
 	r.mu.Lock()
-	p, users, common, shards := r.t.Pace, r.t.Run.Users, r.t.Run.Common, r.t.Run.Shards
+	p, users, reach, common, shards := r.t.Pace, r.t.Run.Users, r.t.Run.Reach, r.t.Run.Common, r.t.Run.Shards
 	r.mu.Unlock()
 	if common {
-		users = max(users, int64(shards))
+		users = max(users, reach, int64(shards))
 	}
 	rate := p.PerSecond
 	if p.Over > 0 {

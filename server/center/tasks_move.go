@@ -80,6 +80,9 @@ func (c *Center) move(t *task.Task, m task.Move, by *task.Actor, reason string, 
 		return push.Errorf(push.KindForbidden, string(codeApprovalByMaker),
 			"somebody else has to approve it: use another API key than the one that made it, or handed it in")
 	}
+	if m == task.Recall && !isPersistent(t) {
+		return push.Errorf(push.KindConflict, string(codeTaskMove), "a message that is not persistent cannot be taken back; stop the task")
+	}
 	if (m == task.Resume || m == task.Approve) && t.Cron != "" {
 		if table, err := newTimetable(t.Cron); err == nil {
 			table.zone(t.Zone)

@@ -54,6 +54,9 @@ func (c *Center) showTask(ctx context.Context, t *task.Task) (out publicapi.Task
 		out.Moves = append(out.Moves, shown)
 	}
 	for _, m := range task.Allowed(t.State) {
+		if m == task.Recall && !isPersistent(t) {
+			continue
+		}
 		out.Allowed = append(out.Allowed, publicapi.TaskAction(m))
 	}
 	return out, nil
@@ -101,6 +104,15 @@ func isPersistent(t *task.Task) bool {
 	return json.Unmarshal(t.Message, &m) != nil || m.Persistent == nil || *m.Persistent
 }
 
+// namesUsers reports whether a task says itself which users it is for.
+func namesUsers(t *task.Task) bool {
+	var to struct {
+		Users   []json.RawMessage `json:"users"`
+		Devices []json.RawMessage `json:"devices"`
+	}
+	return t.List != 0 || json.Unmarshal(t.To, &to) == nil && len(to.Users)+len(to.Devices) > 0
+}
+
 func showFunnel(f *task.Funnel) publicapi.TaskFunnel {
 	out := publicapi.TaskFunnel{
 		Audience: int(f.Audience), Exact: f.Exact, Stored: int(f.Stored), Online: int(f.Online), Waiting: int(f.Waiting),
@@ -116,7 +128,7 @@ func showFunnel(f *task.Funnel) publicapi.TaskFunnel {
 func showProgress(t *task.Task, now push.MilliTime) publicapi.TaskProgress {
 	r := &t.Run
 	out := publicapi.TaskProgress{
-		Users: int(r.Users), Exact: !r.Common && r.Settled || t.List != 0, Written: int(r.Written), LeftOut: int(r.Skipped), TakenBack: int(r.Returned),
+		Users: int(r.Users), Exact: !r.Common && r.Settled || namesUsers(t), Written: int(r.Written), LeftOut: int(r.Skipped), TakenBack: int(r.Returned),
 		Started: optTime(r.Started), Ended: optTime(r.Ended), Recalled: optTime(r.Recalled),
 	}
 	if r.Settled {

@@ -50,11 +50,18 @@ func (o publicOps) UploadList(
 		return nil, err
 	}
 	defer release()
+	product := a.principal.Product
+	has, err := o.cfg.Tasks.Lists(ctx, product.ID, 0, task.MaxLists)
+	if err != nil {
+		return nil, err
+	}
+	if len(has) >= task.MaxLists {
+		return nil, &push.Error{Kind: push.KindLimited, Code: string(codeTooManyLists), After: time.Minute, Detail: "delete lists that are not needed any more"}
+	}
 	id, err := o.cfg.IDs.Next(ctx)
 	if err != nil {
 		return nil, err
 	}
-	product := a.principal.Product
 	u := newUpload(o.cfg.Tasks, task.List{Product: product.ID, ID: id, Name: name, By: o.actor(a), Shards: product.Shards})
 	body := io.LimitReader(&watchedBody{in.Body, http.NewResponseController(a), o.cfg.Clock.Now}, maxUpload+1)
 	read := u.readNDJSON

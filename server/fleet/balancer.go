@@ -121,23 +121,27 @@ func (b *Balancer) order(path string) []*Node {
 	return append(all[at:len(all):len(all)], all[:at]...)
 }
 
-// mayRepeat is the most of a body that is kept, so that a request can go to the next node.
+// mayRepeat is the most of a body that is kept, so that a request can go to the next node. One that is larger, as an uploaded list is, goes to one node as it comes.
 const mayRepeat = 8 << 20
 
 // ServeHTTP sends a request to a node. One that could not be reached has not begun with it, so the next one is tried; one that broke off has
 // perhaps, and the client is told that nobody knows.
 func (b *Balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mayRepeat))
+	body, err := io.ReadAll(io.LimitReader(r.Body, mayRepeat+1))
 	if err != nil {
-		http.Error(w, "the body is too large", http.StatusRequestEntityTooLarge)
+		http.Error(w, "the body broke off", http.StatusBadRequest)
 		return
 	}
-	for _, n := range b.order(r.URL.Path) {
+	rest, nodes := io.Reader(http.NoBody), b.order(r.URL.Path)
+	if len(body) > mayRepeat {
+		rest, nodes = r.Body, nodes[:min(len(nodes), 1)]
+	}
+	for _, n := range nodes {
 		a := &attempt{to: n}
 		r := r.Clone(context.WithValue(r.Context(), attemptKey{}, a))
 		r.Body = http.NoBody
 		if len(body) > 0 {
-			r.Body = io.NopCloser(bytes.NewReader(body))
+			r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), rest))
 		}
 		b.proxy.ServeHTTP(w, r)
 		if a.err == nil {

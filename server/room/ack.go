@@ -233,7 +233,7 @@ func (s *session) ackDeferred() {
 	if s.doubted {
 		s.room.acks.note(s, push.Own)
 	}
-	if s.seen().due {
+	if s.seen().due || s.tasks != nil && s.tasks.asks {
 		s.room.acks.note(s, push.Common)
 	}
 }

@@ -16,8 +16,8 @@ import (
 
 // Counts is where a room adds what became of messages of tasks. A task.Store is one.
 type Counts interface {
-	// Count adds to the counts of tasks, each of which stands there at most once. Where an error is of push.KindLimited, KindConflict or
-	// KindClosed nothing was added, and the room adds it again with what it counts meanwhile. After any other it does not: nobody knows.
+	// Count adds to the counts of tasks, each of which stands there at most once. Where task.NotCounted says of an error that nothing was added,
+	// the room adds it again with what it counts meanwhile. After any other it does not: nobody knows.
 	Count(ctx context.Context, cs []task.Counted) error
 }
 
@@ -204,7 +204,7 @@ func (t *tally) hand(ctx context.Context) {
 		return
 	}
 	t.room.m.failed("count")
-	if k := push.KindOf(err); k == push.KindLimited || k == push.KindConflict || k == push.KindClosed {
+	if task.NotCounted(err) {
 		t.putBack(cs)
 		t.room.log.Warn("adding to the counts of tasks failed; trying again", "tasks", len(cs), "err", err)
 		return

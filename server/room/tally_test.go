@@ -88,9 +88,8 @@ func TestTally_RepeatsWhatWasNotAddedAndNothingElse(t *testing.T) {
 		want []task.Counts // what is handed over
 		lost float64
 	}{
-		{"limited", push.Errorf(push.KindLimited, "busy", ""), []task.Counts{one, two}, 0},
-		{"conflict", push.Errorf(push.KindConflict, "busy", ""), []task.Counts{one, two}, 0},
-		{"unavailable", push.Errorf(push.KindUnavailable, "store_unavailable", ""), []task.Counts{one, one}, 1},
+		{"nothing was added", push.Errorf(push.KindUnavailable, "store_busy", ""), []task.Counts{one, two}, 0},
+		{"nobody knows", push.Errorf(push.KindUnavailable, "store_unavailable", ""), []task.Counts{one, one}, 1},
 		{"anything", errors.New("anything"), []task.Counts{one, one}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 // the store remembers with the entries, in one step, that it is written. So a batch that is written twice is written once. A token keeps out
 // who was stopped, or taken for dead: a batch is written only if its token is the one that the fence of its shard holds at that moment.
 //
-// What is remembered of the batches lasts as long as the fence, and so does the fence: a batch that comes later is refused. Message and Recall of
-// [Store] know nothing of a message that is written in batches; Read, Open and Ack see no difference.
+// What is remembered of the batches lasts until their fence is over; a batch that comes after that is refused. Message and Recall of [Store] know nothing
+// of a message that is written in batches; Read, Open and Ack see no difference.
 type Batches interface {
 	// Fence raises the token of a task in every shard, and stores what the batches under it share. When it has returned, no batch under an older token is written any
 	// more. Repeating it is harmless. KindConflict, "fenced": a shard holds a higher token; others may have been raised.
@@ -115,6 +115,9 @@ func CheckBatch(b *Batch) error {
 		wrong = "an expression over tags is within its limits and in canonical form"
 	}
 	for i := range b.Own {
+		if wrong != "" {
+			break
+		}
 		t := &b.Own[i]
 		if push.ShardOf(t.User, b.Shards) != b.Shard {
 			wrong = "the users of a batch are of its shard"

@@ -26,7 +26,7 @@ const (
 	// Sent: it came into the queue of a session of a device that had not acknowledged it, whether it was written or not; once a session. Or the device presented a place
 	// behind it, from a session before, that the store did not know of: then the acknowledgement of that place is counted here, and so is this. Or the device
 	// acknowledged it through a room that has no session of it: then that room counts both, and the one with the session has it as Returned when it learns of that, which
-	// takes until the session's next acknowledgement or its end, over SSE 30 s at most.
+	// takes until the session's next acknowledgement, the room's next writing of those of common slots (30 s), or the session's end.
 	Sent Kind = iota
 	// Returned: such a session ended, or passed the recall, or found that another room had moved the device's stored cursor over it, or the store lost it; and
 	// its own acknowledgement had not moved the cursor. The session's last acknowledgement is written before that.

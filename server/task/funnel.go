@@ -10,7 +10,7 @@ type Funnel struct {
 	Stored       int64
 	Online       int64
 	Waiting      int64
-	InFlight     int64
+	InFlight     int64 // of a message that is not persistent: who it was handed to
 	Acknowledged int64
 	Displayed    int64
 	Clicked      int64
@@ -38,9 +38,12 @@ func FunnelOf(t *Task, counts map[Life]Counts, persistent bool, alive func(Life)
 	f := Funnel{Exact: !t.Run.Common, Stored: t.Run.Devices, Online: t.Run.Online, Dropped: map[string]int64{}}
 	for life, c := range counts {
 		all.Add(c)
-		if n := c.Flight(); persistent && !alive(life) {
+		switch n := c.Flight(); {
+		case !persistent: // nobody says whether a device has it, and nobody gets it again
+			f.InFlight += c[Sent] - c[Dropped]
+		case !alive(life):
 			lost += n
-		} else {
+		default:
 			f.InFlight += n
 		}
 	}

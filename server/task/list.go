@@ -30,6 +30,8 @@ const (
 	ChunkMost = 64
 	// MaxListUsers is how many users a list has at most.
 	MaxListUsers = 1_000_000
+	// MaxLists is how many uploaded lists a product has at a time.
+	MaxLists = 100
 	// MaxVariables and MaxVariableBytes bound what a list tells of each user: how many values, and their bytes together.
 	MaxVariables     = 20
 	MaxVariableBytes = 4 << 10

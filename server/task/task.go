@@ -112,6 +112,7 @@ type Run struct {
 	Common      bool           `json:"common,omitempty"`       // written to the common slots; otherwise to those of the users of a list
 	List        push.MsgID     `json:"list,omitempty"`         // of whom it goes to: Spec.List, or one that was made of the audience; 0 with Common
 	Users       int64          `json:"users,omitempty"`        // whom it is for in all, as far as that is known: with Common an estimate
+	Reach       int64          `json:"reach,omitempty"`        // with Common, about how many devices it is for
 	Created     push.MilliTime `json:"created,omitempty"`      // of the message
 	Expires     push.MilliTime `json:"expires,omitempty"`      // of the message
 	Started     push.MilliTime `json:"started,omitempty"`      // first written
@@ -142,7 +143,8 @@ type Progress []uint32
 
 // Reason says why a task is in its state, where an operator did not say it.
 const (
-	ReasonTest     = "test_group" // paused: the test group has it, and the others wait to be let
-	ReasonDeadline = "deadline"   // stopped: the deadline came
-	ReasonSwitch   = "switched_off"
+	ReasonTest     = "test_group"       // paused: the test group has it, and the others wait to be let
+	ReasonDeadline = "deadline"         // stopped: the deadline came
+	ReasonSwitch   = "switched_off"     // paused: the switch of all tasks is off
+	ReasonDisabled = "product_disabled" // paused: it was due while the product was disabled
 )

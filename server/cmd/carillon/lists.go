@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -144,7 +145,7 @@ func upload(ctx context.Context, a *app, t target, path, name string, strict boo
 		return nil, nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	body.quiet = time.AfterFunc(uploadQuiet, func() { cancel(errUploadQuiet) })
-	defer body.quiet.Stop()
+	defer body.stop()
 
 	query := make(url.Values)
 	if name != "" {
@@ -157,7 +158,7 @@ func upload(ctx context.Context, a *app, t target, path, name string, strict boo
 	// Nothing is asked for before it is sent (Expect: 100-continue): servers in Go reset such a connection when they refuse in the midst of a body, and the
 	// refusal would be lost.
 	answer, err := t.readAll(ctx, http.MethodPost, at, body, size, http.Header{"Content-Type": {media}})
-	body.shown.end()
+	body.stop()
 	switch {
 	case err != nil && errors.Is(context.Cause(ctx), errUploadQuiet):
 		return nil, nil, fmt.Errorf("upload %s: %w", path, errUploadQuiet)
@@ -173,13 +174,28 @@ func upload(ctx context.Context, a *app, t target, path, name string, strict boo
 	return &l, answer, nil
 }
 
-// uploadBody is a file on its way: it shows how far it is, and puts off the end of patience as it goes on.
+// uploadBody is a file on its way: it shows how far it is, and puts off the end of patience as it goes on. Whoever sends it may still read of it when the answer is
+// there, if that is a refusal.
 type uploadBody struct {
 	in    *bufio.Reader
 	size  int64 // -1: nobody knows
 	sent  int64
 	shown *progress
 	quiet *time.Timer
+
+	mu      sync.Mutex
+	stopped bool // nothing is shown any more; guarded by mu
+}
+
+// stop ends what is shown, and what is read.
+func (b *uploadBody) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.stopped {
+		b.stopped = true
+		b.shown.end()
+	}
+	b.quiet.Stop()
 }
 
 // media returns the media type, which the first character shows: no name of a column begins with a brace.
@@ -205,10 +221,14 @@ const uploadShown = 1 << 20
 
 // Read hands on a part of the file.
 func (b *uploadBody) Read(p []byte) (int, error) {
+	n, err := b.in.Read(p) // without the lock: it may wait for standard input
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopped {
+		return 0, io.ErrClosedPipe
+	}
 	b.quiet.Reset(uploadQuiet)
-	n, err := b.in.Read(p)
-	b.sent += int64(n)
-	if b.sent < uploadShown {
+	if b.sent += int64(n); b.sent < uploadShown {
 		return n, err
 	}
 	text := "uploading: " + mebibytes(b.sent)

@@ -85,6 +85,9 @@ func (c *tasksCreateCmd) Run(ctx context.Context, a *app) error {
 		}
 		list.report(a)
 		req.To.List = list.ID
+		if err := c.moments(req, time.Now()); err != nil { // it took a while
+			return err
+		}
 	}
 	header := make(http.Header)
 	key := ""
@@ -146,11 +149,15 @@ func (c *tasksCreateCmd) request(a *app, now time.Time) (r *taskRequest, err err
 	if r.Pace, err = c.pace(); err != nil {
 		return nil, err
 	}
-	if r.Start, err = momentOf("--start", c.Start, now); err != nil {
-		return nil, err
+	return r, c.moments(r, now)
+}
+
+// moments sets when the task starts and ends.
+func (c *tasksCreateCmd) moments(r *taskRequest, now time.Time) (err error) {
+	if r.Start, err = momentOf("--start", c.Start, now); err == nil {
+		r.Deadline, err = momentOf("--deadline", c.Deadline, now)
 	}
-	r.Deadline, err = momentOf("--deadline", c.Deadline, now)
-	return r, err
+	return err
 }
 
 // report says what was made, or would be, and what comes next.
@@ -179,7 +186,7 @@ func (c *tasksCreateCmd) report(ctx context.Context, a *app, t target, answer []
 		a.print("%s", printable(task.ID))
 		return nil
 	}
-	w := &watcher{a: a, t: t, id: task.ID, quiet: watchQuiet, json: c.JSON}
+	w := &watcher{a: a, t: t, id: task.ID, json: c.JSON}
 	return w.run(ctx)
 }
 

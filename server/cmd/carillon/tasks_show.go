@@ -399,7 +399,7 @@ func (c *tasksShowCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if c.Watch {
-		w := &watcher{a: a, t: t, id: c.ID, quiet: watchQuiet, json: c.JSON}
+		w := &watcher{a: a, t: t, id: c.ID, json: c.JSON}
 		return w.run(ctx)
 	}
 	b, err := t.call(ctx, http.MethodGet, c.path(), nil, nil)

@@ -479,3 +479,28 @@ func TestTasksCreate_AListThatIsUploadedIsNotUploadedAgain(t *testing.T) {
 		t.Errorf("code %d: %s", r.code, r.errOut)
 	}
 }
+
+// A time from now is from when the task is made, however long the upload took.
+func TestTasksCreate_TimesFromNowAreFromAfterTheUpload(t *testing.T) {
+	var uploaded, start time.Time
+	f := newFakeServer(t, 0, "")
+	f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/lists" {
+			for uploaded = time.Now(); time.Since(uploaded) < 20*time.Millisecond; { // longer than a start is exact
+			}
+			uploaded = time.Now()
+			_, _ = w.Write([]byte(`{"id":"9","users":1}`))
+			return
+		}
+		var b struct{ Start time.Time }
+		if err := json.NewDecoder(r.Body).Decode(&b); err != nil {
+			t.Error(err)
+		}
+		start = b.Start
+		_, _ = w.Write([]byte(madeTask))
+	})
+	r := carillon(t, nil, "user\nalice\n", "tasks", "create", "--data", devData(t, f.URL, ""), "--list-file", "-", "--body", "1", "--start", "1s")
+	if r.code != exitOK || start.Before(uploaded.Add(999*time.Millisecond)) {
+		t.Errorf("code %d: it starts %v after the upload: %s", r.code, start.Sub(uploaded), r.errOut)
+	}
+}

@@ -28,11 +28,10 @@ var (
 
 // watcher shows a task until it ends.
 type watcher struct {
-	a     *app
-	t     target
-	id    string
-	quiet time.Duration
-	json  bool
+	a    *app
+	t    target
+	id   string
+	json bool
 
 	last  *shownTask // as it was shown last; nil: never
 	drawn bool       // it was drawn, and is drawn over
@@ -100,7 +99,7 @@ func (w *watcher) left() error {
 func (w *watcher) stream(ctx context.Context) (came bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	quiet := time.AfterFunc(w.quiet, func() { cancel(errWatchQuiet) })
+	quiet := time.AfterFunc(watchQuiet, func() { cancel(errWatchQuiet) })
 	defer quiet.Stop()
 	resp, err := w.t.open(ctx, http.MethodGet, "/v1/tasks/"+url.PathEscape(w.id)+"/events", nil, -1, http.Header{"Accept": {"text/event-stream"}})
 	if err != nil {
@@ -111,7 +110,7 @@ func (w *watcher) stream(ctx context.Context) (came bool, err error) {
 	lines.Buffer(nil, watchBytes)
 	event, data := "", ""
 	for lines.Scan() {
-		quiet.Reset(w.quiet)
+		quiet.Reset(watchQuiet)
 		name, value, _ := strings.Cut(lines.Text(), ":")
 		value = strings.TrimPrefix(value, " ")
 		switch {

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -146,18 +148,48 @@ func TestTasksWatch_CtrlCLeavesTheTaskAsItIs(t *testing.T) {
 	}
 }
 
+// roundTrips answers requests without a network.
+type roundTrips func(*http.Request) (*http.Response, error)
+
+func (f roundTrips) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A comment each quarter of a minute keeps a stream alive; one that brings nothing for three quarters is broken, and taken up again.
 func TestTasksWatch_AStreamThatBringsNothingIsBroken(t *testing.T) {
-	dir, f := streams(t, event("running")+"...", event("completed"))
-	var out, said bytes.Buffer
-	a := &app{stdout: &out, stderr: &said, sleep: func(context.Context, time.Duration) error { return nil }, environ: []string{"CARILLON_DATA=" + dir}}
-	target, err := publicFlags{}.target(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &watcher{a: a, t: target, id: "7", quiet: 50 * time.Millisecond}
-	if err := w.run(t.Context()); err != nil || !strings.Contains(said.String(), "nothing came for") || len(f.got) != 2 {
-		t.Errorf("%v, %d streams: %s", err, len(f.got), &said)
-	}
+	defer func(was http.RoundTripper) { http.DefaultClient.Transport = was }(http.DefaultClient.Transport)
+	synctest.Test(t, func(t *testing.T) {
+		var began []time.Duration
+		start := time.Now()
+		http.DefaultClient.Transport = roundTrips(func(r *http.Request) (*http.Response, error) {
+			began = append(began, time.Since(start))
+			body, w := io.Pipe()
+			go func() { // ends with the request
+				<-r.Context().Done()
+				w.CloseWithError(r.Context().Err())
+			}()
+			go func() { // ends with the last line
+				if len(began) > 1 {
+					_, _ = io.WriteString(w, event("completed"))
+					return
+				}
+				_, _ = io.WriteString(w, event("running"))
+				for range 100 {
+					time.Sleep(15 * time.Second) // of the bubble
+					_, _ = io.WriteString(w, ":\n\n")
+				}
+			}()
+			return &http.Response{StatusCode: http.StatusOK, Body: body}, nil
+		})
+		var out, said bytes.Buffer
+		a := &app{stdout: &out, stderr: &said}
+		w := &watcher{a: a, t: target{url: "http://gateway"}, id: "7"}
+		if err := w.run(t.Context()); err != nil || !strings.Contains(said.String(), "nothing came for 45s") {
+			t.Errorf("%v: %s", err, &said)
+		}
+		const last = 100*15*time.Second + watchQuiet
+		if len(began) != 2 || began[1] < last || began[1] > last+watchAgain {
+			t.Errorf("streams begin at %v, want a second one %v later", began, last)
+		}
+	})
 }
 
 func TestTasksWatch_DrawsOverWhatItDrew(t *testing.T) {

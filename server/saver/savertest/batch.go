@@ -1008,6 +1008,7 @@ func batchInvalid(e *env) {
 		"too many":          func(b *saver.Batch) { *b = *c.own(0, users...) },
 		"another shard's":   func(b *saver.Batch) { b.Own = append(b.Own, saver.Target{User: usersIn(1, 1)[0]}) },
 		"no such shard":     func(b *saver.Batch) { b.Shard = Shards },
+		"no shards":         func(b *saver.Batch) { b.Shards, b.Shard = 0, 0 },
 		"negative":          func(b *saver.Batch) { b.Number = -1 },
 		"beyond":            func(b *saver.Batch) { b.Number = 1<<24 + 1 },
 		"a body for some":   func(b *saver.Batch) { b.Bodies = make([][]byte, 1) },

@@ -20,6 +20,7 @@ type model struct {
 	devices map[push.UserID][]modelDevice // by id
 	keys    map[saver.IdempotencyKey]modelKey
 	records map[push.MsgID]modelRecord
+	tasks   map[push.MsgID]modelTask
 }
 
 // slotName names an own slot by its user, a common slot by its shard.
@@ -84,6 +85,7 @@ func newModel(l push.Limits) *model {
 	return &model{
 		limits: l, slots: make(map[slotName]modelSlot), devices: make(map[push.UserID][]modelDevice),
 		keys: make(map[saver.IdempotencyKey]modelKey), records: make(map[push.MsgID]modelRecord),
+		tasks: make(map[push.MsgID]modelTask),
 	}
 }
 
@@ -91,7 +93,7 @@ func newModel(l push.Limits) *model {
 func (m *model) clone() *model {
 	c := *m
 	c.slots, c.devices = maps.Clone(m.slots), maps.Clone(m.devices)
-	c.keys, c.records = maps.Clone(m.keys), maps.Clone(m.records)
+	c.keys, c.records, c.tasks = maps.Clone(m.keys), maps.Clone(m.records), maps.Clone(m.tasks)
 	return &c
 }
 
@@ -176,9 +178,7 @@ func (m *model) live(n slotName, after push.Position) []modelEntry {
 func (m *model) publish(msg push.Message, slots []slotName, filters []*push.Filter) []push.Place {
 	places := make([]push.Place, len(slots))
 	for i, n := range slots {
-		places[i] = m.append(n, modelEntry{
-			id: msg.ID, expires: msg.Expires, size: msg.Size(), filter: filters[i], key: msg.CollapseKey,
-		})
+		places[i] = m.append(n, entryOf(&msg, filters[i]))
 	}
 	m.records[msg.ID] = modelRecord{m: msg, slots: slots, filters: filters}
 	return places
@@ -194,16 +194,24 @@ func (m *model) recall(id push.MsgID) (places []push.Place, first, ok bool) {
 		return nil, false, true
 	}
 	for i, n := range r.slots {
-		s := m.slot(n).without(func(e modelEntry) bool { return e.id == id })
-		s.owed = slices.DeleteFunc(slices.Clone(s.owed), func(o push.MsgID) bool { return o == id })
-		m.slots[n] = s
-		places = append(places, m.append(n, modelEntry{
-			kind: saver.EntryRecall, id: id, expires: max(r.m.Expires, m.now.Add(time.Hour)), size: 64, filter: r.filters[i],
-		}))
+		places = append(places, m.recallIn(n, &r.m, r.filters[i]))
 	}
 	r.recalled = true
 	m.records[id] = r
 	return places, true, true
+}
+
+// entryOf returns the entry of a message.
+func entryOf(m *push.Message, f *push.Filter) modelEntry {
+	return modelEntry{id: m.ID, expires: m.Expires, size: m.Size(), filter: f, key: m.CollapseKey}
+}
+
+// recallIn takes a message back in one slot.
+func (m *model) recallIn(n slotName, msg *push.Message, f *push.Filter) push.Place {
+	s := m.slot(n).without(func(e modelEntry) bool { return e.id == msg.ID })
+	s.owed = slices.DeleteFunc(slices.Clone(s.owed), func(o push.MsgID) bool { return o == msg.ID })
+	m.slots[n] = s
+	return m.append(n, modelEntry{kind: saver.EntryRecall, id: msg.ID, expires: max(msg.Expires, m.now.Add(time.Hour)), size: 64, filter: f})
 }
 
 // modelStart is where a device begins.

@@ -73,6 +73,7 @@ type driver struct {
 	users []push.UserID
 	seen  map[slotName][]push.Place // every place that was ever told, lost ones too
 	ids   []push.MsgID
+	tasks []*driverTask
 	marks []modelMark
 	taken map[push.SlotEpoch]bool
 
@@ -114,6 +115,7 @@ func (d *driver) one() {
 	}{
 		{30, d.publishOne}, {6, d.publishAll}, {6, d.recallOne}, {12, d.openOne}, {12, d.ackOne}, {2, d.deleteOne},
 		{18, d.honestOne}, {8, d.advance}, {3, d.sweep}, {1, d.lose}, {4, d.markOne}, {3, d.fallBack}, {2, d.reopen},
+		{14, d.batchOne},
 	}
 	total := 0
 	for _, o := range ops {

@@ -3,7 +3,6 @@ package pushes
 import (
 	"context"
 	"fmt"
-	
 
 	"carillon/server/embedded"
 	"carillon/server/push"

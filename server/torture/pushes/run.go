@@ -181,8 +181,9 @@ func (s *siege) upload(ctx context.Context) error {
 		Users int
 	}
 	began := time.Now()
+	center := "http://" + s.centers()[0].Public() // the balancer keeps bodies, to send them again, and none as large
 	if err := s.again(ctx, func() error {
-		return s.ask(ctx, http.MethodPost, s.front+"/v1/lists", s.access.APIKey, "text/csv", bytes.NewReader(b.Bytes()), &made)
+		return s.ask(ctx, http.MethodPost, center+"/v1/lists", s.access.APIKey, "text/csv", bytes.NewReader(b.Bytes()), &made)
 	}); err != nil {
 		return err
 	}
@@ -269,8 +270,8 @@ type seen struct {
 	}
 	Funnel struct {
 		Audience, Waiting, Acknowledged, Expired, Recalled, Unaccounted int64
-		InFlight                                                       int64 `json:"in_flight"`
-		Dropped                                                        map[string]int64
+		InFlight                                                        int64 `json:"in_flight"`
+		Dropped                                                         map[string]int64
 	}
 }
 

@@ -206,7 +206,6 @@ func (s *siege) frozen(ctx context.Context, name string) (w want, err error) {
 	return w, err
 }
 
-
 // recalled takes a task back in the middle, and kills whoever does so.
 func (s *siege) recalled(ctx context.Context, name string) (w want, err error) {
 	if w, err = s.begin(ctx, name); err != nil {

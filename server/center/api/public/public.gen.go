@@ -244,6 +244,7 @@ const (
 	StoreFull             ProblemCode = "store_full"
 	TaskMove              ProblemCode = "task_move"
 	TaskNotFound          ProblemCode = "task_not_found"
+	TooManyLists          ProblemCode = "too_many_lists"
 	TooManyRequests       ProblemCode = "too_many_requests"
 	TooManyRevocations    ProblemCode = "too_many_revocations"
 	TooManyTags           ProblemCode = "too_many_tags"
@@ -329,6 +330,8 @@ func (e ProblemCode) Valid() bool {
 	case TaskMove:
 		return true
 	case TaskNotFound:
+		return true
+	case TooManyLists:
 		return true
 	case TooManyRequests:
 		return true
@@ -908,7 +911,7 @@ type Task struct {
 	Parent   *MessageID   `json:"parent,omitempty"`
 	Progress TaskProgress `json:"progress"`
 
-	// Reason Why it is in that state. `test_group`, `deadline`, `switched_off`, a code of an error, or what an operator said.
+	// Reason Why it is in that state. `test_group`, `deadline`, `switched_off`, `product_disabled`, a code of an error, or what an operator said.
 	Reason *string `json:"reason,omitempty"`
 
 	// Revision Rises with each change.
