@@ -130,6 +130,7 @@ type checker struct {
 	asked   map[tagSet][]*tagged // tags, in the order in which they were asked for
 	sets    map[Device][]tagSet  // those of asked by whose they are
 	answers int                  // how many of tags there were
+	tasks   map[string]*taskSeen // by id
 	end     time.Duration        // of the last record
 	out     []Violation
 }
@@ -141,7 +142,7 @@ func Check(run Run, records []Record) []Violation { return CheckAll(run, Of(reco
 func CheckAll(run Run, history Seq) []Violation {
 	c := &checker{
 		run: run, sends: make(map[sendKey]*sent), numbers: make(map[string]int32), byDev: make(map[Device][]event),
-		asked: make(map[tagSet][]*tagged), sets: make(map[Device][]tagSet),
+		asked: make(map[tagSet][]*tagged), sets: make(map[Device][]tagSet), tasks: make(map[string]*taskSeen),
 	}
 	c.noteFaults(history)
 	rests := c.index(history)
@@ -159,6 +160,7 @@ func CheckAll(run Run, history Seq) []Violation {
 	for i := range rests {
 		c.tagsAtRest(&rests[i])
 	}
+	c.judgeTasks()
 	slices.SortFunc(c.out, func(a, b Violation) int { return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Detail, b.Detail)) })
 	return c.out
 }
@@ -212,6 +214,8 @@ func (c *checker) index(history Seq) (rests []Record) {
 			c.noteTags(turns, r)
 		case TagRest:
 			rests = append(rests, *r)
+		case MoveAsk, MoveAnswer, Held, Told:
+			c.noteTask(r)
 		}
 	}
 	return rests

@@ -28,6 +28,9 @@
 //	             ended it, got something more
 //	session      a device had two live sessions
 //	tags         a set of tags is at rest another than the one that was answered last
+//	task         the message of a task lies in a user's slot twice, or not at all though it is completed, or though it was taken back, or came there after the task was
+//	             stopped
+//	counts       what is told of a task is not what lies in the slots, or its parts do not add up
 //
 // A message to tags is for a device by the tags that it has when it comes to the message. When that was nobody knows: so what has to reach a
 // device is what it had the tags for all the time, and what may not reach it is what it never had them for.
@@ -74,7 +77,36 @@ const (
 	TagAsk    Kind = "tag"    // a set of tags is to be Tags: Device (without a device, the user's), Set, Seq
 	TagAnswer Kind = "tagged" // it was: Device, Set, Seq
 	TagRest   Kind = "tags"   // at rest it is Tags: Device, Set
+
+	// A task is sent as any message is, and has its id.
+	MoveAsk    Kind = "move"  // somebody is about to make a move of a task: ID, Code, which is its name
+	MoveAnswer Kind = "moved" // it was answered: ID, Code
+	Held       Kind = "held"  // the own slot of a user (Device, without a device) holds the message of a task Count times: ID. The last one of a user is at rest
+	Told       Kind = "told"  // at rest, what is told of a task: ID, Code, which is its state, Counts
 )
+
+// The states of a task that the rules know.
+const (
+	Completed = "completed"
+	Stopped   = "stopped"
+)
+
+// What Record.Counts counts of a task: users, and devices. Audience is the sum of those behind it.
+const (
+	Users        = "users" // all that it is for
+	Written      = "written"
+	TakenBack    = "taken_back"
+	Audience     = "audience"
+	Waiting      = "waiting"
+	InFlight     = "in_flight"
+	Acknowledged = "acknowledged"
+	Expired      = "expired"
+	Recalled     = "recalled"
+	Dropped      = "dropped"
+	Unaccounted  = "unaccounted"
+)
+
+var parts = []string{Waiting, InFlight, Acknowledged, Expired, Recalled, Dropped, Unaccounted}
 
 // Device names a device, its user and, where there are several, its product.
 type Device struct {
@@ -118,6 +150,8 @@ type Record struct {
 	Count      int           `json:"count,omitempty"`
 	Set        string        `json:"set,omitempty"` // which of a device's sets of tags
 	Tags       []string      `json:"tags,omitempty"`
+
+	Counts map[string]int64 `json:"counts,omitempty"` // not to be changed after it was noted
 }
 
 // Having says which devices an audience by tags is for: those that have all of All, one of Any (if it names any) and none of Not.

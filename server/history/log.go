@@ -80,13 +80,14 @@ type Log struct {
 	began time.Time
 
 	mu      sync.Mutex
-	full    []string          // guarded by mu; chunks of packed records
-	chunk   []byte            // guarded by mu; the one that is being filled
-	scratch []byte            // guarded by mu
-	last    time.Duration     // guarded by mu; the time of the last record
-	names   []string          // guarded by mu; what comes again and again, by number
-	numbers map[string]uint64 // guarded by mu; its inverse
-	having  []*Having         // guarded by mu
+	full    []string           // guarded by mu; chunks of packed records
+	chunk   []byte             // guarded by mu; the one that is being filled
+	scratch []byte             // guarded by mu
+	last    time.Duration      // guarded by mu; the time of the last record
+	names   []string           // guarded by mu; what comes again and again, by number
+	numbers map[string]uint64  // guarded by mu; its inverse
+	having  []*Having          // guarded by mu
+	counts  []map[string]int64 // guarded by mu
 }
 
 // chunkSize is how many bytes a chunk has at most, but that one record fits in any case.
@@ -115,6 +116,7 @@ func (l *Log) Records() []Record {
 // kinds are all kinds, by the number that stands for each in a packed record.
 var kinds = []Kind{
 	Invoke, OK, Fail, Unknown, Recall, Online, Off, Deliver, Peek, Ack, Gap, Crash, Forget, Stall, Lost, Stored, Live, TagAsk, TagAnswer, TagRest,
+	MoveAsk, MoveAnswer, Held, Told,
 }
 
 // numberOf returns the number of a kind.
@@ -154,6 +156,7 @@ const (
 	hasSet
 	hasTags
 	isThroughout
+	hasCounts
 )
 
 // addLocked packs a record.
@@ -168,7 +171,7 @@ func (l *Log) addLocked(r *Record) {
 		{isPersistent, r.Persistent}, {isEveryone, r.Everyone}, {hasBegins, r.Begins != [2]string{}}, {hasCode, r.Code != ""},
 		{hasProduct, r.Product != ""}, {hasDevices, len(r.Devices) > 0}, {hasHaving, r.Having != nil}, {hasCollapse, r.Collapse != ""},
 		{hasTTL, r.TTL != 0}, {isReset, r.Reset}, {hasSince, r.Since != 0}, {hasCount, r.Count != 0}, {hasSet, r.Set != ""}, {hasTags, len(r.Tags) > 0},
-		{isThroughout, r.Throughout},
+		{isThroughout, r.Throughout}, {hasCounts, len(r.Counts) > 0},
 	} {
 		if f.is {
 			fields |= f.bit
@@ -237,6 +240,10 @@ func (l *Log) addLocked(r *Record) {
 	number(hasCount, int64(r.Count))
 	one(hasSet, r.Set)
 	list(hasTags, r.Tags)
+	if is(hasCounts) {
+		b = binary.AppendUvarint(b, uint64(len(l.counts)))
+		l.counts = append(l.counts, r.Counts)
+	}
 	l.scratch = b
 	if len(l.chunk)+len(b) > chunkSize && len(l.chunk) > 0 {
 		l.full, l.chunk = append(l.full, string(l.chunk)), l.chunk[:0]
@@ -259,7 +266,7 @@ func (l *Log) All() Seq {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	chunks := append(slices.Clone(l.full), string(l.chunk))
-	names, having := l.names, l.having
+	names, having, counts := l.names, l.having, l.counts
 	lists := make([][]string, len(names)) // most messages are to one user
 	for i := range names {
 		lists[i] = names[i : i+1 : i+1]
@@ -268,7 +275,7 @@ func (l *Log) All() Seq {
 		var r Record
 		at := time.Duration(0)
 		for _, chunk := range chunks {
-			for u := (unpacker{chunk, names, lists, having}); len(u.rest) > 0; {
+			for u := (unpacker{chunk, names, lists, having, counts}); len(u.rest) > 0; {
 				u.record(&r, at)
 				at = r.At
 				if !yield(&r) {
@@ -285,6 +292,7 @@ type unpacker struct {
 	names  []string
 	lists  [][]string
 	having []*Having
+	counts []map[string]int64
 }
 
 func (u *unpacker) count() (n uint64) {
@@ -408,5 +416,8 @@ func (u *unpacker) rare(r *Record, is func(uint64) bool) {
 	}
 	if is(hasTags) {
 		r.Tags = u.list()
+	}
+	if is(hasCounts) {
+		r.Counts = u.counts[u.count()]
 	}
 }

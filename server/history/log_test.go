@@ -14,6 +14,7 @@ func full(t *testing.T, k Kind) Record {
 		At: 7, Kind: k, Product: "news", Sender: "s", Seq: 3, Key: "k", ID: "12", To: []string{"alice", "bob"}, Devices: []Device{phone, far}, Everyone: true,
 		Having: &Having{All: []string{"a"}}, Persistent: true, Body: `"b"`, Collapse: "c", TTL: time.Hour, Code: "no", Device: far, Session: 1<<63 + 5,
 		Begins: [2]string{FromStart, FromHead}, Slot: -1, Pos: 1<<64 - 1, Reset: true, Since: -time.Second, Throughout: true, Count: 9, Set: "set", Tags: []string{"x"},
+		Counts: map[string]int64{Written: 1},
 	}
 	for v, i := reflect.ValueOf(r), 0; i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
