@@ -49,7 +49,11 @@ func (c *Center) RunTasks(ctx context.Context) {
 	look := c.cfg.Clock.NewTicker(taskLook)
 	defer look.Stop()
 	swept := c.cfg.Clock.Now()
+	possible := false // all leases
 	for {
+		if !possible {
+			possible = c.shortenLeases(ctx)
+		}
 		refs, _, err := c.cfg.Tasks.Due(ctx, 4*tasksAtOnce)
 		if err != nil && ctx.Err() == nil {
 			c.cfg.Log.Warn("center: due tasks could not be looked for", "error", err)
@@ -72,6 +76,52 @@ func (c *Center) RunTasks(ctx context.Context) {
 			return
 		case <-look.C:
 		case <-c.runner.wake:
+		}
+	}
+}
+
+// shortenLeases has leases end that end later than any can: they were taken when the clock said something later than it does now, as after a restart with a clock that
+// was set back, and nobody would look at their tasks before that. It reports whether it looked at all of them.
+func (c *Center) shortenLeases(ctx context.Context) bool {
+	for page := (catalog.Page{}); ; {
+		products, err := c.cfg.Catalog.Products(ctx, page)
+		for i := 0; err == nil && i < len(products.Items); i++ {
+			err = c.shortenLeasesOf(ctx, products.Items[i].ID)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				c.cfg.Log.Warn("center: leases of tasks could not be looked at", "error", err)
+			}
+			return false
+		}
+		if page.After = products.Next; page.After == "" {
+			return true
+		}
+	}
+}
+
+func (c *Center) shortenLeasesOf(ctx context.Context, p push.ProductID) error {
+	q := task.Query{Product: p, States: []task.State{task.Running, task.Recalling}, Limit: task.MaxPage}
+	for {
+		page, err := c.cfg.Tasks.Tasks(ctx, q)
+		if err != nil {
+			return err
+		}
+		for i := range page.Tasks {
+			_, err := c.cfg.Tasks.Update(ctx, p, page.Tasks[i].ID, func(t *task.Task, now push.MilliTime) error {
+				if !t.State.Active() || t.Run.Until <= now.Add(2*taskLease) {
+					return task.ErrUnchanged
+				}
+				t.Run.Until = now.Add(taskLease)
+				t.SetWake()
+				return nil
+			})
+			if err != nil && push.KindOf(err) != push.KindNotFound {
+				return err
+			}
+		}
+		if q.Before = page.Before; q.Before == 0 {
+			return nil
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"carillon/server/push"
+	"carillon/server/task"
 )
 
 // killed lives through a script again and again, and has the center that runs tasks die at its first call of a store, its second, and so on until it is
@@ -33,6 +34,7 @@ func killedAt(w *taskWorld, at int, slow time.Duration, script func(w *taskWorld
 			w.t.Logf("the center died at moment %d, with calls of %v", at, 2*slow)
 		}
 	}()
+	w.slow = slow
 	first := w.run()
 	first.line.set(func(l *line) { l.killAt, l.slow = at, slow })
 	over, done := make(chan struct{}), make(chan struct{})
@@ -187,7 +189,7 @@ func TestTasks_AStoppedTaskCountsWhatWasWritten(t *testing.T) {
 		killed(t, func(w *taskWorld) {
 			users := w.names(300)
 			id := w.make(w.upload(users), `"pace":{"per_second":250}`)
-			w.pass(time.Second + 8*w.runners[0].line.slow)
+			w.pass(time.Second + 8*w.slow)
 			if s := w.task(id).State; s == "completed" || m == "recall" && s != "running" {
 				return // the other one was done before, or nobody has begun
 			}
@@ -211,7 +213,7 @@ func TestTasks_AStoppedTestGroupIsCounted(t *testing.T) {
 	killed(t, func(w *taskWorld) {
 		users := w.names(200)
 		id := w.make(w.upload(users), `"test_group":`+encoded(w.t, users[:130]))
-		w.pass(600*time.Millisecond + 12*w.runners[0].line.slow)
+		w.pass(600*time.Millisecond + 12*w.slow)
 		w.moved(id, "stop")
 		w.pass(30 * time.Second)
 		have, _ := w.holding(id, users)
@@ -221,5 +223,37 @@ func TestTasks_AStoppedTestGroupIsCounted(t *testing.T) {
 		w.pass(30 * time.Second)
 		w.wantCopies(id, users, 0)
 		w.wantCounts(id, have, 0, have)
+	})
+}
+
+// A lease that was taken before the clock was set back does not keep others from the task until the clock says again what it said then.
+func TestTasks_AClockThatWasSetBackHoldsNothingUp(t *testing.T) {
+	inTaskWorld(t, func(w *taskWorld) {
+		users := w.names(100)
+		one := w.run()
+		one.line.set(func(l *line) { l.killAt = 12 })
+		id := w.make(w.upload(users))
+		<-one.done
+		n, err := push.ParseMsgID(id)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		_, err = w.tasks.Update(w.t.Context(), product, n, func(t *task.Task, now push.MilliTime) error {
+			if t.State != task.Running || t.Run.Holder == "" {
+				w.t.Errorf("it is %s, held by %q", t.State, t.Run.Holder)
+			}
+			t.Run.Until = now.Add(time.Hour)
+			t.SetWake()
+			return nil
+		})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.run()
+		if took := w.await(id, "completed"); took > 2*taskLease {
+			w.t.Errorf("it took %v", took)
+		}
+		w.wantCopies(id, users, 1)
+		w.wantCounts(id, 100, 0, 0)
 	})
 }

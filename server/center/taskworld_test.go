@@ -32,7 +32,8 @@ type taskWorld struct {
 	*gateway // the desk
 	cfg      Config
 	runners  []*taskRunner
-	boss     string // a second key of the product
+	boss     string        // a second key of the product
+	slow     time.Duration // each half of a call of a center takes so long, where that counts
 }
 
 // taskRunner is a center that runs tasks, and can be frozen and killed.

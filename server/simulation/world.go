@@ -120,11 +120,9 @@ func (w *world) chooseOptions() {
 		delete(o.weights, "jump")
 	}
 	o.tags = w.sched.lane("options/tags").chance(2)
-	// A store that falls back, or loses a slot, forgets what the store of tasks here remembers; and a lease that was taken by a clock that was set back since lasts as
-	// much longer.
+	// A store that falls back, or loses a slot, forgets what the store of tasks here remembers.
 	o.tasks = !o.lastLease && !o.lastFall && w.sched.lane("options/tasks").chance(3)
 	if o.tasks {
-		o.skews = false
 		for _, name := range []string{"save", "fall back", "lose slot"} {
 			delete(o.weights, name)
 		}
