@@ -22,6 +22,8 @@ FIRST_SEED=${FIRST_SEED:-1}
 NEEDED=(ip:iproute2 ss:iproute2 iptables:iptables)
 # What Redis is in step torture.
 FORMS=(embedded standalone sentinel cluster)
+# What tasks are tormented on there.
+PUSH_FORMS=(embedded standalone)
 # Build tags that some packages have files of.
 TAGS=(failpoints planted nextversion)
 ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted torture readme fuzz)
@@ -124,7 +126,7 @@ step_simulate() {
 # The bugs that the simulation has to find, one after the other, and those that it takes a real Redis to find.
 step_planted() {
 	need_redis || return 1
-	$GO test -tags planted -count=1 -timeout 30m -v -run '^TestPlanted' ./server/planted ./server/simulation ./server/saver/redis ./server/gateway
+	$GO test -tags planted -count=1 -timeout 30m -v -run '^TestPlanted' ./server/planted ./server/simulation ./server/saver/... ./server/gateway
 }
 
 # Real processes on a real store in each of its forms, while both are broken. A minute is for what breaks at once; `make torture` is for the
@@ -134,6 +136,12 @@ step_torture() {
 	need_redis || return 1
 	$GO build -o "$scratch/carillon" ./server/cmd/carillon || return 1
 	$GO build -o "$scratch/torture" ./server/cmd/torture || return 1
+	$GO build -o "$scratch/pushes" ./server/cmd/pushes || return 1
+	for form in "${PUSH_FORMS[@]}"; do
+		"$scratch/pushes" -binary "$scratch/carillon" -users "${USERS:-20000}" -kills "${KILLS:-3}" -form "$form" -seed "${TORTURE_SEED:-1}" \
+			>"$scratch/pushes-$form" 2>&1 &
+		pids+=($!)
+	done
 	for form in "${FORMS[@]}"; do
 		"$scratch/torture" -binary "$scratch/carillon" -length "${TORTURE:-60s}" -form "$form" -seed "${TORTURE_SEED:-1}" \
 			>"$scratch/torture-$form" 2>&1 &
@@ -144,6 +152,9 @@ step_torture() {
 	done
 	for form in "${FORMS[@]}"; do
 		cat "$scratch/torture-$form"
+	done
+	for form in "${PUSH_FORMS[@]}"; do
+		cat "$scratch/pushes-$form"
 	done
 	return $failed
 }

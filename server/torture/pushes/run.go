@@ -75,13 +75,14 @@ type siege struct {
 const (
 	startPatience = 2 * time.Minute
 	taskPatience  = 10 * time.Minute
-	lease         = 5 * time.Second // of a task
-	effect        = 2 * time.Second // within which a move has to take effect
+	// answerPatience is how long an answer is waited for; then it is asked again, which harms nothing. Frozen nodes do not answer.
+	answerPatience = 4 * time.Second
+	effect         = 2 * time.Second // within which a move has to take effect
 )
 
 // Run torments tasks, and judges. An error says that it could not be done; what was broken is in the report.
 func Run(ctx context.Context, cfg Config) (rep *Report, err error) {
-	s := &siege{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 6)), client: &http.Client{Timeout: 30 * time.Second}, rep: new(Report)}
+	s := &siege{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 6)), client: &http.Client{Timeout: answerPatience}, rep: new(Report)}
 	end, err := s.setUp(ctx)
 	ids, wants, stories := []push.MsgID(nil), []want(nil), s.stories()
 	for i := 0; err == nil && i < len(stories); i++ {
@@ -181,6 +182,8 @@ func (s *siege) upload(ctx context.Context) error {
 		Users int
 	}
 	began := time.Now()
+	s.client.Timeout = 0
+	defer func() { s.client.Timeout = answerPatience }()
 	center := "http://" + s.centers()[0].Public() // the balancer keeps bodies, to send them again, and none as large
 	if err := s.again(ctx, func() error {
 		return s.ask(ctx, http.MethodPost, center+"/v1/lists", s.access.APIKey, "text/csv", bytes.NewReader(b.Bytes()), &made)

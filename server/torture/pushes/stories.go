@@ -52,7 +52,7 @@ func (s *siege) killed(ctx context.Context, name string) (w want, err error) {
 		return w, err
 	}
 	id := w.end.ID
-	for range s.cfg.Kills {
+	for s.rep.Kills < s.cfg.Kills {
 		n, err := s.runner(ctx, id, nil, "completed")
 		if err != nil {
 			return w, err
