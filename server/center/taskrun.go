@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	writeLanes   = 4       // parts of the shards that are written side by side
+	writeLanes   = 2       // parts of the shards that are written side by side
 	callBatches  = 16      // batches, each of another shard, that go to the store together at most
 	chunksAhead  = 8       // chunks of a shard that are read at once
 	testNumbers  = 1 << 20 // batches of the test group have numbers from here on
@@ -600,8 +600,8 @@ type width struct{ n atomic.Int32 } // 0: not begun
 
 const (
 	firstWidth = 4
-	callShort  = 8 * time.Millisecond
-	callLong   = 16 * time.Millisecond
+	callShort  = 4 * time.Millisecond
+	callLong   = 8 * time.Millisecond
 )
 
 func (w *width) get() int {
