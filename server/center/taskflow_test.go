@@ -11,9 +11,6 @@ import (
 	"carillon/server/push"
 )
 
-// written returns how many users a task is told to be written for, a second late at most.
-func (w *taskWorld) written(id string) int { return w.task(id).Progress.Written }
-
 func TestTasks_PaceIsKeptAndChanged(t *testing.T) {
 	inTaskWorld(t, func(w *taskWorld) {
 		users := w.names(1200)

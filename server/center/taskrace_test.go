@@ -59,10 +59,11 @@ func TestTasks_NothingIsWrittenAfterTheAnswer(t *testing.T) {
 			before, _ := w.holding(id, users)
 			r.line.thaw()
 			w.pass(10 * time.Second)
-			after, told := w.holding(id, users)
 			if m == "recall" {
 				w.await(id, "stopped")
-				after, told = w.holding(id, users)
+			}
+			after, told := w.holding(id, users)
+			if m == "recall" {
 				if after != 0 || told != before {
 					w.t.Errorf("seed %d: %d had it when the recall was answered, %d are told of it, and %d have it", seed, before, told, after)
 				}
