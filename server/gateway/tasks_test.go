@@ -235,7 +235,7 @@ func TestCluster_OneOfFiftyRequestsWithOneKeyCounts(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		var mu sync.Mutex
-		ids := map[any]int{}
+		ids, answers := map[any]int{}, map[string]int{}
 		for i := range requests {
 			wg.Go(func() {
 				status, a, err := ask(c.centers[i%2], what.body)
@@ -245,11 +245,12 @@ func TestCluster_OneOfFiftyRequestsWithOneKeyCounts(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				ids[a["id"]]++
+				answers[fmt.Sprint(a)]++
 			})
 		}
 		wg.Wait()
-		if len(ids) != 1 {
-			t.Errorf("%s: fifty requests with one key are answered with %d ids", what.path, len(ids))
+		if len(ids) != 1 || len(answers) != 1 {
+			t.Errorf("%s: fifty requests with one key are answered with %d ids, in %d ways: %v", what.path, len(ids), len(answers), answers)
 		}
 		if status, a, err := ask(c.centers[0], what.other); err != nil || status != http.StatusUnprocessableEntity || a["code"] != "idempotency_key_reused" {
 			t.Errorf("%s: the key with another request is answered %d %v (%v)", what.path, status, a, err)
