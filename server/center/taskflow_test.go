@@ -247,6 +247,8 @@ func TestTasks_OneSwitchForAll(t *testing.T) {
 				w.t.Errorf("switched off, a task is %s for %q", s.State, s.Reason)
 			}
 		}
+		// The switch would resume it: so it is not paused as somebody who asks for that means it.
+		w.move(running, "pause").want(w.t, http.StatusConflict, "task_move")
 		if n, _ := w.holding(running, users); n != have {
 			w.t.Errorf("%d users got it while tasks were switched off", n-have)
 		}

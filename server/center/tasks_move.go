@@ -41,7 +41,7 @@ func (o publicOps) RecallTask(ctx context.Context, in publicapi.RecallTaskReques
 }
 
 // moveTask makes an operator's move. It is answered when no batch can be written any more that the move is to prevent. A move that was made last is
-// not made again, but what belongs to it is: so it can be repeated when its answer was lost.
+// not made again, but what belongs to it is: so it can be repeated when its answer was lost. What the switch did is nobody's move.
 func (c *Center) moveTask(ctx context.Context, id string, m task.Move) (shown publicapi.Task, err error) {
 	a := callOf(ctx)
 	product := a.principal.Product
@@ -59,7 +59,7 @@ func (c *Center) moveTask(ctx context.Context, id string, m task.Move) (shown pu
 	t, err := c.cfg.Tasks.Update(ctx, product.ID, n, func(t *task.Task, now push.MilliTime) error {
 		by.At = now
 		if last := len(t.Moves) - 1; last >= 0 && t.Moves[last].Move == m && t.Moves[last].To == t.State &&
-			t.Moves[last].By != nil && t.Moves[last].By.Key == by.Key {
+			t.Moves[last].By != nil && t.Moves[last].By.Key == by.Key && !pausedBySwitch(t) {
 			return task.ErrUnchanged
 		}
 		return c.move(t, m, &by, reason, now)

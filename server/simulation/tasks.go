@@ -32,8 +32,8 @@ type madeTask struct {
 	test int // how many of the extras are its test group
 	id   string
 
-	stopped, recalled bool // it was asked for
-	atStop            int  // how many extras had it when a stop was answered; -1: nobody knows
+	recalled bool // it was asked for
+	held     int  // how many extras had it when a pause or a stop was answered, since when nothing may be written; -1: it may, or nobody knows
 }
 
 // operator makes and moves the tasks of a product, one request at a time.
@@ -81,7 +81,7 @@ func (o *operator) make() {
 	}
 	o.seq++
 	name := fmt.Sprintf("%s/%d", o.name, o.seq)
-	m := &madeTask{p: o.p, atStop: -1, rec: history.Record{
+	m := &madeTask{p: o.p, held: -1, rec: history.Record{
 		Kind: history.Invoke, Product: string(o.p.id), Sender: name, Seq: 1, Key: fmt.Sprintf("t%d", o.seq), Persistent: true, Body: fmt.Sprintf("%q", name),
 	}}
 	o.tasks = append(o.tasks, m)
@@ -147,15 +147,29 @@ func (o *operator) moveTask(m *madeTask, what string) {
 	if what == "stop" || what == "recall" {
 		o.w.note(history.Record{Kind: history.Recall, Sender: o.name, ID: m.id}) // nobody is owed it any more
 	}
+	o.w.noteHeld(m)
+	m.held = -1
 	a := o.until(http.MethodPost, "/v1/tasks/"+m.id+"/"+what, "", nil)
 	if a == nil || a.status != http.StatusOK {
 		return
 	}
 	switch what {
-	case "stop":
-		m.stopped, m.atStop = true, o.w.extrasWith(m)
+	case "pause", "stop":
+		if !m.rec.Everyone {
+			m.held = o.w.extrasWith(m)
+		}
 	case "recall":
 		m.recalled = true
+	}
+}
+
+// noteHeld looks whether something was written of a task while it was paused, or after it was stopped.
+func (w *world) noteHeld(m *madeTask) {
+	if m.held < 0 {
+		return
+	}
+	if have := w.extrasWith(m); have >= 0 && have != m.held {
+		w.fault("%s was paused or stopped when %d extras had it, and %d have it", m.rec.Sender, m.held, have)
 	}
 }
 
@@ -299,9 +313,7 @@ func (w *world) noteExtras(m *madeTask, t *task.Task) {
 		if r.Written < int64(have) || r.Written > int64(have+w.opt.users) || r.Returned != 0 {
 			w.fault("%s was stopped: %d extras have it, it tells of %d written for, %d taken back", name, have, r.Written, r.Returned)
 		}
-		if m.stopped && m.atStop >= 0 && m.atStop != have {
-			w.fault("%s was stopped when %d extras had it, and %d have it", name, m.atStop, have)
-		}
+		w.noteHeld(m)
 	}
 	if m.recalled && r.Recalled == 0 {
 		w.fault("%s was to be taken back, and was not", name)
