@@ -198,11 +198,14 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 	if err != nil {
 		return t, false, err
 	}
-	shut := false
+	shut, keep := false, false
 	t, err = c.cfg.Tasks.Update(ctx, ref.Product, ref.ID, func(t *task.Task, now push.MilliTime) error {
 		mine, shut = false, false
 		if t.Wake == 0 || t.Wake > now {
 			return task.ErrUnchanged
+		}
+		if keep = t.NeedsList() && t.Run.Kept.Add(task.KeepEvery) <= now; keep {
+			t.Run.Kept = now
 		}
 		if t.Deadline != 0 && t.Deadline <= now && t.State != task.Recalling && !t.State.Ended() {
 			shut = true
@@ -213,8 +216,14 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 			return t.Do(task.Pause, nil, task.ReasonSwitch, now)
 		case t.State == task.Scheduled && product.Disabled:
 			return t.Do(task.Pause, nil, task.ReasonDisabled, now)
+		case t.State == task.Scheduled && !t.IsDue(now):
+			t.SetWake()
+			return nil
 		case t.State == task.Scheduled && t.Cron != "":
 			mine = true
+			if keep {
+				return nil
+			}
 			return task.ErrUnchanged
 		case t.State == task.Scheduled:
 			if err := t.Do(task.Begin, nil, "", now); err != nil {
@@ -240,7 +249,17 @@ func (c *Center) take(ctx context.Context, product *catalog.Product, ref task.Re
 	if err == nil && shut {
 		err = c.shut(ctx, product, &t)
 	}
+	if err == nil && keep {
+		c.keepList(ctx, &t)
+	}
 	return t, mine, err
+}
+
+// keepList has the list of a task that waits live on.
+func (c *Center) keepList(ctx context.Context, t *task.Task) {
+	if err := c.cfg.Tasks.KeepList(ctx, task.ListRef{Product: t.Product, ID: t.List}); err != nil {
+		c.cfg.Log.Warn("center: the list of a task that waits is not kept for longer", "task", t.ID.String(), "error", err)
+	}
 }
 
 // begun notes when a task begins to write, or goes on.

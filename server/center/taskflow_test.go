@@ -63,6 +63,33 @@ func TestTasks_BeginAtTheirTime(t *testing.T) {
 	})
 }
 
+// A list is kept for seven days after it was used last. A task that waits for longer uses it.
+func TestTasks_AListWaitsAsLongAsItsTask(t *testing.T) {
+	inTaskWorld(t, func(w *taskWorld) {
+		users := w.names(10)
+		const day = 24 * time.Hour
+		list := w.upload(users)
+		later := w.make(list, `"start":"`+time.Now().Add(20*day).UTC().Format(time.RFC3339)+`"`)
+		monthly := w.make(list, `"cron":"0 0 20 * *"`)
+		tested := w.make(list, `"test_group":["nobody"]`)
+		r := w.run()
+		w.await(tested, "paused")
+		for range 7 {
+			r.stop()
+			w.pass(3 * day)
+			r = w.run()
+			w.pass(2 * time.Second)
+		}
+		w.await(later, "completed")
+		w.wantCopies(later, users, 1)
+		w.moved(tested, "resume")
+		w.await(tested, "completed")
+		if got := w.task(monthly).State; got != "scheduled" {
+			w.t.Errorf("the recurring task is %s", got)
+		}
+	})
+}
+
 // Whatever state a task is in, nothing of it is written once its deadline has passed.
 func TestTasks_EndAtTheirDeadline(t *testing.T) {
 	for _, state := range []string{"awaiting_approval", "scheduled", "running", "paused", "draft"} {

@@ -33,7 +33,7 @@ func full() Task {
 		Moves: []Moved{{Resume, Draft, Scheduled, &alice, "because", 16}, {Move: Begin, From: Scheduled, To: Running, At: 17}},
 		Run: Run{
 			Holder: "center-1", Until: 17, Token: 1<<63 + 1, Settled: true, Shards: 4, Common: true, List: 8, Users: 1 << 60, Created: 18, Expires: 19,
-			Started: 20, Ended: 21, Recalled: 22, TestDone: true, TestShown: true, TestNext: 35, Recount: true, Reach: 36, Resumed: 33, ResumedAt: 34, ResumedPart: 0.5, Next: Progress{1, 0, 1<<32 - 1}, Back: Progress{7}, Written: 23, Devices: 24,
+			Started: 20, Ended: 21, Recalled: 22, TestDone: true, TestShown: true, TestNext: 35, Recount: true, Reach: 36, Kept: 37, Resumed: 33, ResumedAt: 34, ResumedPart: 0.5, Next: Progress{1, 0, 1<<32 - 1}, Back: Progress{7}, Written: 23, Devices: 24,
 			Online: 25, Skipped: 26, Returned: 27, Due: 28, NextID: 1<<63 - 1,
 		},
 		Wake: 29,

@@ -142,6 +142,22 @@ func (t *Task) Do(m Move, by *Actor, reason string, now push.MilliTime) error {
 	return nil
 }
 
+// KeepEvery is how often somebody says of a task that waits that its list is needed.
+const KeepEvery = ListKept / 3
+
+// NeedsList reports whether the task waits, and its list has to wait with it.
+func (t *Task) NeedsList() bool {
+	return t.List != 0 && (t.State == Scheduled || t.State == AwaitingApproval || t.State == Paused)
+}
+
+// IsDue reports whether a scheduled task is to begin, or a recurring one to recur.
+func (t *Task) IsDue(now push.MilliTime) bool {
+	if t.Cron != "" {
+		return t.Run.Due <= now
+	}
+	return t.Start <= now
+}
+
 // SetWake says when somebody has to look at the task next.
 func (t *Task) SetWake() {
 	t.Wake = 0
@@ -158,6 +174,9 @@ func (t *Task) SetWake() {
 		t.Wake = max(t.Run.Until, 1)
 	case AwaitingApproval, Paused:
 		t.Wake = t.Deadline
+	}
+	if t.NeedsList() && (t.Wake == 0 || t.Run.Kept.Add(KeepEvery) < t.Wake) {
+		t.Wake = max(t.Run.Kept.Add(KeepEvery), 1)
 	}
 	if t.Run.Recount && !t.State.Active() {
 		t.Wake = 1

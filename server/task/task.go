@@ -136,6 +136,7 @@ type Run struct {
 	Returned int64          `json:"returned,omitempty"`  // users it was taken back from
 	Due      push.MilliTime `json:"due,omitempty"`       // of a recurring task, its next occurrence
 	NextID   push.MsgID     `json:"next_id,omitempty"`   // the id that the next occurrence will have
+	Kept     push.MilliTime `json:"kept,omitempty"`      // when somebody said last, while it waits, that its list is needed
 }
 
 // Progress is a number for each shard.
