@@ -313,7 +313,11 @@ func parseReason(body []byte) (reason string, err error) {
 	if len(body) == 0 {
 		return "", nil
 	}
-	err = parseBody(body, moveShape, func(r *strictjson.Reader, _ int) { reason, _ = r.Text(reasonRule) }, nil)
+	err = parseBody(body, moveShape, func(r *strictjson.Reader, _ int) {
+		if reason, _ = r.Text(reasonRule); slices.Contains(task.Reasons(), reason) {
+			r.Note(strictjson.NotAllowed, "the gateway itself says that")
+		}
+	}, nil)
 	return reason, err
 }
 

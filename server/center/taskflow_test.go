@@ -274,6 +274,7 @@ func TestTasks_OneSwitchForAll(t *testing.T) {
 				w.t.Errorf("switched off, a task is %s for %q", s.State, s.Reason)
 			}
 		}
+		w.do(ask{method: http.MethodPost, path: "/v1/tasks/" + running + "/stop", body: `{"reason":"switched_off"}`}).want(w.t, http.StatusBadRequest, "invalid_request")
 		// The switch would resume it: so it is not paused as somebody who asks for that means it.
 		w.move(running, "pause").want(w.t, http.StatusConflict, "task_move")
 		if n, _ := w.holding(running, users); n != have {

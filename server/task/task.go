@@ -149,3 +149,6 @@ const (
 	ReasonSwitch   = "switched_off"     // paused: the switch of all tasks is off
 	ReasonDisabled = "product_disabled" // paused: it was due while the product was disabled
 )
+
+// Reasons lists those that operators do not give.
+func Reasons() []string { return []string{ReasonTest, ReasonDeadline, ReasonSwitch, ReasonDisabled} }
