@@ -47,6 +47,11 @@ func (s *Store) Open(ctx context.Context, o saver.Open) (saver.Opened, error) {
 	if err == nil && isStrange(&out) && s.db.Confirm(ctx) {
 		before := out
 		out, err = s.open(ctx, &o)
+		for k := range out.Starts { // a device that is new is so the second time as well, and where it shows nothing it begins where it was let begin
+			if before.New && !out.New && (o.Presented == nil || o.Presented[k].IsZero()) {
+				out.Starts[k].How = before.Starts[k].How
+			}
+		}
 		out.New, out.Forgotten = out.New || before.New, append(before.Forgotten, out.Forgotten...)
 	}
 	if err != nil {
