@@ -15,10 +15,6 @@ import (
 func (c *Center) recountTask(ctx context.Context, product *catalog.Product, t task.Task) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	done := func(t *task.Task) {
-		t.Run.Recount = false
-		t.SetWake()
-	}
 	was := t.Revision
 	if err := c.shut(ctx, product, &t); err != nil {
 		return err
@@ -42,7 +38,8 @@ func (c *Center) recountTask(ctx context.Context, product *catalog.Product, t ta
 			return errLost
 		}
 		t.Run = counted
-		done(t)
+		t.Run.Recount = false
+		t.SetWake()
 		return nil
 	})
 	return err

@@ -268,7 +268,7 @@ func (c *Center) begun(product *catalog.Product, t *task.Task, now push.MilliTim
 	if r.Started == 0 {
 		r.Started, r.Created, r.Shards = now, now, product.Shards
 		r.Expires = 0
-		if ttl, persistent := lifetime(product, t); persistent {
+		if ttl, persistent := c.lifetime(product, t); persistent {
 			r.Expires = now.Add(ttl)
 		}
 	}

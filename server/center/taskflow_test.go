@@ -9,6 +9,8 @@ import (
 
 	"carillon/server/catalog"
 	"carillon/server/push"
+	"carillon/server/register"
+	"carillon/server/task"
 )
 
 func TestTasks_PaceIsKeptAndChanged(t *testing.T) {
@@ -383,4 +385,47 @@ func TestTasks_TemplatesAreFilledForEachUser(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What was in flight in a room that died nobody can account for, until the devices are counted elsewhere.
+func TestTasks_WhatADeadRoomHadInFlightIsUnaccounted(t *testing.T) {
+	inTaskWorld(t, func(w *taskWorld) {
+		w.run()
+		id := w.make(w.upload(w.names(5)))
+		w.await(id, "completed")
+		dying := task.Life{Room: "r2", Boot: 7}
+		if err := w.reg.Join(t.Context(), register.Room{ID: dying.Room, Boot: dying.Boot}); err != nil {
+			t.Fatal(err)
+		}
+		want := func(when string, waiting, inFlight, acknowledged, unaccounted int) {
+			t.Helper()
+			f := w.task(id).Funnel
+			if f.Audience != 5 || f.Waiting != waiting || f.InFlight != inFlight || f.Acknowledged != acknowledged || f.Unaccounted != unaccounted {
+				t.Errorf("%s: waiting, in flight, acknowledged, unaccounted of 5 are %d, %d, %d, %d of %d, want %d, %d, %d, %d", when,
+					f.Waiting, f.InFlight, f.Acknowledged, f.Unaccounted, f.Audience, waiting, inFlight, acknowledged, unaccounted)
+			}
+		}
+		w.count(id, dying, 3, 1)
+		want("while the room lives", 2, 2, 1, 0)
+		w.pass(register.LeaseTTL + time.Second)
+		want("after it died", 2, 0, 1, 2)
+		w.count(id, task.Life{Room: "r1", Boot: 1}, 3, 3)
+		want("with three counted elsewhere", 0, 0, 4, 1)
+		w.count(id, task.Life{Room: "r1", Boot: 1}, 1, 1)
+		want("with all counted elsewhere", 0, 0, 5, 0)
+	})
+}
+
+// count adds to what a room counted of a task.
+func (w *taskWorld) count(id string, of task.Life, sent, acknowledged int64) {
+	w.t.Helper()
+	n, err := push.ParseMsgID(id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var c task.Counts
+	c[task.Sent], c[task.Acknowledged] = sent, acknowledged
+	if err := w.tasks.Count(w.t.Context(), []task.Counted{{Product: product, Task: n, Life: of, Counts: c}}); err != nil {
+		w.t.Fatal(err)
+	}
 }

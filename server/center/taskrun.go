@@ -73,9 +73,9 @@ func (c *Center) newTaskRun(product *catalog.Product, t task.Task, lost context.
 }
 
 // lifetime returns how long a task's message lives, and whether it is kept at all.
-func lifetime(product *catalog.Product, t *task.Task) (time.Duration, bool) {
+func (c *Center) lifetime(product *catalog.Product, t *task.Task) (time.Duration, bool) {
 	limits := product.Limits.WithDefaults()
-	req, err := parseTask(appendSpec(nil, &t.Spec, nil), new(Limits{}.withDefaults()), limits)
+	req, err := parseTask(appendSpec(nil, &t.Spec, nil), &c.limits, limits)
 	if err != nil || req.request.ttl == 0 {
 		return limits.TTL, isPersistent(t)
 	}

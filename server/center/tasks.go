@@ -53,7 +53,7 @@ func (c *Center) newTask(ctx context.Context, a *call, req *taskRequest, is size
 	}
 	now := push.Milli(c.cfg.Clock.Now())
 	t = task.Task{Product: a.principal.Product.ID, ID: id, Changed: now, Spec: req.spec, State: task.Draft, By: c.actor(a),
-		Approval: needsApproval(a.principal.Product, req, is)}
+		Approval: needsApproval(a.principal.Product, is)}
 	t.Run.Users, t.Run.Kept = is.users, now
 	if req.cron != nil {
 		t.Run.Due = req.cron.after(now, 1)[0]
@@ -222,7 +222,7 @@ func (c *Center) changeTask(ctx context.Context, product *catalog.Product, id pu
 		if err != nil {
 			return err
 		}
-		t.Spec, t.Approval, t.Run.Users, t.Run.Due = req.spec, needsApproval(product, req, is), is.users, 0
+		t.Spec, t.Approval, t.Run.Users, t.Run.Due = req.spec, needsApproval(product, is), is.users, 0
 		t.Run.Kept = now
 		if req.cron != nil {
 			t.Run.Due = req.cron.after(now, 1)[0]

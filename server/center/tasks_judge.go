@@ -81,7 +81,7 @@ func (c *Center) judgeTags(ctx context.Context, product *catalog.Product, q *req
 }
 
 // needsApproval reports whether somebody else has to approve a task for such an audience.
-func needsApproval(product *catalog.Product, req *taskRequest, is size) bool {
+func needsApproval(product *catalog.Product, is size) bool {
 	if is.unknown {
 		return product.Approval.Needs(-1)
 	}
@@ -91,7 +91,7 @@ func needsApproval(product *catalog.Product, req *taskRequest, is size) bool {
 // validatedTask answers a request that is only to be judged.
 func (c *Center) validatedTask(ctx context.Context, product *catalog.Product, req *taskRequest, is size) (publicapi.CreateTaskResponseObject, error) {
 	out := publicapi.CreateTask200JSONResponse{
-		Valid: true, Users: int(is.users), Exact: is.exact, Membership: publicapi.AtSend, NeedsApproval: needsApproval(product, req, is),
+		Valid: true, Users: int(is.users), Exact: is.exact, Membership: publicapi.AtSend, NeedsApproval: needsApproval(product, is),
 	}
 	if is.membership == atDelivery {
 		out.Membership = publicapi.AtDelivery

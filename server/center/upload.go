@@ -28,7 +28,7 @@ const (
 	uploadQuiet = time.Minute
 )
 
-// UploadList serves POST /v1/lists. What it holds in memory is 16 bytes for each user, to know those that come again, and the chunks that are not full.
+// UploadList serves POST /v1/lists. What it holds in memory is a hash of 16 bytes for each user, to know those that come again, and the chunks that are not full.
 func (o publicOps) UploadList(
 	ctx context.Context, in publicapi.UploadListRequestObject,
 ) (publicapi.UploadListResponseObject, error) {

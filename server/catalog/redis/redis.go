@@ -28,11 +28,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"carillon/server/catalog"
 	"carillon/server/failpoint"
@@ -205,8 +203,8 @@ func (c *Catalog) write(ctx context.Context, do []redisdb.Command,
 	}
 	do = append([]redisdb.Command{{Name: "GET", Key: versionKey}}, do...)
 	for try := range tries {
-		if err := pauseBefore(ctx, try); err != nil {
-			return err
+		if err := redisdb.Pause(ctx, try); err != nil {
+			return catalog.ErrUnavailable(err)
 		}
 		r, err := c.read(ctx, do...)
 		if err != nil {
@@ -238,21 +236,6 @@ func (c *Catalog) write(ctx context.Context, do []redisdb.Command,
 		}
 	}
 	return catalog.ErrUnavailable(errors.New("others keep being faster"))
-}
-
-// pauseBefore waits a moment before another try, so that nodes that meet part.
-func pauseBefore(ctx context.Context, try int) error {
-	if try == 0 {
-		return nil
-	}
-	t := time.NewTimer(rand.N(time.Millisecond << min(try, 5)))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return catalog.ErrUnavailable(ctx.Err())
-	}
 }
 
 // record decodes a reply; one that is not there is missing.

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -52,8 +51,8 @@ const tries = 50
 // written is never used.
 func (b *Blocks) Reserve(ctx context.Context, size int64) (push.MsgID, error) {
 	for try := range tries {
-		if err := pauseBefore(ctx, try); err != nil {
-			return 0, err
+		if err := redisdb.Pause(ctx, try); err != nil {
+			return 0, unavailable(err)
 		}
 		first, done, err := b.try(ctx, size)
 		if err != nil {
@@ -113,19 +112,4 @@ func parse(reply any) (next push.MsgID, lineage push.Lineage, err error) {
 
 func unavailable(err error) error {
 	return &push.Error{Kind: push.KindUnavailable, Code: "ids_unavailable", After: time.Second, Err: fmt.Errorf("idgenerator: reserve: %w", err)}
-}
-
-// pauseBefore waits a moment before another try, so that nodes that meet part.
-func pauseBefore(ctx context.Context, try int) error {
-	if try == 0 {
-		return nil
-	}
-	t := time.NewTimer(rand.N(time.Millisecond << min(try, 5)))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return unavailable(ctx.Err())
-	}
 }

@@ -2,8 +2,6 @@ package redis
 
 import (
 	"context"
-	"math/rand/v2"
-	"time"
 
 	"carillon/server/planted"
 	"carillon/server/push"
@@ -13,21 +11,6 @@ import (
 
 // tries is how often a change is begun again that another node was faster than.
 const tries = 20
-
-// pauseBefore waits a moment before another try, longer the more there were, so that nodes that meet part.
-func pauseBefore(ctx context.Context, try int) error {
-	if try == 0 {
-		return nil
-	}
-	t := time.NewTimer(rand.N(time.Millisecond << min(try, 6)))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return unavailable("wait", ctx.Err())
-	}
-}
 
 // Insert registers a session. KindConflict: "lease_lost", "replaced" or "session_limit", see the contract.
 func (r *Register) Insert(ctx context.Context, s register.Session, limits []push.SessionLimit) (register.Inserted, error) {
@@ -52,8 +35,8 @@ func (r *Register) Insert(ctx context.Context, s register.Session, limits []push
 	}
 	defer turn.unlock()
 	for try := range tries {
-		if err := pauseBefore(ctx, try); err != nil {
-			return none, err
+		if err := redisdb.Pause(ctx, try); err != nil {
+			return none, unavailable("wait", err)
 		}
 		in := insertion{Register: r, user: u, t: t, s: s, limits: limits}
 		if done, err := in.try(ctx); err != nil || done {

@@ -78,8 +78,8 @@ func (r *Register) changeLease(ctx context.Context, op string, change func(*view
 	}
 	defer r.leasing.unlock()
 	for try := range tries {
-		if err := pauseBefore(ctx, try); err != nil {
-			return err
+		if err := redisdb.Pause(ctx, try); err != nil {
+			return unavailable("wait", err)
 		}
 		number, read := r.looking(), tableRead()
 		r.db.Read(ctx, read)

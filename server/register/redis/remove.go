@@ -6,6 +6,7 @@ import (
 
 	"carillon/server/planted"
 	"carillon/server/push"
+	"carillon/server/redisdb"
 	"carillon/server/register"
 )
 
@@ -27,8 +28,8 @@ func (r *Register) Remove(ctx context.Context, k register.Key, epoch push.Sessio
 	}
 	defer turn.unlock()
 	for try := range tries {
-		if err := pauseBefore(ctx, try); err != nil {
-			return false, err
+		if err := redisdb.Pause(ctx, try); err != nil {
+			return false, unavailable("wait", err)
 		}
 		removed, done, err := r.tryRemove(ctx, &u, k, epoch, boot)
 		if err != nil || done {

@@ -43,8 +43,8 @@ func (r *Register) Renew(ctx context.Context, room push.RoomID, boot push.BootID
 	}
 	n := renewal{Register: r, t: t, shards: r.nextShards(t), scans: r.nextScans(t)}
 	for try := range tries {
-		if err := pauseBefore(ctx, try); err != nil {
-			return nil, err
+		if err := redisdb.Pause(ctx, try); err != nil {
+			return nil, unavailable("wait", err)
 		}
 		done, err := n.try(ctx)
 		if err != nil {

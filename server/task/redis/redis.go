@@ -33,12 +33,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"reflect"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"carillon/server/push"
 	"carillon/server/redisdb"
@@ -175,8 +173,8 @@ const tries = 50
 // decided by survives what a write survives.
 func (s *Store) write(ctx context.Context, ask []redisdb.Command, decide func(was []any, now push.MilliTime) (*redisdb.Write, error)) error {
 	for try := range tries {
-		if err := pauseBefore(ctx, try); err != nil {
-			return err
+		if err := redisdb.Pause(ctx, try-1); err != nil {
+			return task.ErrUnavailable(err)
 		}
 		r, err := s.read(ctx, ask...)
 		if err != nil {
@@ -206,21 +204,6 @@ func (s *Store) write(ctx context.Context, ask []redisdb.Command, decide func(wa
 		}
 	}
 	return task.ErrUnavailable(errors.New("others keep being faster"))
-}
-
-// pauseBefore waits a moment before another try, so that nodes that meet part.
-func pauseBefore(ctx context.Context, try int) error {
-	if try < 2 {
-		return nil
-	}
-	t := time.NewTimer(rand.N(time.Millisecond << min(try-1, 5)))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return task.ErrUnavailable(ctx.Err())
-	}
 }
 
 // text returns a reply, and whether there is one.
