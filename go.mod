@@ -2,6 +2,9 @@ module carillon
 
 go 1.26.0
 
+// Where npm puts what the web parts need: some of it has Go files.
+ignore node_modules
+
 require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/cockroachdb/pebble/v2 v2.1.7
