@@ -145,7 +145,7 @@ export interface StateChange {
   readonly transport?: string;
 }
 
-/** Keeps strings under keys. The client writes one key of its own, and each write replaces what was there at once. */
+/** Keeps strings under keys, which all begin with {@link ClientOptions.name}. A write replaces what was there, or does nothing. */
 export interface Storage {
   get(key: string): Awaitable<string | null | undefined>;
   set(key: string, value: string): Awaitable<void>;
@@ -193,8 +193,11 @@ export interface Client<Body = unknown> {
    * trouble on the way is no reason: that is what `waiting` is for. Where the client is connected it resolves at once. With `signal` the client is closed when that is aborted.
    */
   connect(options?: { signal?: AbortSignal }): Promise<void>;
-  /** Acknowledges what was handled, says goodbye, and resolves when no handler will be called any more. */
-  close(): Promise<void>;
+  /**
+   * Acknowledges what was handled, and says goodbye. No handler is called after that. One that is still at work may finish: what it handled is kept,
+   * and acknowledged the next time.
+   */
+  close(): void;
   /** Calls `listener` at each such event, until the returned function is called or `signal` is aborted. Messages wait while nobody listens for them. */
   on<K extends keyof ClientEvents<Body>>(
     event: K,
@@ -276,12 +279,14 @@ export interface End {
   readonly delay?: number;
   /** Where to come back. */
   readonly address?: string;
+  /** For people. */
+  readonly detail?: string;
 }
 
 /** An open connection. */
 export interface Connection {
-  /** Whether the client has to show that it is there: it sends `ping` then, and waits for `pong`. */
-  readonly pings: boolean;
+  /** How it shows that it is alive. `ping`: the client sends pings and waits for pongs. `listen`: the gateway sends something. `self`: the transport sees to it. */
+  readonly alive: "ping" | "listen" | "self";
   /** Whether `handled` of {@link Sink.frames} acknowledges, so that the client sends no `ack` besides. */
   readonly acknowledges: boolean;
   /** Sends frames, in order, or ends. */
@@ -299,21 +304,26 @@ export interface Tabs {
   /** Whether the runtime has what that needs. Without, a tab whose place another took is suspended until it is visible again. */
   readonly available: boolean;
   /** Takes part among the tabs that have the same name. */
-  join(name: string, member: TabMember): TabSeat;
+  join(name: string, member: TabMember, clock: Clock): TabSeat;
 }
 
 /** What a tab is told. */
 export interface TabMember {
-  /** This tab leads: it connects, over its own transports. Called once the lead is free. */
+  /** This tab leads: it connects, over its own transports. */
   lead(): void;
-  /** This tab follows, over this transport. */
+  /** This tab follows, over this transport. Called at first, and again when the lead was taken from it. */
   follow(transport: Transport): void;
+  /** A tab that follows has something to say to the gateway. The answer, if there is one, goes to that tab. */
+  said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
 }
 
-/** A tab's place among the tabs. */
+/** A tab's place among the tabs. The leading tab tells here what happens to its connection. */
 export interface TabSeat {
-  /** The leader's connection as the others see it: called by the leader for each thing that happens to its own. */
-  readonly hub: Sink & { welcome(frame: ServerFrame): void };
+  /** It stands. `frame` gives the welcome for a tab that comes later. */
+  welcomed(frame: () => ServerFrame): void;
+  frames(frames: readonly ServerFrame[]): void;
+  /** It ended. */
+  down(): void;
   /** Leaves: the lead goes to another tab. */
   leave(): void;
 }

@@ -1,0 +1,36 @@
+/**
+ * Carillon in browsers, workers and Node.
+ *
+ * @packageDocumentation
+ */
+import { makeClient } from "./client.js";
+import { longPoll } from "./longpoll.js";
+import { sse } from "./sse.js";
+import { localStorageStorage } from "./storage.js";
+import { sharedTabs } from "./tabs.js";
+import type { Client, ClientOptions } from "./types.js";
+import { webSocket } from "./websocket.js";
+
+/**
+ * Makes a device's client, which is idle until {@link Client.connect}. By default it connects over WebSocket, event stream or long-poll, whichever gets
+ * through, keeps its place in `localStorage`, and shares one connection with the other tabs of the browser.
+ *
+ * @throws {CarillonError} with code `invalid`, for options that cannot be
+ */
+export function createClient<Body = unknown>(options: ClientOptions): Client<Body> {
+  return makeClient<Body>({
+    ...options,
+    transports: options.transports ?? [webSocket(), sse(), longPoll()],
+    storage: options.storage ?? localStorageStorage(),
+    tabs: options.tabs ?? sharedTabs(),
+  });
+}
+
+export { CarillonError, UnauthorizedError } from "./errors.js";
+export type { Fetch } from "./http.js";
+export { longPoll } from "./longpoll.js";
+export { sse } from "./sse.js";
+export { indexedDBStorage, localStorageStorage, memoryStorage } from "./storage.js";
+export { sharedTabs } from "./tabs.js";
+export { webSocket, type WebSocketLike } from "./websocket.js";
+export type * from "./types.js";

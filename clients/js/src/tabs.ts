@@ -1,0 +1,173 @@
+import type { Connection, OpenRequest, ServerFrame, Sink, Tabs, Transport } from "./types.js";
+
+/** How often a tab asks whether the leading one is there, and how long it waits for the answer before it takes the lead. */
+const ASK_MS = 15_000;
+const ANSWER_MS = 10_000;
+/** For how long a leading tab tells what comes to it, though nobody is known to listen. */
+const ALOUD_MS = 10_000;
+
+/** What tabs say to each other. */
+type Said =
+  | { t: "hello" | "bye" | "ask"; from: string }
+  | { t: "lead" | "answer" | "down" }
+  | { t: "frames"; frames: readonly ServerFrame[]; to?: string }
+  | { t: "say"; from: string; frames: readonly unknown[] };
+
+/**
+ * One connection for all tabs of a browser, by Web Locks and a BroadcastChannel. One tab leads: it holds the lock and the connection, and hands on what comes.
+ * When it closes, freezes or does not answer, another one takes the lead. Tabs that follow are connected over the transport `tab`.
+ */
+export function sharedTabs(): Tabs {
+  const { navigator, BroadcastChannel } = globalThis;
+  const inBrowser = "document" in globalThis || "WorkerGlobalScope" in globalThis;
+  return {
+    available: Boolean(inBrowser && navigator?.locks && BroadcastChannel),
+    join(name, member, clock) {
+      const self = Math.random().toString(36).slice(2);
+      const channel = new BroadcastChannel(name);
+      const others = new Set<string>();
+      const gone = new AbortController();
+      let leads = false;
+      let since = 0;
+      let release = (): void => {};
+
+      const post = (said: Said): void => channel.postMessage(said);
+
+      // ---- as one that leads ----
+
+      /** What a tab needs that has just come: the last welcome, while the connection stands. */
+      let up: (() => ServerFrame) | undefined;
+      const listened = (): boolean => others.size > 0 || clock.now() - since < ALOUD_MS;
+
+      // ---- as one that follows ----
+
+      let sink: Sink | undefined;
+      /** What came since the connection of the leader stands, while nobody takes it here. */
+      let early: ServerFrame[] = [];
+      let cancelAsk = (): void => {};
+
+      const give = (frames: readonly ServerFrame[]): void => {
+        if (frames[0]?.type === "welcome") early = [];
+        if (sink) sink.frames(frames);
+        else early.push(...frames);
+      };
+      const ask = (): void => {
+        cancelAsk();
+        cancelAsk = clock.after(ASK_MS, () => {
+          post({ t: "ask", from: self });
+          cancelAsk = clock.after(ANSWER_MS, () => compete(true));
+        });
+      };
+      const follower: Transport = {
+        name: "tab",
+        available: true,
+        open(_: OpenRequest, to: Sink): Connection {
+          sink = to;
+          const waiting = early;
+          early = [];
+          if (waiting.length) {
+            // Not before this has returned.
+            void Promise.resolve().then(() => sink === to && to.frames(waiting));
+          } else post({ t: "hello", from: self });
+          const stop = (): void => {
+            if (sink === to) sink = undefined;
+          };
+          return {
+            alive: "self",
+            acknowledges: true,
+            // What keeps the connection is the leader's affair.
+            send: (frames) => {
+              const wanted = frames.filter((f) => f.type === "event" || f.type === "tags");
+              if (wanted.length) post({ t: "say", from: self, frames: wanted });
+            },
+            close: stop,
+            abort: stop,
+          };
+        },
+      };
+
+      channel.onmessage = ({ data }: MessageEvent<Said>) => {
+        const said = data;
+        switch (said.t) {
+          case "hello":
+            others.add(said.from);
+            if (leads && up) post({ t: "frames", frames: [up()], to: said.from });
+            return;
+          case "bye":
+            others.delete(said.from);
+            return;
+          case "ask":
+            if (leads) post({ t: "answer" });
+            return;
+          case "say":
+            if (leads) member.said?.(said.frames as never, (frames) => post({ t: "frames", frames, to: said.from }));
+            return;
+        }
+        if (leads) return;
+        ask(); // whoever leads is there
+        if (said.t === "lead") {
+          post({ t: "hello", from: self });
+        } else if (said.t === "down") {
+          early = [];
+          const to = sink;
+          sink = undefined;
+          to?.ended({});
+        } else if (said.t === "frames" && (said.to ?? self) === self) {
+          give(said.frames);
+        }
+      };
+
+      /** Waits for the lock, or takes it from whoever does not answer. */
+      function compete(steal: boolean): void {
+        const held = (lock: unknown): Promise<void> | undefined => {
+          if (!lock || gone.signal.aborted) return undefined;
+          leads = true;
+          since = clock.now();
+          cancelAsk();
+          sink = undefined;
+          early = [];
+          post({ t: "lead" });
+          member.lead();
+          return new Promise((resolve) => (release = resolve));
+        };
+        navigator.locks.request(name, steal ? { steal } : { signal: gone.signal }, held).catch(() => {
+          if (gone.signal.aborted) return;
+          // Another tab took the lead, as this one did not answer.
+          leads = false;
+          up = undefined;
+          member.follow(follower);
+          ask();
+          compete(false);
+        });
+      }
+
+      member.follow(follower);
+      post({ t: "hello", from: self });
+      ask();
+      compete(false);
+
+      return {
+        welcomed(frame) {
+          up = frame;
+          if (listened()) post({ t: "frames", frames: [frame()] });
+        },
+        frames(frames) {
+          if (leads && listened()) post({ t: "frames", frames });
+        },
+        down() {
+          up = undefined;
+          if (leads) post({ t: "down" });
+        },
+        leave() {
+          cancelAsk();
+          gone.abort();
+          leads = false;
+          sink = undefined;
+          post({ t: "bye", from: self });
+          release();
+          channel.close();
+        },
+      };
+    },
+  };
+}
