@@ -15,64 +15,47 @@ export class FrameError extends Error {
   }
 }
 
-const MAX_CODE = 65535;
-const decimal = /^[1-9]\d{0,19}$/;
-const base64 = /^(?:[\w+/]{4})*(?:[\w+/]{2}==|[\w+/]{3}=)?$/;
-
 const isText = (v: unknown): v is string => typeof v === "string";
 const isCount = (v: unknown): v is number => Number.isSafeInteger(v) && (v as number) >= 0;
-const oneOf =
-  (words: string) =>
+const like =
+  (shape: RegExp) =>
   (v: unknown): boolean =>
-    isText(v) && ` ${words} `.includes(` ${v} `) && v !== "";
+    isText(v) && shape.test(v);
 
 /** The kinds of members: a letter each, so that the table below stays small on the way to browsers. */
-const kinds: Record<string, (v: unknown) => boolean> = {
+const kinds: Record<string, (v: any) => boolean> = {
   t: isText,
   n: isCount,
   /** A number that JSON would round, in a string. */
-  i: (v) => isText(v) && decimal.test(v),
+  i: like(/^[1-9]\d{0,19}$/),
   s: (v) => v === 0 || v === 1,
-  c: (v) => isCount(v) && v > 0 && v <= MAX_CODE,
-  b: (v) => isText(v) && !v.includes("_") && base64.test(v),
-  h: (v) => typeof v === "object" && !Array.isArray(v) && Object.values(v as object).every(isText),
+  c: (v) => isCount(v) && v > 0 && v < 65536,
+  b: like(/^([A-Za-z\d+/]{4})*(..==|...=)?$/),
+  h: (v) => !Array.isArray(v) && Object.values(v).every(isText),
   l: (v) => Array.isArray(v) && v.every(isText),
   /** How a slot begins. */
-  w: oneOf("resumed beginning head reset"),
+  w: like(/^(resumed|beginning|head|reset)$/),
   /** Why a cursor is named. */
-  r: oneOf("caught_up passed goodbye lineage"),
+  r: like(/^(caught_up|passed|goodbye|lineage)$/),
   /** Why there is a gap. */
-  g: oneOf("limit reset lost"),
+  g: like(/^(limit|reset|lost)$/),
 };
 
-/** Of each frame its members: the kind, whether it may be absent, the name. */
+/** Of each frame its members: a name behind its kind, with a question mark where it may be absent. */
 const frames: Record<string, string> = {
-  welcome: "n version,i session,t cursor,w own,w common,n heartbeat_ms,n grace_ms,n frame_bytes,n frames_per_second,n time,n? expires",
-  message: "s? slot,n? pos,i id,n time,n? expires,t? ref,t? collapse_key,h? headers,b? body_base64",
-  cursor: "t cursor,r reason",
+  welcome: "nversion isession tcursor wown wcommon nheartbeat_ms ngrace_ms nframe_bytes nframes_per_second ntime n?expires",
+  message: "s?slot n?pos iid ntime n?expires t?ref t?collapse_key h?headers b?body_base64",
+  cursor: "tcursor rreason",
   ping: "",
   pong: "",
-  gap: "s slot,n from,n to,g reason",
-  kick: "c code,t? reason,t? detail,t? by,t? on",
-  goaway: "c code,t? reason,n? delay_ms,t? address",
-  recall: "s slot,n pos,i id",
-  refresh: "n? expires",
-  error: "t code,t? detail",
-  tags: "l? tags",
+  gap: "sslot nfrom nto greason",
+  kick: "ccode t?reason t?detail t?by t?on",
+  goaway: "ccode t?reason n?delay_ms t?address",
+  recall: "sslot npos iid",
+  refresh: "n?expires",
+  error: "tcode t?detail",
+  tags: "l?tags",
 };
-
-const tables = new Map(
-  Object.entries(frames).map(([type, members]) => [
-    type,
-    members.split(",").flatMap((m) => {
-      const [kind, name] = m.split(" ");
-      return name ? [{ name, optional: kind!.length > 1, is: kinds[kind![0]!]! }] : [];
-    }),
-  ]),
-);
-
-/** Frames that only a client sends. */
-const ours = oneOf("connect ack event");
 
 /** Reads a frame of a gateway from its text. @throws {FrameError} */
 export function decode(text: string): ServerFrame {
@@ -80,32 +63,31 @@ export function decode(text: string): ServerFrame {
   try {
     value = JSON.parse(text);
   } catch {
-    throw new FrameError("malformed_frame", "not JSON");
+    // Said by what follows: undefined is no frame.
   }
   return check(value);
 }
 
-/** Checks the members of a frame that was read from JSON. @throws {FrameError} */
+/** Checks the members of a frame that was read from JSON, and takes out those that are absent. @throws {FrameError} */
 export function check(value: unknown): ServerFrame {
-  const frame = value as ServerFrame;
-  if (typeof value !== "object" || value === null || !isText(frame.type)) {
-    throw new FrameError("malformed_frame", "no frame");
+  const frame = value as Record<string, unknown> & ServerFrame;
+  const type = frame?.type;
+  if (!isText(type)) throw new FrameError("malformed_frame", "no frame");
+  const members = Object.hasOwn(frames, type) ? frames[type] : undefined;
+  if (members === undefined) {
+    throw new FrameError(/^(connect|ack|event)$/.test(type) ? "unexpected_frame" : "unknown_frame", "a frame of another type");
   }
-  const table = tables.get(frame.type);
-  if (!table) {
-    throw new FrameError(ours(frame.type) ? "unexpected_frame" : "unknown_frame", "a frame of another type");
+  for (const [, kind, optional, name] of members.matchAll(/(\w)(\??)(\w+)/g) as Iterable<string[]>) {
+    const v = frame[name!];
+    const what = `${type}.${name}`;
+    if (v == null || (v === "" && !optional)) {
+      if (!optional) throw new FrameError("missing_field", what);
+      delete frame[name!];
+    } else if (!kinds[kind!]!(v)) throw new FrameError("invalid_field", what);
   }
-  for (const { name, optional, is } of table) {
-    const v = frame[name];
-    if (v === undefined || v === null || (v === "" && !optional)) {
-      if (!optional) throw new FrameError("missing_field", `${frame.type} without ${name}`);
-    } else if (!is(v)) {
-      throw new FrameError("invalid_field", `${name} of ${frame.type}`);
-    }
-  }
-  if (frame.type === "message") {
-    if ((frame["slot"] == null) !== (frame["pos"] == null)) throw new FrameError("missing_field", "message with half a place");
-    if (frame["body_base64"] != null && "body" in frame) throw new FrameError("invalid_field", "message with two bodies");
+  if (type === "message") {
+    if (("slot" in frame) !== "pos" in frame) throw new FrameError("missing_field", "half a place");
+    if ("body_base64" in frame && "body" in frame) throw new FrameError("invalid_field", "two bodies");
   }
   return frame;
 }

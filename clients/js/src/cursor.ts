@@ -27,7 +27,7 @@ export function parseCursor(text: string | null | undefined): Cursor | undefined
 
 /** Writes a cursor. */
 export function formatCursor({ owner, slots }: Cursor): string {
-  return `1.${owner}.${slots.map((s) => `${s.epoch}.${s.lineage}.${s.pos.toString(16)}`).join(".")}`;
+  return [1, owner, ...slots.flatMap((s) => [s.epoch, s.lineage, s.pos.toString(16)])].join(".");
 }
 
 /** The cursor behind a frame that was handled. `welcome` and `cursor` replace it; a position never moves back otherwise. */

@@ -4,11 +4,12 @@
  * @packageDocumentation
  */
 import { makeClient } from "./client.js";
+import { clicked, deviceTags, displayed, messages } from "./extras.js";
 import { longPoll } from "./longpoll.js";
 import { sse } from "./sse.js";
 import { localStorageStorage } from "./storage.js";
 import { sharedTabs } from "./tabs.js";
-import type { Client, ClientOptions } from "./types.js";
+import type { Client, ClientOptions, Message } from "./types.js";
 import { webSocket } from "./websocket.js";
 
 /**
@@ -18,11 +19,19 @@ import { webSocket } from "./websocket.js";
  * @throws {CarillonError} with code `invalid`, for options that cannot be
  */
 export function createClient<Body = unknown>(options: ClientOptions): Client<Body> {
-  return makeClient<Body>({
+  const core = makeClient<Body>({
     ...options,
     transports: options.transports ?? [webSocket(), sse(), longPoll()],
     storage: options.storage ?? localStorageStorage(),
     tabs: options.tabs ?? sharedTabs(),
+  });
+  // Made now, so that what other tabs have to say is heard.
+  const tags = deviceTags(core);
+  return Object.assign(core, {
+    messages: (o?: { signal?: AbortSignal }) => messages(core, o),
+    displayed: (m: Message | string) => displayed(core, m),
+    clicked: (m: Message | string) => clicked(core, m),
+    tags,
   });
 }
 

@@ -15,14 +15,15 @@ export interface Keep {
   save(cursor: string, all: Iterable<string>): Awaitable<void>;
 }
 
-export function makeKeep(storage: Storage, key: string): Keep {
-  const split = (s: string | null | undefined): string[] => (s ? s.split(",") : []);
+/** `read` is the storage's `get` that does not fail. */
+export function makeKeep(read: (key: string) => Promise<string>, storage: Storage, key: string): Keep {
+  const split = (s = ""): string[] => s.split(",").filter(Boolean);
   let fresh: string[] = [];
   return {
     async load() {
-      const [cursor, ids] = ((await storage.get(key)) ?? "").split(" ");
+      const [cursor, ids] = (await read(key)).split(" ");
       fresh = split(ids);
-      return { cursor: cursor || undefined, ids: [...split(await storage.get(`${key}:ids`)), ...fresh] };
+      return { cursor: cursor || undefined, ids: [...split(await read(`${key}:ids`)), ...fresh] };
     },
     note: (id) => void fresh.push(id),
     save(cursor, all) {

@@ -3,26 +3,27 @@
 /** What happened. `frozen` is also what leaving a page is: it may come back. */
 export type Happening = "online" | "offline" | "visible" | "frozen" | "thawed";
 
+/** The events that tell, and what of. */
+const events: Record<string, Happening> = {
+  online: "online",
+  offline: "offline",
+  focus: "visible",
+  visibilitychange: "visible",
+  freeze: "frozen",
+  pagehide: "frozen",
+  resume: "thawed",
+  pageshow: "thawed",
+};
+
 /** Tells what happens until the returned function is called. */
 export function lifecycle(tell: (what: Happening) => void): () => void {
-  const stops: (() => void)[] = [];
-  const on = (target: EventTarget | undefined, type: string, what: Happening, when = (): boolean => true): void => {
-    if (!target?.addEventListener) return;
-    const f = (): void => {
-      if (when()) tell(what);
-    };
-    target.addEventListener(type, f);
-    stops.push(() => target.removeEventListener(type, f));
+  const heard = ({ type, target }: Event): void => {
+    // On its way down to the document an event passes the window; so does the focus of each field, which is none of ours.
+    if (!(target as Node).parentNode && (type !== "visibilitychange" || !document.hidden)) tell(events[type]!);
   };
-  const page: Document | undefined = globalThis.document;
-  const all = globalThis as unknown as EventTarget;
-  on(all, "online", "online");
-  on(all, "offline", "offline");
-  on(all, "focus", "visible");
-  on(all, "pagehide", "frozen");
-  on(all, "pageshow", "thawed");
-  on(page, "freeze", "frozen");
-  on(page, "resume", "thawed");
-  on(page, "visibilitychange", "visible", () => page!.visibilityState === "visible");
-  return () => stops.forEach((f) => f());
+  const each = (method: "addEventListener" | "removeEventListener"): void => {
+    for (const type in events) globalThis[method]?.(type, heard, true);
+  };
+  each("addEventListener");
+  return () => each("removeEventListener");
 }

@@ -70,28 +70,33 @@ export type Input =
   /** The time is {@link Machine.wake}, or later. */
   | { readonly in: "time" };
 
-/** What the machine wants done, in order. */
-export type Output =
-  | { readonly out: "state"; readonly state: State; readonly retry?: number }
+/** What the machine wants done, in order. None of it may call the machine before it returns from `step`. */
+export interface Effects {
+  /** The state changed; `retry`: when the next attempt comes. */
+  state(state: State, retry?: number): void;
   /** Get a token; a request before this one is of no use any more. */
-  | { readonly out: "token"; readonly reason: TokenReason }
+  token(reason: TokenReason): void;
   /** Open a connection. `fresh`: without naming the session before, as if this were another run. */
-  | { readonly out: "open"; readonly attempt: number; readonly transport: string; readonly endpoint: string; readonly fresh?: true }
+  open(attempt: number, transport: string, endpoint: string, fresh: boolean): void;
   /** Give a connection or an attempt up: with a goodbye, or without a word. Nothing that it says counts any more. */
-  | { readonly out: "drop"; readonly attempt: number; readonly goodbye: boolean }
+  drop(attempt: number, goodbye: boolean): void;
   /** This attempt is the connection now. */
-  | { readonly out: "live"; readonly attempt: number; readonly transport: string }
-  | { readonly out: "ping"; readonly attempt: number }
-  | { readonly out: "refresh"; readonly attempt: number }
-  /** Keep, or with no transport forget, which one won. */
-  | { readonly out: "remember"; readonly transport?: string; readonly until?: number }
-  /** Why the state is `failed`, or what is being tried again. */
-  | { readonly out: "error"; readonly code: "unauthorized" | "token_refused" | "kicked" | "unreachable" | "silent" };
+  live(attempt: number): void;
+  /** Send a `ping` over the connection. */
+  ping(): void;
+  /** Send the new token over the connection. */
+  refresh(): void;
+  /** Keep, or without one forget, which transport won. */
+  remember(won?: Remembered): void;
+  /** Why the state is going to be `failed`, or what is being tried again. */
+  error(code: "unauthorized" | "token_refused" | "kicked" | "unreachable" | "silent"): void;
+}
 
 /** What a machine is made of. */
 export interface MachineConfig {
   readonly endpoints: readonly string[];
   readonly random: () => number;
+  readonly effects: Effects;
 }
 
 /** A transport that won over a better one. */
@@ -100,12 +105,12 @@ export interface Remembered {
   readonly until: number;
 }
 
-/** The machine. Not for use from within its own outputs. */
+/** The machine. */
 export interface Machine {
   readonly state: State;
   /** When it wants `time`; undefined: not before something else happens. */
   readonly wake: number | undefined;
-  step(now: number, input: Input): Output[];
+  step(now: number, input: Input): void;
 }
 
 interface Attempt {
@@ -124,8 +129,7 @@ export function dutyOf(code: number | undefined): "come_back" | "renew_token" | 
 const REPLACED = 4200;
 
 /** Makes a machine, which is `idle`. */
-export function createMachine({ endpoints, random }: MachineConfig): Machine {
-  let out: Output[] = [];
+export function createMachine({ endpoints, random, effects: fx }: MachineConfig): Machine {
   let state: State = "idle";
   let online = true;
   let hiddenReplaced = false; // suspended as another client of this device is connected
@@ -170,18 +174,18 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
   function enter(next: State, retry?: number): void {
     if (state === next && retry === undefined) return;
     state = next;
-    out.push(retry === undefined ? { out: "state", state } : { out: "state", state, retry });
+    fx.state(state, retry);
   }
 
   function ask(reason: TokenReason): void {
     asked = reason;
     renewAt = undefined;
-    out.push({ out: "token", reason });
+    fx.token(reason);
   }
 
   function drop(goodbye: boolean): void {
-    for (const a of attempts) out.push({ out: "drop", attempt: a.id, goodbye: false });
-    if (live) out.push({ out: "drop", attempt: live.id, goodbye });
+    for (const a of attempts) fx.drop(a.id, false);
+    if (live) fx.drop(live.id, goodbye);
     attempts = [];
     untried = [];
     live = nextAt = pingAt = pongBy = upgradeAt = retryAt = undefined;
@@ -226,7 +230,7 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
     const a = { id: ++last, transport, until: needsToken ? now + ATTEMPT_MS : Infinity };
     attempts.push(a);
     const at = detour ?? endpoints[endpoint % endpoints.length]!;
-    out.push({ out: "open", attempt: a.id, transport, endpoint: at, ...(fresh ? { fresh } : {}) });
+    fx.open(a.id, transport, at, fresh);
   }
 
   function wait(now: number, delay = 0): void {
@@ -241,7 +245,7 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
   }
 
   function fail(code: "unauthorized" | "token_refused" | "kicked"): void {
-    out.push({ out: "error", code });
+    fx.error(code);
     have = false;
     stop("failed");
   }
@@ -267,7 +271,7 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
       spoken = Math.max(spoken, delay ?? 0);
       if (untried.length) return next(now);
       if (attempts.length) return;
-      out.push({ out: "error", code: "unreachable" });
+      fx.error("unreachable");
       endpoint++;
       detour = undefined;
       return wait(now, spoken);
@@ -300,8 +304,8 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
     if (!a) return;
     attempts = attempts.filter((x) => x !== a);
     if (attempts.length) orphanUntil = now + ORPHAN_MS;
-    for (const other of attempts) out.push({ out: "drop", attempt: other.id, goodbye: false });
-    if (live) out.push({ out: "drop", attempt: live.id, goodbye: false });
+    for (const other of attempts) fx.drop(other.id, false);
+    if (live) fx.drop(live.id, false);
     attempts = [];
     untried = [];
     nextAt = undefined;
@@ -313,7 +317,7 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
     if (w.expires !== undefined && needsToken) expires = w.expires;
     plan(now);
     remember(now, a.transport);
-    out.push({ out: "live", attempt: a.id, transport: a.transport });
+    fx.live(a.id);
     enter("connected");
   }
 
@@ -322,12 +326,12 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
       upgradeAt = undefined;
       if (!remembered) return;
       remembered = undefined;
-      out.push({ out: "remember" });
+      fx.remember();
       return;
     }
     if (again || remembered?.transport !== transport) {
       remembered = { transport, until: now + REMEMBER_MS };
-      out.push({ out: "remember", ...remembered });
+      fx.remember(remembered);
     }
     upgradeAt = remembered.until;
   }
@@ -352,13 +356,13 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
 
   function ping(now: number, within: number): void {
     if (live?.alive !== "ping") return;
-    out.push({ out: "ping", attempt: live.id });
+    fx.ping();
     pongBy ??= now + within;
     sent(now);
   }
 
   function silent(now: number): void {
-    out.push({ out: "error", code: "silent" });
+    fx.error("silent");
     wait(now);
   }
 
@@ -374,7 +378,7 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
     if (due(now, retryAt)) begin(now);
     for (const a of attempts) {
       if (attempts.includes(a) && due(now, a.until)) {
-        out.push({ out: "drop", attempt: a.id, goodbye: false });
+        fx.drop(a.id, false);
         orphanUntil = now + ORPHAN_MS;
         ended(now, { in: "ended", attempt: a.id });
       }
@@ -412,7 +416,7 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
         expires = i.expires;
         renewals = 0;
         if (live) {
-          out.push({ out: "refresh", attempt: live.id });
+          fx.refresh();
           plan(now);
         } else if (connecting()) {
           round(now);
@@ -462,7 +466,7 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
         // It may be another network, where the best gets through.
         if (!was && remembered) {
           remembered = undefined;
-          out.push({ out: "remember" });
+          fx.remember();
           if (live) upgradeAt = now;
         }
         if (state === "offline") {
@@ -512,10 +516,6 @@ export function createMachine({ endpoints, random }: MachineConfig): Machine {
       const first = Math.min(...times.map((t) => t ?? Infinity));
       return first < Infinity ? first : undefined;
     },
-    step(now, i) {
-      out = [];
-      input(now, i);
-      return out;
-    },
+    step: input,
   };
 }

@@ -34,7 +34,7 @@ export interface TokenRequest {
   readonly reason: TokenReason;
   /** Aborted when the answer is of no use any more. */
   readonly signal: AbortSignal;
-  /** A random name of this browser profile, kept in {@link ClientOptions.storage}: good for the claim `did`. 22 characters. */
+  /** A random name of this browser profile, kept in {@link ClientOptions.storage}: good for the claim `did`. 28 letters and digits. */
   readonly deviceId: string;
 }
 
@@ -179,8 +179,8 @@ export interface ClientOptions {
   random?: () => number;
 }
 
-/** One device's client. */
-export interface Client<Body = unknown> {
+/** One device's client, as `@carillon/client/core` makes it. */
+export interface CoreClient<Body = unknown> {
   readonly state: State;
   /** What ended the client, while the state is `failed`. */
   readonly failure: CarillonErrorLike | undefined;
@@ -204,10 +204,14 @@ export interface Client<Body = unknown> {
     listener: (value: ClientEvents<Body>[K]) => K extends "message" ? unknown : void,
     options?: { signal?: AbortSignal; once?: boolean },
   ): () => void;
-  /** The messages, one after the other. One is handled when the loop asks for the next. Ends with `close` and with `signal`. */
-  messages(options?: { signal?: AbortSignal }): AsyncIterableIterator<Message<Body>>;
   /** With `acknowledge: "manual"`: this message was handled. Messages may be acknowledged in any order. */
   acknowledge(message: Message | string): void;
+}
+
+/** One device's client. */
+export interface Client<Body = unknown> extends CoreClient<Body> {
+  /** The messages, one after the other. One is handled when the loop asks for the next, or ends. Ends with `close`, when the client fails, and with `signal`. */
+  messages(options?: { signal?: AbortSignal }): AsyncIterableIterator<Message<Body>>;
   /** A person saw the message. Sent once, as soon as the client is connected. */
   displayed(message: Message | string): void;
   /** A person clicked the message. */
