@@ -318,7 +318,9 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
     plan(now);
     remember(now, a.transport);
     fx.live(a.id);
-    enter("connected");
+    // Also where it was: another transport carries it now.
+    state = "connected";
+    fx.state(state);
   }
 
   function remember(now: number, transport: string, again = false): void {

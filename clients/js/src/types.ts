@@ -130,7 +130,7 @@ export interface ClientEvents<Body = unknown> {
   recall: Recall;
   gap: Gap;
   kick: Kick;
-  /** The state changed; `previous` is the one before. */
+  /** The state changed; or it stays `connected`, and another transport carries it now. */
   state: StateChange;
   /** Something went wrong. Nothing has to be done about it: it is for logs. */
   error: Error;

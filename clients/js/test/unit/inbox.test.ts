@@ -1,0 +1,63 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import { check } from "../../src/codec.js";
+import { Inbox, type Entry } from "../../src/inbox.js";
+
+interface Step {
+  /** A frame comes. */
+  frame?: Record<string, unknown>;
+  /** A handler asks for the next message. */
+  take?: boolean;
+  /** The handler of this message is done, or failed. */
+  handled?: string;
+  again?: string;
+  /** The cursor is acknowledged; false: that may have been lost. */
+  acknowledged?: boolean;
+  /** What comes of it: the message that was handed out, what the application is told, the cursor, whether an acknowledgement is owed. */
+  out?: { took?: string | null; notice?: unknown; cursor: string | null; owes: boolean };
+}
+interface Script {
+  name: string;
+  cursor: string | null;
+  ids: string[];
+  steps: Step[];
+}
+
+const file = new URL("../../../../api/testdata/client/inbox.json", import.meta.url);
+const scripts = JSON.parse(readFileSync(file, "utf8")) as Script[];
+const update = process.env["UPDATE_VECTORS"] === "1";
+
+function play({ cursor, ids, steps }: Script): Step[] {
+  const inbox = new Inbox();
+  inbox.restore(cursor ?? undefined, ids);
+  const taken = new Map<string, Entry>();
+  return steps.map(({ out: _, ...step }) => {
+    const out: Partial<NonNullable<Step["out"]>> = {};
+    if (step.frame) {
+      const notice = inbox.receive(check(structuredClone(step.frame)));
+      if (notice) out.notice = notice;
+    }
+    if (step.take) {
+      const e = inbox.take();
+      if (e) taken.set(e.id, e);
+      out.took = e?.id ?? null;
+    }
+    if (step.handled) inbox.handled(taken.get(step.handled)!);
+    if (step.again) inbox.again(taken.get(step.again)!);
+    if (step.acknowledged !== undefined) inbox.acknowledged(step.acknowledged ? inbox.cursorText : undefined);
+    return { ...step, out: { ...out, cursor: inbox.cursorText ?? null, owes: inbox.owesAck } };
+  });
+}
+
+if (update) {
+  const text = scripts.map((s) => {
+    const { steps: _, ...head } = s;
+    const lines = play(s).map((step) => `      ${JSON.stringify(step)}`);
+    return `  {\n    ${JSON.stringify(head).slice(1, -1)},\n    "steps": [\n${lines.join(",\n")}\n    ]\n  }`;
+  });
+  writeFileSync(file, `[\n${text.join(",\n")}\n]\n`);
+}
+
+test.skipIf(update).each(scripts.map((s) => [s.name, s] as const))("%s", (_, script) => {
+  expect(play(script)).toEqual(script.steps);
+});

@@ -1,0 +1,89 @@
+// What every implementation replays, of `api/testdata`.
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { backoff } from "../../src/backoff.js";
+import { bodyOf, check, decode, FrameError } from "../../src/codec.js";
+import { formatCursor, moveCursor, parseCursor } from "../../src/cursor.js";
+import { dutyOf } from "../../src/machine.js";
+
+const load = (name: string): any => JSON.parse(readFileSync(new URL(`../../../../api/testdata/${name}.json`, import.meta.url), "utf8"));
+const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"));
+
+describe("frames of a gateway", () => {
+  for (const f of load("frames").filter((f: any) => f.direction === "server")) {
+    const texts: [string, string][] = [["as it is written", f.json], ...(f.variants ?? []).filter((v: any) => v.json).map((v: any) => [v.note, v.json])];
+    test.each(texts)(`${f.name}, %s`, (_, text) => {
+      const got = decode(text);
+      for (const [name, want] of Object.entries<any>(f.frame)) {
+        if (name === "headers") expect(Object.entries(got["headers"] ?? {}).sort()).toEqual([...want].sort());
+        else if (name === "body_text") expect(bodyOf(got)).toEqual(JSON.parse(want));
+        else if (name === "body_hex") expect(bodyOf(got)).toEqual(bytes(want));
+        else if (want === null) expect(got[name], name).toBeUndefined();
+        // In these files a number that is not said is 0, a text empty, a list empty.
+        else expect(got[name] ?? (typeof want === "number" ? 0 : Array.isArray(want) ? [] : ""), name).toEqual(want);
+      }
+    });
+  }
+});
+
+describe("what is no frame of a gateway", () => {
+  const invalid = load("invalid").filter((f: any) => f.direction === "server" && f.json !== undefined && !f.optional);
+  test.each(invalid.map((f: any) => [f.name, f.code, f.json]))("%s: %s", (_, code, text) => {
+    try {
+      decode(text as string);
+    } catch (e) {
+      expect(e).toBeInstanceOf(FrameError);
+      expect((e as FrameError).code).toBe(code);
+      // What was sent may be anybody's secret.
+      expect(String(e)).not.toContain("s3cret");
+      return;
+    }
+    expect.unreachable("it was taken for a frame");
+  });
+
+  // Of the rules for JSON as such, which both sides share.
+  const malformed = load("invalid").filter((f: any) => f.code === "malformed_frame" && f.json !== undefined && !f.optional);
+  const stricter = /twice|two types|nested|surrogate|UTF-8|type and/i; // JSON.parse takes these
+  test.each(malformed.filter((f: any) => !stricter.test(f.name)).map((f: any) => [f.name, f.json]))("%s", (_, text) => {
+    expect(() => decode(text as string)).toThrow(FrameError);
+  });
+
+  test("names that every object has are no types of frames", () => {
+    for (const type of ["toString", "constructor", "__proto__", "hasOwnProperty"]) {
+      expect(() => check({ type })).toThrow(FrameError);
+    }
+  });
+});
+
+describe("cursors", () => {
+  const { valid, invalid, builds } = load("cursor");
+  test.each(valid.map((v: any) => [v.name, v]))("%s", (_, v: any) => {
+    const c = parseCursor(v.cursor)!;
+    expect(BigInt(`0x${c.owner}`).toString()).toBe(v.owner);
+    for (const [i, slot] of ["own", "common"].entries()) {
+      expect(BigInt(`0x${c.slots[i]!.epoch}`).toString()).toBe(v[slot].epoch);
+      expect(BigInt(`0x${c.slots[i]!.lineage}`).toString()).toBe(v[slot].lineage);
+      expect(BigInt(`0x${c.slots[i]!.pos}`).toString()).toBe(v[slot].position);
+    }
+    expect(formatCursor(c)).toBe(v.cursor);
+  });
+  test.each(invalid.map((v: any) => [v.name, v.cursor]))("no cursor: %s", (_, text) => {
+    expect(parseCursor(text as string)).toBeUndefined();
+  });
+  test.each(builds.map((b: any) => [b.name, b]))("%s", (_, b: any) => {
+    let c = parseCursor(b.start);
+    for (const step of b.steps) {
+      c = moveCursor(c, decode(step.frame));
+      expect(formatCursor(c!)).toBe(step.cursor);
+    }
+  });
+});
+
+test("the duty that a close code names", () => {
+  const { codes, others } = load("close");
+  for (const { code, duty } of [...codes, ...others]) expect(dutyOf(code), String(code)).toBe(duty);
+});
+
+test("backoff", () => {
+  for (const { failed, random, ms } of load("client/backoff")) expect(backoff(failed, random)).toBe(ms);
+});
