@@ -126,6 +126,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   let seat: TabSeat | undefined;
   let tab: Transport | undefined; // over which this tab follows
   let extra: Extra | undefined;
+  let rate = 0; // how many frames a second it may say
 
   const emit = <K extends keyof ClientEvents<Body>>(event: K, value: ClientEvents<Body>[K]): void => {
     for (const f of [...(listeners[event] ?? [])]) {
@@ -233,8 +234,8 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     // The last acknowledgement may have been lost with it.
     if (acked) inbox.acknowledged(undefined);
     acked = false;
-    extra?.live(0);
-    seat?.down();
+    extra?.live((rate = 0));
+    if (!tab) seat?.down();
   }
 
   // ---- tokens and storage ----
@@ -278,7 +279,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     token = got!;
     // The clock of who issued it is not ours: what counts is how long it lives.
     const { expires, issued } = claims!;
-    step({ in: "token", expires: expires && (issued ? clock.now() + expires - issued : expires) });
+    step({ in: "token", expires: expires && (issued === undefined ? expires : clock.now() + expires - issued) });
     settle();
   }
 
@@ -347,7 +348,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       frames(frames: readonly ServerFrame[], handled?: () => void) {
         if (!current()) return;
         for (const f of frames) receive(attempt, mine, f);
-        if (mine === live) seat?.frames(frames);
+        if (mine === live && !tab) seat?.frames(frames);
         pump();
         if (handled) drains.push(handled);
         drained();
@@ -422,9 +423,10 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew,
         });
-        seat?.welcomed(() => frame);
+        if (!tab) seat?.welcomed(() => frame);
         // Half of what is allowed, as pings and acknowledgements count too.
-        extra?.live(Math.ceil((f["frames_per_second"] || 20) / 2));
+        rate = Math.ceil((f["frames_per_second"] || 20) / 2);
+        extra?.live(rate);
         return saved();
       case "ping":
         return from.connection.send([{ type: "pong" }]);
@@ -660,7 +662,14 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       if (e?.handed) done(e);
     },
   };
-  ports.set(client, { clock, say, use: (e) => (extra = e) });
+  ports.set(client, {
+    clock,
+    say,
+    use(e) {
+      extra = e;
+      e.live(rate);
+    },
+  });
   return client;
 }
 

@@ -18,6 +18,8 @@ export const OFFLINE_MS = 30_000;
 const TOKEN_MARGIN_MS = 5000;
 /** A token is renewed at the latest this long before it runs out, or in the last fifth of its life if that is shorter. */
 const RENEW_MS = 60_000;
+/** And not sooner than this after the last time. */
+const RENEW_LEAST_MS = 1000;
 /** How long after a connect was given up it may still be opened, and end the session that came after it. */
 const ORPHAN_MS = 60_000;
 
@@ -343,7 +345,9 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
     renewAt = undefined;
     if (!needsToken || expires === undefined || asked) return;
     const life = Math.max(0, expires - now);
-    renewAt = expires - Math.min(RENEW_MS, life / 5) * (1 + random() / 4);
+    // Not at once, if a clock is wrong: the gateway says when the token runs out.
+    const early = Math.min(RENEW_MS, life / 5) * (1 + random() / 4);
+    renewAt = Math.max(now + RENEW_LEAST_MS, Math.floor(expires - early));
   }
 
   function heard(now: number): void {
@@ -353,7 +357,7 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
 
   function sent(now: number): void {
     // A little before the interval, so that clients do not beat together.
-    if (live?.alive === "ping") pingAt = now + live.heartbeat * (0.75 + random() / 5);
+    if (live?.alive === "ping") pingAt = now + Math.floor(live.heartbeat * (0.75 + random() / 5));
   }
 
   function ping(now: number, within: number): void {

@@ -46,7 +46,7 @@ function play({ endpoints, random, steps }: Script): Step[] {
   return steps.map(({ at, in: input }) => {
     out = [];
     machine.step(at, input);
-    return { at, in: input, out, state: machine.state, wake: machine.wake === undefined ? null : Math.round(machine.wake) };
+    return { at, in: input, out, state: machine.state, wake: machine.wake ?? null };
   });
 }
 

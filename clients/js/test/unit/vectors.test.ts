@@ -7,6 +7,7 @@ import { formatCursor, moveCursor, parseCursor } from "../../src/cursor.js";
 import { dutyOf } from "../../src/machine.js";
 
 const load = (name: string): any => JSON.parse(readFileSync(new URL(`../../../../api/testdata/${name}.json`, import.meta.url), "utf8"));
+const named = (rows: any[]): [string, any][] => rows.map((r) => [r.name, r]);
 const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"));
 
 describe("frames of a gateway", () => {
@@ -28,9 +29,9 @@ describe("frames of a gateway", () => {
 
 describe("what is no frame of a gateway", () => {
   const invalid = load("invalid").filter((f: any) => f.direction === "server" && f.json !== undefined && !f.optional);
-  test.each(invalid.map((f: any) => [f.name, f.code, f.json]))("%s: %s", (_, code, text) => {
+  test.each(named(invalid))("%s", (_, { code, json: text }) => {
     try {
-      decode(text as string);
+      decode(text);
     } catch (e) {
       expect(e).toBeInstanceOf(FrameError);
       expect((e as FrameError).code).toBe(code);
@@ -44,8 +45,8 @@ describe("what is no frame of a gateway", () => {
   // Of the rules for JSON as such, which both sides share.
   const malformed = load("invalid").filter((f: any) => f.code === "malformed_frame" && f.json !== undefined && !f.optional);
   const stricter = /twice|two types|nested|surrogate|UTF-8|type and/i; // JSON.parse takes these
-  test.each(malformed.filter((f: any) => !stricter.test(f.name)).map((f: any) => [f.name, f.json]))("%s", (_, text) => {
-    expect(() => decode(text as string)).toThrow(FrameError);
+  test.each(named(malformed.filter((f: any) => !stricter.test(f.name))))("%s", (_, { json: text }) => {
+    expect(() => decode(text)).toThrow(FrameError);
   });
 
   test("names that every object has are no types of frames", () => {
@@ -57,7 +58,7 @@ describe("what is no frame of a gateway", () => {
 
 describe("cursors", () => {
   const { valid, invalid, builds } = load("cursor");
-  test.each(valid.map((v: any) => [v.name, v]))("%s", (_, v: any) => {
+  test.each(named(valid))("%s", (_, v) => {
     const c = parseCursor(v.cursor)!;
     expect(BigInt(`0x${c.owner}`).toString()).toBe(v.owner);
     for (const [i, slot] of ["own", "common"].entries()) {
@@ -67,10 +68,10 @@ describe("cursors", () => {
     }
     expect(formatCursor(c)).toBe(v.cursor);
   });
-  test.each(invalid.map((v: any) => [v.name, v.cursor]))("no cursor: %s", (_, text) => {
-    expect(parseCursor(text as string)).toBeUndefined();
+  test.each(named(invalid))("no cursor: %s", (_, { cursor: text }) => {
+    expect(parseCursor(text)).toBeUndefined();
   });
-  test.each(builds.map((b: any) => [b.name, b]))("%s", (_, b: any) => {
+  test.each(named(builds))("%s", (_, b) => {
     let c = parseCursor(b.start);
     for (const step of b.steps) {
       c = moveCursor(c, decode(step.frame));

@@ -1,0 +1,738 @@
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { makeClient, type Complete } from "../../src/client.js";
+import { clicked, deviceTags, displayed, messages } from "../../src/extras.js";
+import { memoryStorage } from "../../src/storage.js";
+import { UnauthorizedError } from "../../src/errors.js";
+import type { CoreClient, Message, Storage, TabMember, Tabs, TokenRequest } from "../../src/types.js";
+import { cursor, FakeClock, FakeTransport, settled, tokenFor } from "./fake.js";
+
+interface World {
+  clock: FakeClock;
+  transport: FakeTransport;
+  client: CoreClient<any>;
+  states: string[];
+  errors: string[];
+  got: string[];
+}
+
+function world(options: Partial<Complete> = {}): World {
+  const clock = new FakeClock();
+  const transport = (options.transports?.[0] as FakeTransport | undefined) ?? new FakeTransport();
+  const client = makeClient<any>({
+    endpoint: "https://push.example.com",
+    getToken: () => tokenFor(),
+    transports: [transport],
+    storage: memoryStorage(),
+    clock,
+    random: () => 0.5,
+    ...options,
+  });
+  const w: World = { clock, transport, client, states: [], errors: [], got: [] };
+  client.on("state", ({ state }) => w.states.push(state));
+  client.on("error", (e) => w.errors.push((e as { code?: string }).code!));
+  return w;
+}
+
+/** A world whose client is connected, and notes what it gets. */
+async function connected(options: Partial<Complete> = {}, handler?: (m: Message<any>) => unknown): Promise<World> {
+  const w = world(options);
+  w.client.on("message", (m) => {
+    w.got.push(m.id);
+    return handler?.(m);
+  });
+  void w.client.connect().catch(() => {});
+  await settled();
+  w.transport.last.welcome();
+  w.transport.last.say({ type: "cursor", cursor: cursor(10, 5), reason: "caught_up" });
+  return w;
+}
+
+afterEach(() => void vi.unstubAllGlobals());
+
+describe("messages", () => {
+  test("are handed out in order, and acknowledged at most once a second", async () => {
+    const w = await connected();
+    const p = w.transport.last;
+    p.message(11, "1");
+    p.message(12, "2");
+    await w.clock.pass(0);
+    expect(w.got).toEqual(["1", "2"]);
+    expect(p.acks).toEqual([cursor(12, 5)]);
+    p.message(13, "3");
+    p.message(14, "4");
+    await w.clock.pass(999);
+    expect(p.acks).toHaveLength(1);
+    await w.clock.pass(1);
+    expect(p.acks).toEqual([cursor(12, 5), cursor(14, 5)]);
+    await w.clock.pass(40_000);
+    expect(p.acks).toHaveLength(2);
+  });
+
+  test("say all that the gateway said of them", async () => {
+    const seen: Message[] = [];
+    const w = await connected({}, (m) => void seen.push(m));
+    w.transport.last.say(
+      { type: "message", slot: 1, pos: 9, id: "7", time: 1000, expires: 2000, ref: "order-7", collapse_key: "orders", headers: { a: "b" }, body: null },
+      { type: "message", id: "8", time: 1000, body_base64: "AP8=" },
+      { type: "message", id: "9", time: 1000 },
+    );
+    expect(seen).toEqual([
+      { id: "7", persistent: true, time: new Date(1000), expires: new Date(2000), ref: "order-7", collapseKey: "orders", headers: { a: "b" }, body: null },
+      { id: "8", persistent: false, time: new Date(1000), headers: {}, body: Uint8Array.of(0, 255) },
+      { id: "9", persistent: false, time: new Date(1000), headers: {}, body: undefined },
+    ]);
+  });
+
+  test("wait for the handler of the one before", async () => {
+    const done: (() => void)[] = [];
+    const w = await connected({}, () => new Promise<void>((resolve) => done.push(resolve)));
+    w.transport.last.message(11, "1");
+    w.transport.last.message(12, "2");
+    await settled();
+    expect(w.got).toEqual(["1"]);
+    done[0]!();
+    await settled();
+    expect(w.got).toEqual(["1", "2"]);
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([cursor(11, 5)]);
+  });
+
+  test("beside each other: what is behind one that is not done is not acknowledged", async () => {
+    const done = new Map<string, () => void>();
+    const w = await connected({ concurrency: 3 }, (m) => new Promise<void>((resolve) => done.set(m.id, resolve)));
+    for (const n of [1, 2, 3, 4]) w.transport.last.message(10 + n, String(n));
+    expect(w.got).toEqual(["1", "2", "3"]);
+    done.get("3")!();
+    done.get("2")!();
+    await w.clock.pass(2000);
+    expect(w.got).toEqual(["1", "2", "3", "4"]);
+    expect(w.transport.last.acks).toEqual([]);
+    done.get("1")!();
+    await w.clock.pass(2000);
+    expect(w.transport.last.acks).toEqual([cursor(13, 5)]);
+  });
+
+  test("wait while nobody listens; those that are not persistent do not", async () => {
+    const w = world();
+    void w.client.connect();
+    await settled();
+    w.transport.last.welcome();
+    w.transport.last.message(11, "1");
+    w.transport.last.say({ type: "message", id: "2", time: 1 });
+    w.client.on("message", (m) => void w.got.push(m.id));
+    expect(w.got).toEqual(["1"]);
+  });
+
+  test("by hand, in any order", async () => {
+    const w = await connected({ acknowledge: "manual" });
+    for (const n of [1, 2, 3]) w.transport.last.message(10 + n, String(n));
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([]);
+    w.client.acknowledge("2");
+    w.client.acknowledge("99");
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([]);
+    w.client.acknowledge("1");
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([cursor(12, 5)]);
+  });
+
+  test("come again to a handler that failed, five times, later each time", async () => {
+    const w = await connected({}, (m) => (m.id === "1" ? Promise.reject(new Error("no")) : undefined));
+    w.transport.last.message(11, "1");
+    w.transport.last.message(12, "2");
+    await settled();
+    expect(w.got).toEqual(["1", "2"]);
+    for (const ms of [1000, 2000, 4000]) await w.clock.pass(ms);
+    expect(w.got).toEqual(["1", "2", "1", "1", "1"]);
+    expect(w.transport.last.acks).toEqual([]);
+    await w.clock.pass(8000);
+    expect(w.errors).toEqual([...Array(4).fill("handler_failed"), "handler_gave_up"]);
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([cursor(12, 5)]);
+  });
+
+  test("a handler that throws at once is one that failed", async () => {
+    let first = true;
+    const w = await connected({}, () => {
+      if (!first) return;
+      first = false;
+      throw new Error("no");
+    });
+    w.transport.last.message(11, "1");
+    await w.clock.pass(2000);
+    expect(w.got).toEqual(["1", "1"]);
+    expect(w.transport.last.acks).toEqual([cursor(11, 5)]);
+  });
+
+  test("are handled when all handlers are", async () => {
+    let done = (): void => {};
+    const w = await connected();
+    w.client.on("message", () => new Promise<void>((resolve) => (done = resolve)));
+    w.transport.last.message(11, "1");
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([]);
+    done();
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([cursor(11, 5)]);
+  });
+
+  test("of an answer that waits are told to be handled when they are, and stored", async () => {
+    let done = (): void => {};
+    const w = await connected(
+      { transports: [new FakeTransport("longpoll", { alive: "self", acknowledges: true })] },
+      () => new Promise<void>((resolve) => (done = resolve)),
+    );
+    const before = w.transport.last.handled;
+    w.transport.last.message(11, "1");
+    await w.clock.pass(5000);
+    expect(w.transport.last.handled).toBe(before);
+    done();
+    await settled();
+    expect(w.transport.last.handled).toBe(before + 1);
+    await w.clock.pass(5000);
+    expect(w.transport.last.acks).toEqual([]);
+  });
+
+  test("of many at once leave others their turn", async () => {
+    // Each message takes ten milliseconds.
+    let took = 0;
+    const clock = new FakeClock();
+    const w = await connected({ clock: { now: () => clock.now() + took, after: clock.after } }, () => void (took += 10));
+    w.transport.last.say(...Array.from({ length: 6 }, (_, i) => ({ type: "message", slot: 0, pos: 11 + i, id: String(i + 1), time: 1, expires: 2 })));
+    expect(w.got).toHaveLength(2);
+    await clock.pass(10);
+    expect(w.got).toHaveLength(6);
+  });
+});
+
+describe("storage", () => {
+  test("a later run goes on where the one before was, and drops repeats", async () => {
+    const storage = memoryStorage();
+    const a = await connected({ storage });
+    for (let n = 1; n <= 200; n++) a.transport.last.message(10 + n, String(n));
+    await a.clock.pass(0);
+    const b = await connected({ storage });
+    expect(b.transport.last.request.connect.cursor).toBe(cursor(210, 5));
+    for (let n = 1; n <= 201; n++) b.transport.last.message(10 + n, String(n));
+    expect(b.got).toEqual(["201"]);
+  });
+
+  test("the device keeps its name, and identities do not share what they keep", async () => {
+    const storage = memoryStorage();
+    const names: string[] = [];
+    for (const device of ["phone", "laptop", "phone"]) {
+      const w = await connected({
+        storage,
+        getToken: ({ deviceId }: TokenRequest) => {
+          names.push(deviceId);
+          return tokenFor(device);
+        },
+      });
+      // Positions are each device's own here.
+      const at = w.transport.last.request.connect.cursor === undefined ? 11 : 12;
+      w.transport.last.message(at, `${device}-${at}`);
+      await w.clock.pass(0);
+      expect(w.client.cursor).toBe(cursor(at, 5));
+    }
+    expect(new Set(names).size).toBe(1);
+    expect(names[0]).toMatch(/^[a-z0-9]{20,40}$/);
+  });
+
+  test("what cannot be written is not acknowledged until it can", async () => {
+    const kept = memoryStorage();
+    let broken = false;
+    const storage: Storage = {
+      get: kept.get,
+      set: (k, v) => {
+        if (broken) throw new Error("full");
+        return kept.set(k, v);
+      },
+    };
+    const w = await connected({ storage });
+    broken = true;
+    w.transport.last.message(11, "1");
+    w.transport.last.message(12, "2");
+    await w.clock.pass(10_000);
+    expect(w.got).toEqual(["1", "2"]);
+    expect(w.errors).toEqual(["storage"]);
+    expect(w.transport.last.acks).toEqual([]);
+    broken = false;
+    await w.clock.pass(30_000);
+    expect(w.transport.last.acks).toEqual([cursor(12, 5)]);
+  });
+
+  test("one that takes its time is waited for, and written to once at a time", async () => {
+    const kept = memoryStorage();
+    const writes: (() => void)[] = [];
+    const storage: Storage = {
+      get: kept.get,
+      set: (k, v) =>
+        k.includes("alice")
+          ? new Promise<void>((resolve) =>
+              writes.push(() => {
+                void kept.set(k, v);
+                resolve();
+              }),
+            )
+          : kept.set(k, v),
+    };
+    const w = await connected({ storage });
+    writes.shift()!(); // of the welcome's catch-up
+    await settled();
+    for (let n = 1; n <= 70; n++) w.transport.last.message(10 + n, String(n));
+    await w.clock.pass(2000);
+    expect(writes).toHaveLength(1);
+    expect(w.transport.last.acks).toEqual([]);
+    while (writes.length) {
+      writes.shift()!();
+      await settled();
+    }
+    await w.clock.pass(2000);
+    expect(w.transport.last.acks.at(-1)).toBe(cursor(80, 5));
+    const again = await connected({ storage: kept });
+    for (let n = 1; n <= 70; n++) again.transport.last.message(10 + n, String(n));
+    expect(again.got).toEqual([]);
+  });
+});
+
+describe("tokens", () => {
+  test("null, and an UnauthorizedError, end the client", async () => {
+    for (const getToken of [() => null, () => Promise.reject(new UnauthorizedError("signed out"))]) {
+      const w = world({ getToken });
+      await expect(w.client.connect()).rejects.toMatchObject({ code: "unauthorized" });
+      expect(w.client.state).toBe("failed");
+      expect(w.client.failure?.code).toBe("unauthorized");
+      await w.clock.pass(100_000);
+      expect(w.transport.peers).toHaveLength(0);
+    }
+  });
+
+  test("other failures, and silence, are tried again", async () => {
+    const asked: TokenRequest[] = [];
+    const w = world({
+      getToken: (r) => {
+        asked.push(r);
+        return asked.length === 1 ? Promise.reject(new Error("500")) : asked.length === 2 ? new Promise(() => {}) : tokenFor();
+      },
+    });
+    void w.client.connect();
+    await w.clock.pass(300);
+    expect(asked).toHaveLength(2);
+    await w.clock.pass(30_000);
+    expect(asked[1]!.signal.aborted).toBe(true);
+    await w.clock.pass(1000);
+    expect(asked).toHaveLength(3);
+    expect(w.errors).toEqual(["token_unavailable", "token_unavailable"]);
+    expect(w.transport.peers).toHaveLength(1);
+  });
+
+  test("one retry after a refusal, never with the same token", async () => {
+    const asked: string[] = [];
+    const w = world({
+      getToken: ({ reason }) => {
+        asked.push(reason);
+        return tokenFor("phone", { n: asked.length === 3 ? 2 : asked.length });
+      },
+    });
+    const connecting = w.client.connect();
+    connecting.catch(() => {});
+    await settled();
+    w.transport.last.end({ code: 4101 });
+    await w.clock.pass(1000);
+    expect(w.transport.peers).toHaveLength(2);
+    w.transport.last.welcome();
+    w.transport.last.end({ code: 4100 });
+    await w.clock.pass(1000);
+    await connecting;
+    expect(asked).toEqual(["connect", "refused", "refused"]);
+    expect(w.client.failure?.code).toBe("unauthorized");
+  });
+
+  test("are renewed on the live connection", async () => {
+    let n = 0;
+    const w = await connected({ getToken: () => tokenFor("phone", { n: n++, iat: 0, exp: 100 }) });
+    for (let s = 0; s < 79; s++) {
+      await w.clock.pass(1000);
+      w.transport.last.say({ type: "pong" });
+    }
+    const refresh = w.transport.last.sent.filter((f) => f.type === "refresh");
+    expect(refresh).toHaveLength(1);
+    expect(w.transport.last.request.token()).toBe((refresh[0] as { token: string }).token);
+    expect(w.transport.peers).toHaveLength(1);
+    w.transport.last.say({ type: "refresh", expires: w.clock.now() + 100_000 });
+    await w.clock.pass(50_000);
+    expect(n).toBe(2);
+  });
+
+  test("a clock that is wrong does not have them renewed without end", async () => {
+    let n = 0;
+    const w = await connected({ getToken: () => tokenFor("phone", { n: n++, exp: 100 }) });
+    await w.clock.pass(10_000);
+    expect(n).toBeLessThan(15);
+  });
+
+  test("of another user ends the client", async () => {
+    let n = 0;
+    const w = await connected({ getToken: () => tokenFor(`device-${n++}`) });
+    w.transport.last.say({ type: "refresh" });
+    await w.clock.pass(1000);
+    expect(w.client.failure?.code).toBe("identity_changed");
+    expect(w.transport.last.left).toBe("close");
+  });
+});
+
+describe("the connection", () => {
+  test("names cursor and session when it comes back", async () => {
+    const w = await connected();
+    w.transport.last.message(11, "1");
+    w.transport.last.end({ code: 1006 });
+    await w.clock.pass(500);
+    expect(w.transport.last.request.connect).toMatchObject({ cursor: cursor(11, 5), after: "41", version: 1 });
+    expect(w.states).toEqual(["connecting", "connected", "waiting", "connecting"]);
+  });
+
+  test("is asked for signs of life, and given up without", async () => {
+    const w = await connected();
+    await w.clock.pass(43_000);
+    expect(w.transport.last.sent).toContainEqual({ type: "ping" });
+    await w.clock.pass(11_000);
+    expect(w.errors).toEqual(["silent"]);
+    expect(w.transport.peers[0]!.left).toBe("abort");
+    expect(w.transport.peers).toHaveLength(2);
+  });
+
+  test("answers pings", async () => {
+    const w = await connected();
+    w.transport.last.say({ type: "ping" });
+    expect(w.transport.last.sent).toContainEqual({ type: "pong" });
+  });
+
+  test("goes where the gateway says, when it says, but never out of encryption", async () => {
+    for (const [address, endpoint] of [
+      ["wss://b.example.com/connect", "https://b.example.com"],
+      ["ws://b.example.com/connect", "https://push.example.com"],
+      ["nonsense", "https://push.example.com"],
+    ]) {
+      const w = await connected();
+      w.transport.last.say({ type: "goaway", code: 4000, reason: "going_away", delay_ms: 3000, address });
+      w.transport.last.end({ code: 4000 });
+      await w.clock.pass(2999);
+      expect(w.transport.peers).toHaveLength(1);
+      await w.clock.pass(1);
+      expect(w.transport.last.request.endpoint).toBe(endpoint);
+    }
+  });
+
+  test("a kick is told, and is the end", async () => {
+    const w = await connected();
+    const kicks: unknown[] = [];
+    w.client.on("kick", (k) => kicks.push(k));
+    w.transport.last.say({ type: "kick", code: 4208, reason: "kicked", detail: "signed out elsewhere" });
+    w.transport.last.end({ code: 4208 });
+    expect(kicks).toEqual([{ code: 4208, reason: "kicked", detail: "signed out elsewhere" }]);
+    expect(w.client.failure).toMatchObject({ code: "kicked", kick: { reason: "kicked" } });
+    await w.clock.pass(100_000);
+    expect(w.transport.peers).toHaveLength(1);
+  });
+
+  test("a kick without a close code counts as well", async () => {
+    const w = await connected();
+    w.transport.last.say({ type: "kick", code: 4201, reason: "revoked" });
+    w.transport.last.end({});
+    expect(w.client.state).toBe("failed");
+  });
+
+  test("replaced by this same device: suspended; by another: the end", async () => {
+    for (const [by, state] of [
+      ["phone", "suspended"],
+      ["laptop", "failed"],
+    ]) {
+      const w = await connected();
+      w.transport.last.say({ type: "kick", code: 4200, reason: "replaced", by, on: "web" });
+      w.transport.last.end({ code: 4200 });
+      expect(w.client.state).toBe(state);
+      await w.clock.pass(100_000);
+      expect(w.transport.peers).toHaveLength(1);
+    }
+  });
+
+  test("the page's life: frozen, thawed, visible, offline, online", async () => {
+    const page = new EventTarget();
+    vi.stubGlobal("addEventListener", page.addEventListener.bind(page));
+    vi.stubGlobal("removeEventListener", page.removeEventListener.bind(page));
+    const w = await connected();
+    w.transport.last.message(11, "1");
+    page.dispatchEvent(new Event("pagehide"));
+    expect(w.client.state).toBe("suspended");
+    expect(w.transport.last.acks).toEqual([cursor(11, 5)]);
+    expect(w.transport.last.left).toBe("close");
+    page.dispatchEvent(new Event("pageshow"));
+    expect(w.transport.peers).toHaveLength(2);
+    w.transport.last.welcome();
+    page.dispatchEvent(new Event("offline"));
+    await w.clock.pass(5000);
+    expect(w.client.state).toBe("offline");
+    page.dispatchEvent(new Event("online"));
+    await w.clock.pass(500);
+    expect(w.client.state).toBe("connecting");
+    w.client.close();
+    page.dispatchEvent(new Event("pageshow"));
+    expect(w.client.state).toBe("closed");
+  });
+
+  test("a constructor that throws is an attempt that failed", async () => {
+    const t = new FakeTransport();
+    t.open = () => {
+      throw new Error("bad address");
+    };
+    const w = world({ transports: [t] });
+    void w.client.connect();
+    await w.clock.pass(1);
+    expect(w.client.state).toBe("waiting");
+    expect(w.errors).toEqual(["protocol", "unreachable"]);
+  });
+
+  test("the winner among transports is kept for the next run", async () => {
+    const storage = memoryStorage();
+    const ws = new FakeTransport();
+    const es = new FakeTransport("sse", { alive: "listen", acknowledges: false });
+    const w = world({ storage, transports: [ws, es] });
+    void w.client.connect();
+    await w.clock.pass(2500);
+    es.last.welcome();
+    expect(ws.last.left).toBe("abort");
+    expect(w.client.transport).toBe("sse");
+    await settled();
+    const again = world({ storage, transports: [ws, es], clock: w.clock });
+    void again.client.connect();
+    await settled();
+    expect([ws.peers.length, es.peers.length]).toEqual([1, 2]);
+  });
+});
+
+describe("the surface", () => {
+  test("options that cannot be are refused with what to do", () => {
+    for (const [options, text] of [
+      [{ endpoint: [] }, /endpoint/],
+      [{ endpoint: "push.example.com" }, /https:\/\//],
+      [{ endpoint: "https://x/?token=secret" }, /endpoint/],
+      [{ getToken: undefined as never }, /getToken/],
+      [{ transports: [] }, /WebSocket/],
+    ] as [Partial<Complete>, RegExp][]) {
+      expect(() => world(options)).toThrow(expect.objectContaining({ code: "invalid", message: expect.stringMatching(text) }));
+    }
+  });
+
+  test("connect resolves with the welcome, and at once when connected", async () => {
+    const w = world();
+    const connecting = w.client.connect();
+    await settled();
+    w.transport.last.welcome();
+    await connecting;
+    await w.client.connect();
+    expect(w.transport.peers).toHaveLength(1);
+  });
+
+  test("a signal closes the client", async () => {
+    const w = world();
+    const stop = new AbortController();
+    const connecting = w.client.connect({ signal: stop.signal });
+    await settled();
+    stop.abort();
+    await expect(connecting).rejects.toMatchObject({ code: "closed" });
+    expect(w.client.state).toBe("closed");
+    await expect(w.client.connect({ signal: AbortSignal.abort() })).rejects.toMatchObject({ code: "closed" });
+  });
+
+  test("close acknowledges, says goodbye, and can be taken back", async () => {
+    const w = await connected();
+    w.transport.last.message(11, "1");
+    w.client.close();
+    w.client.close();
+    expect(w.transport.last.acks).toEqual([cursor(11, 5)]);
+    expect(w.transport.last.left).toBe("close");
+    w.transport.last.message(12, "2");
+    expect(w.got).toEqual(["1"]);
+    void w.client.connect();
+    await settled();
+    expect(w.transport.peers).toHaveLength(2);
+  });
+
+  test("listeners come and go; one that throws does not stop the others", async () => {
+    const w = await connected();
+    const heard: string[] = [];
+    const stop = new AbortController();
+    w.client.on("recall", () => heard.push("once"), { once: true });
+    const off = w.client.on("recall", () => heard.push("off"));
+    w.client.on("recall", () => heard.push("signal"), { signal: stop.signal });
+    w.client.on("recall", () => {
+      throw new Error("mine");
+    });
+    w.client.on("recall", () => heard.push("last"));
+    const recall = { type: "recall", slot: 0, pos: 11, id: "1" };
+    w.transport.last.say(recall);
+    expect(heard).toEqual(["once", "off", "signal", "last"]);
+    off();
+    stop.abort();
+    w.transport.last.say(recall);
+    expect(heard.slice(4)).toEqual(["last"]);
+    await expect(w.clock.pass(0)).rejects.toThrow("mine");
+  });
+
+  test("what listeners do in the middle of a change comes after it", async () => {
+    const w = world();
+    w.client.on("state", ({ state }) => {
+      if (state === "connecting") w.client.close();
+    });
+    await expect(w.client.connect()).rejects.toMatchObject({ code: "closed" });
+    expect(w.states).toEqual(["connecting", "closed"]);
+    expect(w.transport.peers).toHaveLength(0);
+  });
+
+  test("gaps and recalls are told", async () => {
+    const w = await connected();
+    const told: unknown[] = [];
+    w.client.on("gap", (g) => told.push(g));
+    w.client.on("recall", (r) => told.push(r));
+    w.transport.last.message(11, "1");
+    w.transport.last.say({ type: "recall", slot: 0, pos: 12, id: "1" }, { type: "gap", slot: 1, from: 5, to: 9, reason: "limit" });
+    expect(told).toEqual([
+      expect.objectContaining({ id: "1", handed: true }),
+      expect.objectContaining({ slot: "common", from: 5, to: 9, reason: "limit" }),
+    ]);
+  });
+});
+
+describe("a loop over messages", () => {
+  test("handles one when it asks for the next; what it did not get to comes again", async () => {
+    const w = world();
+    void w.client.connect();
+    await settled();
+    w.transport.last.welcome();
+    const seen: string[] = [];
+    const loop = (async () => {
+      for await (const m of messages(w.client)) {
+        seen.push(m.id);
+        if (m.id === "2") break;
+      }
+    })();
+    for (const n of [1, 2, 3]) w.transport.last.message(10 + n, String(n));
+    await loop;
+    expect(seen).toEqual(["1", "2"]);
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([cursor(12, 5)]);
+    w.client.on("message", (m) => void seen.push(m.id));
+    expect(seen).toEqual(["1", "2", "3"]);
+  });
+
+  test("ends with close, and with its signal", async () => {
+    const w = await connected();
+    const stop = new AbortController();
+    const one = messages(w.client, { signal: stop.signal }).next();
+    const two = messages(w.client).next();
+    stop.abort();
+    expect(await one).toMatchObject({ done: true });
+    w.client.close();
+    expect(await two).toMatchObject({ done: true });
+    expect(await messages(w.client, { signal: AbortSignal.abort() }).next()).toMatchObject({ done: true });
+  });
+});
+
+describe("events and tags", () => {
+  test("events wait for a connection, and go no faster than half of what is allowed", async () => {
+    const w = world();
+    for (let n = 1; n <= 25; n++) displayed(w.client, String(n));
+    clicked(w.client, "26");
+    void w.client.connect();
+    await settled();
+    w.transport.last.welcome();
+    const sent = (): unknown[] => w.transport.last.sent.filter((f) => f.type === "event");
+    expect(sent()).toHaveLength(10);
+    await w.clock.pass(1000);
+    expect(sent()).toHaveLength(20);
+    await w.clock.pass(1000);
+    expect(sent()).toHaveLength(26);
+    expect(sent().at(-1)).toMatchObject({ event: "clicked", id: "26" });
+    expect(() => displayed(w.client, "no id")).toThrow(expect.objectContaining({ code: "invalid" }));
+  });
+
+  test("tags are asked for one at a time, again after a reconnect, and later when they cannot be judged now", async () => {
+    const w = await connected();
+    const tags = deviceTags(w.client);
+    const joined = tags.join("news.sport");
+    const listed = tags.list();
+    const asked = (): unknown[] => w.transport.last.sent.filter((f) => f.type === "tags");
+    await settled();
+    expect(asked()).toEqual([{ type: "tags", join: ["news.sport"] }]);
+    w.transport.last.end({});
+    await w.clock.pass(500);
+    w.transport.last.welcome();
+    expect(asked()).toHaveLength(1);
+    w.transport.last.say({ type: "error", code: "try_again" });
+    await w.clock.pass(1000);
+    expect(asked()).toHaveLength(2);
+    w.transport.last.say({ type: "tags", tags: ["news.sport"] });
+    expect(await joined).toEqual(["news.sport"]);
+    w.transport.last.say({ type: "tags" });
+    expect(await listed).toEqual([]);
+    const refused = tags.join("staff");
+    w.transport.last.say({ type: "error", code: "tag_not_permitted", detail: "not yours" });
+    await expect(refused).rejects.toMatchObject({ code: "tag_not_permitted", message: "not yours" });
+    const late = tags.list();
+    w.client.close();
+    await expect(late).rejects.toMatchObject({ code: "closed" });
+    await expect(tags.list()).rejects.toMatchObject({ code: "closed" });
+  });
+});
+
+describe("among tabs", () => {
+  test("a tab follows without a token's renewal, leads with what was stored, and hands on what comes", async () => {
+    let member!: TabMember;
+    const told: unknown[] = [];
+    const tabs: Tabs = {
+      available: true,
+      join: (name, m) => {
+        told.push(name);
+        member = m;
+        m.follow(tab);
+        return {
+          welcomed: (f) => told.push(f().type),
+          frames: (f) => told.push(...f.map((x) => x.type)),
+          down: () => told.push("down"),
+          leave: () => told.push("leave"),
+        };
+      },
+    };
+    const tab = new FakeTransport("tab", { alive: "self", acknowledges: true });
+    const storage = memoryStorage();
+    const w = await (async () => {
+      const w = world({ tabs, storage });
+      w.client.on("message", (m) => void w.got.push(m.id));
+      void w.client.connect();
+      await settled();
+      tab.last.welcome();
+      return w;
+    })();
+    expect(w.client.transport).toBe("tab");
+    tab.last.message(11, "1");
+    await w.clock.pass(2000);
+    expect(w.got).toEqual(["1"]);
+    expect(tab.last.acks).toEqual([]);
+
+    member.lead();
+    await settled();
+    expect(tab.last.left).toBe("close");
+    // The one that led has stored nothing yet: all of it comes again, and is known here.
+    expect(w.transport.last.request.connect).not.toHaveProperty("cursor");
+    expect(w.transport.last.request.connect.after).toBe("41");
+    w.transport.last.welcome();
+    w.transport.last.message(11, "1");
+    w.transport.last.message(12, "2");
+    await w.clock.pass(2000);
+    expect(w.got).toEqual(["1", "2"]);
+    expect(w.transport.last.acks).toEqual([cursor(12, 5)]);
+    w.client.close();
+    expect(told).toEqual([expect.stringContaining("alice"), "down", "welcome", "welcome", "message", "message", "down", "leave"]);
+  });
+});
