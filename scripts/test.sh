@@ -26,7 +26,7 @@ FORMS=(embedded standalone sentinel cluster)
 PUSH_FORMS=(embedded standalone)
 # Build tags that some packages have files of.
 TAGS=(failpoints planted nextversion)
-ALL_STEPS=(format tidy generated vet staticcheck race failpoints simulate planted torture readme fuzz)
+ALL_STEPS=(format tidy generated js vet staticcheck race failpoints simulate planted torture readme fuzz)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
 
@@ -58,6 +58,24 @@ step_generated() {
 	diff -ru "$copy/before" "$copy/after" && return 0
 	echo 'generated code differs from what is checked in (make generate mends it)'
 	return 1
+}
+
+# The SDK for JavaScript: its types, its tests on a clock of their own, and what its users get: the package, its size, its public surface, its reference.
+step_js() {
+	need_js || return 1
+	(
+		cd clients/js || exit 1
+		failed=0
+		npx tsc -p . || failed=1
+		npx vitest run --project unit --reporter ./test/kit/reporter.ts || failed=1
+		npm run --silent build || exit 1
+		npx publint --strict || failed=1
+		npx attw --pack . || failed=1
+		for script in size api docs; do
+			npm run --silent "$script" -- --check || failed=1
+		done
+		exit $failed
+	)
 }
 
 step_vet() {
@@ -258,6 +276,15 @@ install_redis() (
 	fi
 	true
 )
+
+# Node and what npm has for it, in the versions that the lock file names.
+need_js() {
+	if ! command -v npm >/dev/null; then
+		echo "the tests of clients/js need Node 20 or later, with npm"
+		return 1
+	fi
+	(cd clients/js && npm ci --no-audit --no-fund)
+}
 
 # Installs the programs of NEEDED that are missing, which takes root. Without root, tests that cannot run without them say which
 # package is missing, and those that take root themselves are skipped.

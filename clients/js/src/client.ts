@@ -89,10 +89,10 @@ const baseOf = (address: string): string => {
 };
 
 const texts: Record<string, string> = {
-  unauthorized: "getToken says that this user may not connect",
-  token_refused: "the gateway refused two tokens in a row",
+  unauthorized: "getToken has no token for this user",
+  token_refused: "two tokens in a row were refused",
   unreachable: "no transport got through",
-  silent: "the gateway does not answer any more",
+  silent: "the gateway does not answer",
 };
 
 /** Makes a client. @throws {CarillonError} with code `invalid`, for options that cannot be. */
@@ -102,8 +102,8 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   const transports = options.transports.filter((t) => t.available);
   const tabs = options.tabs && options.tabs.available && options.tabs;
   if (!endpoints[0]) throw invalid("endpoint: none");
-  if (typeof getToken !== "function") throw invalid("getToken: no function");
-  if (!transports[0]) throw invalid("transports: none that this runtime has; pass webSocket({ WebSocket })");
+  if (typeof getToken !== "function") throw invalid("getToken: none");
+  if (!transports[0]) throw invalid("transports: none is available; pass webSocket({ WebSocket })");
 
   const listeners: { [K in keyof ClientEvents<Body>]?: Set<(value: never) => unknown> } = {};
   let state: State = "idle";
@@ -257,10 +257,10 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
         getToken({ reason, signal, deviceId }),
         new Promise<never>((_, reject) => (signal.onabort = () => reject(new Error("getToken took too long")))),
       ]);
-      if (!got || (reason === "refused" && got === token)) throw new UnauthorizedError(got ? "getToken gave the refused token again" : "getToken gave no token");
+      if (!got || (reason === "refused" && got === token)) throw new UnauthorizedError(got ? "the refused token again" : "");
       const c = claimsOf(got);
       if (claims && c.identity !== claims.identity) {
-        failure = new CarillonError("identity_changed", "getToken gave the token of another user or device: make one client for each");
+        failure = new CarillonError("identity_changed", "another user's token: make a client for each");
         throw new UnauthorizedError();
       }
       claims = c;
@@ -287,7 +287,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     try {
       return (await storage.get(key)) ?? "";
     } catch (e) {
-      trouble("storage", "the storage cannot be read", e);
+      trouble("storage", "storage cannot be read", e);
       return "";
     }
   }
@@ -296,7 +296,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     try {
       await storage.set(key, value);
     } catch (e) {
-      trouble("storage", "the storage cannot be written", e);
+      trouble("storage", "storage cannot be written", e);
     }
   }
 
@@ -509,16 +509,13 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
 
   function failed(e: Entry, cause: unknown): void {
     if (cause === UNREAD) return inbox.again(e);
-    if (++e.failures < TRIES && e.persistent) {
-      trouble("handler_failed", `handler failed, message ${e.id} comes again`, cause);
-      clock.after(again(e.failures), () => {
-        inbox.again(e);
-        pump();
-      });
-    } else {
-      trouble("handler_gave_up", `handler failed ${e.failures} times, message ${e.id} counts as handled`, cause);
-      done(e);
-    }
+    const over = ++e.failures >= TRIES || !e.persistent;
+    trouble(over ? "handler_gave_up" : "handler_failed", `handler of message ${e.id}: ${cause}`, cause);
+    if (over) return done(e);
+    clock.after(again(e.failures), () => {
+      inbox.again(e);
+      pump();
+    });
   }
   const again = (times: number): number => Math.min(MOST_AGAIN_MS, AGAIN_MS * 2 ** (times - 1));
 
@@ -554,7 +551,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       if (dirty) store();
     };
     const failed = (e: unknown): void => {
-      if (!troubles++) trouble("storage", "the storage cannot be written: nothing is acknowledged until it can", e);
+      if (!troubles++) trouble("storage", "storage cannot be written, nothing is acknowledged", e);
       clock.after(again(troubles), () => {
         storing = false;
         store();

@@ -9,9 +9,9 @@ export const VERSION = 1;
 export class FrameError extends Error {
   constructor(
     readonly code: "malformed_frame" | "unknown_frame" | "unexpected_frame" | "missing_field" | "invalid_field",
-    detail: string,
+    what: string,
   ) {
-    super(detail);
+    super(`${code} ${what}`);
   }
 }
 
@@ -72,10 +72,10 @@ export function decode(text: string): ServerFrame {
 export function check(value: unknown): ServerFrame {
   const frame = value as Record<string, unknown> & ServerFrame;
   const type = frame?.type;
-  if (!isText(type)) throw new FrameError("malformed_frame", "no frame");
+  if (!isText(type)) throw new FrameError("malformed_frame", "");
   const members = Object.hasOwn(frames, type) ? frames[type] : undefined;
   if (members === undefined) {
-    throw new FrameError(/^(connect|ack|event)$/.test(type) ? "unexpected_frame" : "unknown_frame", "a frame of another type");
+    throw new FrameError(/^(connect|ack|event)$/.test(type) ? "unexpected_frame" : "unknown_frame", "");
   }
   for (const [, kind, optional, name] of members.matchAll(/(\w)(\??)(\w+)/g) as Iterable<string[]>) {
     const v = frame[name!];
@@ -86,8 +86,8 @@ export function check(value: unknown): ServerFrame {
     } else if (!kinds[kind!]!(v)) throw new FrameError("invalid_field", what);
   }
   if (type === "message") {
-    if (("slot" in frame) !== "pos" in frame) throw new FrameError("missing_field", "half a place");
-    if ("body_base64" in frame && "body" in frame) throw new FrameError("invalid_field", "two bodies");
+    if (("slot" in frame) !== "pos" in frame) throw new FrameError("missing_field", type);
+    if ("body_base64" in frame && "body" in frame) throw new FrameError("invalid_field", type);
   }
   return frame;
 }

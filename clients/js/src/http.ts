@@ -1,6 +1,6 @@
 // What the transports over plain HTTP share: requests, refusals, and frames that go beside a session.
 
-import type { ClientFrame, Connection, End, OpenRequest, Sink } from "./types.js";
+import type { ClientFrame, Clock, Connection, End, OpenRequest, Sink, Transport } from "./types.js";
 
 /** `fetch`, or what stands for it. */
 export type Fetch = typeof fetch;
@@ -28,19 +28,69 @@ const codes: Record<string, number> = {
   policy: 4209,
 };
 
-/** Asks the gateway, with the token in use. */
-export function request(
-  fetch: Fetch,
-  { endpoint, token }: OpenRequest,
-  path: string,
-  init: RequestInit & { headers?: Record<string, string> },
-): Promise<Response> {
-  return fetch(endpoint + path, {
-    ...init,
-    cache: "no-store",
-    credentials: "omit",
-    headers: { ...init.headers, authorization: `Bearer ${token()}` },
-  });
+/** What a transport over HTTP has for each connection. */
+export interface Exchange {
+  readonly open: OpenRequest;
+  readonly sink: Sink;
+  readonly clock: Clock;
+  /** Asks the gateway, with the token in use, until the connection is over. */
+  ask(path: string, init?: RequestInit): Promise<Response>;
+  /** Ends the connection, and tells so. */
+  end(end: End): void;
+  readonly over: boolean;
+  /** What a goodbye has to say besides. */
+  last: ClientFrame[];
+}
+
+/** Makes a transport of what reads over HTTP. When `read` fails, the connection is over. */
+export function httpTransport(
+  name: string,
+  fetch: Fetch | undefined,
+  as: Pick<Connection, "alive" | "acknowledges">,
+  read: (x: Exchange) => Promise<void>,
+): Transport {
+  // Called as it has to be: as a function of the window.
+  const get: Fetch = fetch ?? ((...args) => globalThis.fetch(...args));
+  return {
+    name,
+    available: Boolean(fetch ?? globalThis.fetch),
+    open(open, sink) {
+      const stop = new AbortController();
+      const ask = (path: string, init?: RequestInit): Promise<Response> =>
+        get(open.endpoint + path, {
+          signal: stop.signal,
+          cache: "no-store",
+          headers: { authorization: `Bearer ${open.token()}` },
+          ...init,
+        });
+      const cut = (last?: readonly ClientFrame[]): void => {
+        x.over = true;
+        poster.stop(last);
+        stop.abort();
+      };
+      const x = {
+        open,
+        sink,
+        clock: open.clock,
+        ask,
+        over: false,
+        last: [] as ClientFrame[],
+        end(e: End) {
+          if (x.over) return;
+          cut([]);
+          sink.ended(e);
+        },
+      };
+      const poster = framePoster(x);
+      read(x).catch(() => x.end({}));
+      return {
+        ...as,
+        send: poster.send,
+        close: () => cut(x.last.length ? x.last : undefined),
+        abort: () => cut([]),
+      };
+    },
+  };
 }
 
 /** What the address of a connect says, in place of the frame. */
@@ -72,41 +122,38 @@ const MOST_FRAMES = 20;
  * Sends frames beside a session whose connection carries nothing back: one request at a time, each with what waits. What could not be sent is tried
  * again until `stop`, of acknowledgements only the last.
  */
-export function framePoster(fetch: Fetch, open: OpenRequest, sink: Sink): Pick<Connection, "send"> & { stop(last?: readonly ClientFrame[]): void } {
+function framePoster({ ask, clock, end, sink }: Exchange): { send(frames: readonly ClientFrame[]): void; stop(last?: readonly ClientFrame[]): void } {
   let waiting: ClientFrame[] = [];
   let busy = false;
   let stopped = false;
 
-  async function post(frames: readonly ClientFrame[], keepalive: boolean): Promise<Response> {
-    return request(fetch, open, "/connect/frames", { method: "POST", body: JSON.stringify(frames), keepalive });
-  }
+  // A goodbye outlives the connection, and the page.
+  const post = (frames: readonly ClientFrame[], last: boolean): Promise<Response> =>
+    ask("/connect/frames", { method: "POST", body: JSON.stringify(frames), ...(last && { keepalive: true, signal: null }) });
 
   async function flush(): Promise<void> {
     if (busy || stopped || !waiting.length) return;
     busy = true;
-    const acks = waiting.filter((f) => f.type === "ack");
-    waiting = waiting.filter((f) => f.type !== "ack" || f === acks.at(-1));
+    const ack = waiting.filter((f) => f.type === "ack").at(-1);
+    waiting = waiting.filter((f) => f.type !== "ack" || f === ack);
     const batch = waiting.slice(0, MOST_FRAMES);
     let again = 0;
     try {
-      const r = await post(batch, false);
-      if (r.status === 429 || r.status >= 500) {
-        again = Number(r.headers.get("retry-after")) * 1000 || AGAIN_MS;
-      } else if (r.status === 409 && !stopped) {
+      const { status, headers } = await post(batch, false);
+      if (status === 429 || status >= 500) {
+        again = Number(headers.get("retry-after")) * 1000 || AGAIN_MS;
+      } else if (status === 409) {
         // No node that is asked here has the session: a new token needs a new connection, and tags cannot be changed this way.
-        if (batch.some((f) => f.type === "refresh")) sink.ended({});
+        if (batch.some((f) => f.type === "refresh")) end({});
         else sink.frames([{ type: "error", code: "no_session" }]);
       }
     } catch {
       again = AGAIN_MS;
     }
     busy = false;
-    if (again) {
-      open.clock.after(again, () => void flush());
-      return;
-    }
-    waiting = waiting.slice(batch.length);
-    void flush();
+    if (!again) waiting = waiting.slice(batch.length);
+    if (again) clock.after(again, () => void flush());
+    else void flush();
   }
 
   return {
@@ -115,7 +162,7 @@ export function framePoster(fetch: Fetch, open: OpenRequest, sink: Sink): Pick<C
       void flush();
     },
     stop(last = waiting) {
-      if (!stopped && last.length) void post(last.slice(-MOST_FRAMES), true).catch(() => {});
+      if (!stopped && last.length) post(last.slice(-MOST_FRAMES), true).catch(() => {});
       stopped = true;
     },
   };

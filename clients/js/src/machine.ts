@@ -170,7 +170,6 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
   let pingAt: number | undefined;
   let pongBy: number | undefined;
 
-  const connecting = (): boolean => state === "connecting";
   const idleStates = (): boolean => state === "idle" || state === "closed" || state === "failed" || state === "suspended";
 
   function enter(next: State, retry?: number): void {
@@ -424,7 +423,7 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
         if (live) {
           fx.refresh();
           plan(now);
-        } else if (connecting()) {
+        } else if (state === "connecting") {
           round(now);
         }
         return;
@@ -434,7 +433,7 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
         asked = undefined;
         if (i.unauthorized) return fail("unauthorized");
         if (live) renewAt = now + backoff(++renewals + 1, random());
-        else if (connecting()) wait(now);
+        else if (state === "connecting") wait(now);
         return;
       case "route": {
         drop(true);

@@ -28,19 +28,20 @@ export function indexedDBStorage(database = "carillon"): Storage {
   const done = <T>(r: IDBRequest<T>): Promise<T> =>
     new Promise((resolve, reject) => {
       r.onsuccess = () => resolve(r.result);
-      r.onerror = () => reject(r.error ?? new Error("IndexedDB failed"));
+      r.onerror = () => reject(r.error);
     });
   const open = (): Promise<IDBDatabase> =>
     (opened ??= (async () => {
       const r = indexedDB.open(database, 1);
       r.onupgradeneeded = () => r.result.createObjectStore(store);
       const db = await done(r);
+      // The browser takes it away: it is opened anew.
       db.onclose = db.onversionchange = () => {
         opened = undefined;
         db.close();
       };
       return db;
-    })().catch((e: unknown) => {
+    })().catch((e) => {
       opened = undefined;
       throw e;
     }));
@@ -53,7 +54,7 @@ export function indexedDBStorage(database = "carillon"): Storage {
       t.objectStore(store).put(value, key);
       await new Promise<void>((resolve, reject) => {
         t.oncomplete = () => resolve();
-        t.onabort = () => reject(t.error ?? new Error("IndexedDB failed"));
+        t.onabort = () => reject(t.error);
       });
     },
   };

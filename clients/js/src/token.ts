@@ -21,10 +21,9 @@ export function claimsOf(token: string): Claims {
     // As it says: the gateway judges.
   }
   const ms = (v: unknown): number | undefined => (typeof v === "number" ? v * 1000 : undefined);
-  const text = (v: unknown): string => (typeof v === "string" ? v : "");
   return {
-    identity: JSON.stringify([c["aud"] ?? "", text(c["sub"]), text(c["did"])]),
-    device: text(c["did"]) || undefined,
+    identity: JSON.stringify([c["aud"], c["sub"], c["did"]]),
+    device: c["did"] as string | undefined,
     expires: ms(c["exp"]),
     issued: ms(c["iat"]),
   };
