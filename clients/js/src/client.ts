@@ -16,6 +16,7 @@ import type {
   Connection,
   CoreClient,
   End,
+  Gap,
   Kick,
   Message,
   ServerFrame,
@@ -454,7 +455,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
         return;
     }
     const notice = inbox.receive(frame);
-    if (notice) emit(notice.is, notice as never);
+    if (notice) emit(...(notice as ["gap", Gap]));
     if (f["reason"] === "caught_up") step({ in: "caught_up" });
     store();
   }

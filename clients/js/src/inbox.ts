@@ -33,7 +33,7 @@ export interface Entry {
 }
 
 /** What receiving a frame comes to, besides messages. */
-export type Notice = ({ readonly is: "gap" } & Gap) | ({ readonly is: "recall" } & Recall);
+export type Notice = ["gap", Gap] | ["recall", Recall];
 
 /** The last ids, the oldest going first. */
 class Recent {
@@ -108,17 +108,19 @@ export class Inbox {
         const handed = e ? e.handed : this.#kept.ids.has(id);
         if (e && !e.working) this.#leave(e);
         this.#pass(frame);
-        return { is: "recall", id, handed };
+        return ["recall", { id, handed }];
       }
       case "gap":
         this.#pass(frame);
-        return {
-          is: "gap",
-          slot: frame["slot"] === 0 ? "own" : "common",
-          reason: frame["reason"] as string,
-          from: frame["from"] as number,
-          to: frame["to"] as number,
-        };
+        return [
+          "gap",
+          {
+            slot: frame["slot"] === 0 ? "own" : "common",
+            reason: frame["reason"] as string,
+            from: frame["from"] as number,
+            to: frame["to"] as number,
+          },
+        ];
       case "cursor":
         this.#pass(frame);
     }

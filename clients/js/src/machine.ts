@@ -406,6 +406,8 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
           if (!named) begin(now);
         } else if (idleStates()) {
           failed = refusals = 0;
+          // Whoever has the place now is to give it up.
+          fresh = state !== "idle";
           hiddenReplaced = false;
           begin(now);
         }
@@ -490,6 +492,7 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
       case "visible":
         if (state === "suspended" && hiddenReplaced) {
           hiddenReplaced = false;
+          fresh = true;
           failed = 0;
           begin(now);
         } else if (state === "waiting" && !named && failed > 1) {

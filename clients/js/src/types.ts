@@ -190,7 +190,7 @@ export interface CoreClient<Body = unknown> {
   readonly cursor: string | undefined;
   /**
    * Connects, and stays connected until {@link Client.close}. Resolves with the first welcome, and rejects when the client fails or is closed before;
-   * trouble on the way is no reason: that is what `waiting` is for. Where the client is connected it resolves at once. With `signal` the client is closed when that is aborted.
+   * trouble on the way is no reason: that is what `waiting` is for, and `suspended`. Where the client is connected it resolves at once. With `signal` the client is closed when that is aborted.
    */
   connect(options?: { signal?: AbortSignal }): Promise<void>;
   /**
