@@ -27,6 +27,7 @@ var layers = []struct {
 	{"clock/clocktest", []string{"clock"}, "a clock for tests"},
 	{"history", nil, "the judge knows nothing of how the system works inside"},
 	{"dev", nil, "a file for developers"},
+	{"demo", nil, "a page that asks the API as everybody does, and is handed what signs its tokens"},
 	{"proxytest", []string{"clock"}, "a bad network knows bytes alone"},
 	{"redistest", []string{"bench/child", "proxytest", "clock"}, "processes of Redis, and nothing of what lies in them"},
 	{"nettest", nil, "a network knows packets alone"},

@@ -16,8 +16,11 @@ import (
 
 	_ "embed"
 
+	"github.com/go-chi/chi/v5"
+
 	"carillon/server/auth"
 	"carillon/server/catalog"
+	"carillon/server/demo"
 	"carillon/server/dev"
 	"carillon/server/push"
 )
@@ -145,10 +148,7 @@ func (g *Gateway) fill(text, command string) (string, error) {
 	if f.Product == "" {
 		return "", errors.New("gateway: this is no development node")
 	}
-	token, err := auth.Mint(auth.SigningKey{ID: catalog.KeyID(f.KeyID), Alg: catalog.HS256, Private: f.Key}, auth.Claims{
-		Product: devProduct, User: "alice", Device: "laptop", Platform: push.PlatformDesktop,
-		Issued: g.cfg.Clock.Now(), Expires: g.cfg.Clock.Now().Add(devTokenLife),
-	})
+	token, err := g.mintDev(auth.Claims{User: "alice", Device: "laptop", Platform: push.PlatformDesktop}, devTokenLife)
 	if err != nil {
 		return "", err
 	}
@@ -165,6 +165,12 @@ func (g *Gateway) fill(text, command string) (string, error) {
 	return b.String(), err
 }
 
+// mintDev signs a token of the development product that is good for so long.
+func (g *Gateway) mintDev(c auth.Claims, life time.Duration) (string, error) {
+	c.Product, c.Issued, c.Expires = devProduct, g.cfg.Clock.Now(), g.cfg.Clock.Now().Add(life)
+	return auth.Mint(auth.SigningKey{ID: catalog.KeyID(g.dev.KeyID), Alg: catalog.HS256, Private: g.dev.Key}, c)
+}
+
 // shellWord quotes a word for a shell, if it needs that.
 func shellWord(s string) string {
 	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._/-+,:@%") == "" {
@@ -173,24 +179,57 @@ func shellWord(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// serveDevPage shows a developer on this machine what DevText says. A page that reached us under another name than this
-// machine's (DNS rebinding) gets none of it.
-func (g *Gateway) serveDevPage(w http.ResponseWriter, r *http.Request) {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		problem(w, http.StatusForbidden, "forbidden", "the development page is shown under localhost only")
-		return
-	}
+// onThisMachine lets through what asks for this machine by a name that no page elsewhere can have: behind are keys, and whatever they are
+// good for. A page of a name that was made to lead here (DNS rebinding) is not let through.
+func onThisMachine(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+			problem(w, http.StatusForbidden, "forbidden", "what is for development is shown under localhost only")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// serveDevPage shows a developer on this machine what DevText says.
+func (g *Gateway) serveDevPage(w http.ResponseWriter, _ *http.Request) {
 	text, err := g.DevText("./bin/carillon")
 	if err != nil {
 		problem(w, http.StatusInternalServerError, "internal", "the page could not be made")
 		return
 	}
+	// The demo page is the one address in the text that is for browsers.
+	text, at := template.HTMLEscapeString(text), g.dev.Public+demo.Path
+	text = strings.Replace(text, at, `<a href="`+demo.Path+`">`+at+`</a>`, 1)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
-	_, _ = io.WriteString(w, strings.Replace(devHTML, "{{.Text}}", template.HTMLEscapeString(text), 1))
+	_, _ = io.WriteString(w, strings.Replace(devHTML, "{{.Text}}", text, 1))
+}
+
+// routeDev adds what a browser on this machine is shown in development.
+func (g *Gateway) routeDev(r chi.Router) {
+	page, err := demo.New(demo.Config{
+		Mint: func(u push.UserID, d push.DeviceID, life time.Duration) (string, error) {
+			return g.mintDev(auth.Claims{User: u, Device: d, Platform: push.PlatformWeb, TagPatterns: []string{"news.*"}}, life)
+		},
+		API: unrouted(r), Key: g.dev.APIKey,
+	})
+	if err != nil {
+		panic(err) // setUpDev made all that it needs
+	}
+	r.Method(http.MethodGet, "/", onThisMachine(http.HandlerFunc(g.serveDevPage)))
+	r.Handle(strings.TrimSuffix(demo.Path, "/"), onThisMachine(page))
+	r.Handle(demo.Path+"*", onThisMachine(page))
+}
+
+// unrouted has r route a request that it is given while it serves another one: the context of that says how far it is routed.
+func unrouted(r chi.Router) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.ServeHTTP(w, req.WithContext(context.WithValue(req.Context(), chi.RouteCtxKey, (*chi.Context)(nil))))
+	})
 }

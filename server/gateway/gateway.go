@@ -12,6 +12,7 @@
 //	                  /connect/frames -> transport/web -> room
 //	                  /connect/ticket -> auth
 //	                  /v1             -> center -> saver, then push.Rooms -> room
+//	                  /demo           -> /v1, auth; in development
 //	TCP listener      transport/tcp   -> room
 //	admin listener    /admin/v1 -> center, /livez, /readyz, /metrics, /debug/pprof, /debug/free
 //

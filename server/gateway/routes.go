@@ -51,7 +51,7 @@ func (g *Gateway) publicRoutes() http.Handler {
 		r.HandleFunc("/v1/*", otherRole)
 	}
 	if g.cfg.Dev {
-		r.Get("/", g.serveDevPage)
+		g.routeDev(r)
 	}
 	r.NotFound(notFound)
 	r.MethodNotAllowed(wrongMethod)
