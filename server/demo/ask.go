@@ -143,7 +143,7 @@ func (h *Handler) serveKick(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.forward(w, r, http.MethodPost, "/v1/users/"+url.PathEscape(string(ask.User))+"/kick",
-		map[string]any{"device": ask.Device, "reason": "kicked on the demo page"})
+		map[string]any{"device": ask.Device, "reason": "Somebody pressed Kick on the demo page."})
 }
 
 // forward asks the node's API, whose answer is the answer. Nothing of the page's own request goes along but its context and its address.

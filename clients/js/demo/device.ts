@@ -3,6 +3,7 @@
 import { parseCursor } from "../src/cursor.js";
 import { createClient, longPoll, sse, webSocket, type Client, type Message, type State, type StateChange } from "../src/index.js";
 import { claimsOf } from "../src/token.js";
+import { timeOf } from "./dom.js";
 import { makeNetwork } from "./network.js";
 import { getToken, kick } from "./server.js";
 import type { Choice, Identity, Settings } from "./settings.js";
@@ -171,7 +172,7 @@ export class Device {
   #state(client: Client, change: StateChange): void {
     this.states.push(change);
     this.retryAt = change.retryAt;
-    const more = change.transport ? ` over ${change.transport}` : change.retryAt ? `, again at ${change.retryAt.toLocaleTimeString()}` : "";
+    const more = change.transport ? ` over ${change.transport}` : change.retryAt ? `, again at ${timeOf(change.retryAt)}` : "";
     this.#note("state", `${change.state}${more}`);
     // What it joined before is the gateway's to know, across connections and pages.
     if (change.state === "connected" && change.previous !== "connected") {

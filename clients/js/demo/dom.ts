@@ -19,6 +19,9 @@ export function say(e: Element, text: string): void {
   if (e.textContent !== text) e.textContent = text;
 }
 
+/** The time of day, as logs have it. */
+export const timeOf = (d: Date): string => d.toLocaleTimeString([], { hourCycle: "h23", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
 /** A button that is one of several, of which one is chosen: a radio button that looks like a segment. */
 export function segments<T extends string>(
   { legend, name, testid, chosen }: { legend: string; name: string; testid: string; chosen: T },

@@ -1,7 +1,7 @@
 // The list of a device's messages: the newest first, and not all of them.
 
 import type { Device, Received } from "./device.js";
-import { h, say } from "./dom.js";
+import { h, say, timeOf } from "./dom.js";
 
 const MOST = 200;
 
@@ -14,8 +14,6 @@ export interface MessageList {
   readonly root: HTMLElement;
   update(): void;
 }
-
-const timeOf = (d: Date): string => d.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
 /** A body as text. Bytes are told by their number. */
 export function textOf(body: unknown): string {

@@ -1,7 +1,7 @@
 // A device as a panel: what it is doing, what can be done to it, and its messages.
 
 import { TAG, type Device } from "./device.js";
-import { announce, h, say, segments } from "./dom.js";
+import { announce, h, say, segments, timeOf } from "./dom.js";
 import { messageList } from "./messages.js";
 import type { Choice } from "./settings.js";
 
@@ -34,9 +34,9 @@ export function panel(device: Device): HTMLElement {
     return value;
   };
   const transport = readout("transport", "Transport");
+  const expiry = readout("token-expiry", "Token ends in");
   const own = readout("position-own", "Own position");
   const common = readout("position-common", "Common position");
-  const expiry = readout("token-expiry", "Token ends in");
   const cursor = h("code", { testid: id("cursor") });
 
   const connect = button("connect", "Connect", () => device.connect(), "primary");
@@ -111,7 +111,7 @@ export function panel(device: Device): HTMLElement {
   function log(): void {
     for (const e of device.log.slice(Math.max(logged, device.log.length - MOST_LINES))) {
       lines.prepend(
-        h("li", { "data-what": e.what, testid: "log-line" }, h("time", { datetime: e.at.toISOString() }, e.at.toLocaleTimeString()), h("b", {}, e.what), h("span", {}, e.text)),
+        h("li", { "data-what": e.what, testid: "log-line" }, h("time", { datetime: e.at.toISOString() }, timeOf(e.at)), h("b", {}, e.what), h("span", {}, e.text)),
       );
     }
     logged = device.log.length;
@@ -162,7 +162,10 @@ export function panel(device: Device): HTMLElement {
 
 /** What a state means where the word alone does not say what to do. */
 function why({ state, client }: Device): string {
-  if (state === "failed") return `Given up: ${client.failure?.message ?? "it said no more"}.`;
+  const kick = client.failure?.kick;
+  if (state === "failed") {
+    return kick ? `The gateway sent it away (${kick.reason})${kick.detail ? `: ${kick.detail}` : ""}` : `Given up: ${client.failure?.message ?? "it said no more"}.`;
+  }
   if (state === "suspended") return "Held back: another tab is this device, or this one was frozen.";
   return "";
 }

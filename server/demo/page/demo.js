@@ -1900,6 +1900,47 @@ function createClient(options) {
   });
 }
 
+// demo/dom.ts
+function h(name, props = {}, ...children) {
+  const e = document.createElement(name);
+  for (const [key, value] of Object.entries(props)) {
+    if (typeof value === "function") e.addEventListener(key, value);
+    else if (typeof value === "boolean") e.toggleAttribute(key, value);
+    else e.setAttribute(key === "testid" ? "data-testid" : key, value);
+  }
+  e.append(...children);
+  return e;
+}
+function say(e, text) {
+  if (e.textContent !== text) e.textContent = text;
+}
+var timeOf = (d) => d.toLocaleTimeString([], { hourCycle: "h23", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+function segments({ legend, name, testid, chosen }, all, choose) {
+  return h(
+    "fieldset",
+    { class: "segments" },
+    h("legend", {}, legend),
+    h(
+      "div",
+      { class: "row" },
+      ...all.map(([value, text]) => {
+        const input = h("input", { type: "radio", name, value, testid: `${testid}-${value}`, change: () => choose(value) });
+        input.checked = value === chosen;
+        return h("label", {}, input, h("span", {}, text));
+      })
+    )
+  );
+}
+var news = [];
+function announce(text) {
+  news.push(text);
+  if (news.length > 1) return;
+  setTimeout(() => {
+    say(document.getElementById("announcer"), news.slice(-4).join(". "));
+    news = [];
+  }, 500);
+}
+
 // demo/network.ts
 var unreachable = () => new TypeError("the network is cut");
 function makeNetwork() {
@@ -2149,7 +2190,7 @@ var Device = class {
   #state(client, change) {
     this.states.push(change);
     this.retryAt = change.retryAt;
-    const more = change.transport ? ` over ${change.transport}` : change.retryAt ? `, again at ${change.retryAt.toLocaleTimeString()}` : "";
+    const more = change.transport ? ` over ${change.transport}` : change.retryAt ? `, again at ${timeOf(change.retryAt)}` : "";
     this.#note("state", `${change.state}${more}`);
     if (change.state === "connected" && change.previous !== "connected") {
       client.tags.list().then(
@@ -2169,46 +2210,6 @@ var Device = class {
     this.#changed();
   }
 };
-
-// demo/dom.ts
-function h(name, props = {}, ...children) {
-  const e = document.createElement(name);
-  for (const [key, value] of Object.entries(props)) {
-    if (typeof value === "function") e.addEventListener(key, value);
-    else if (typeof value === "boolean") e.toggleAttribute(key, value);
-    else e.setAttribute(key === "testid" ? "data-testid" : key, value);
-  }
-  e.append(...children);
-  return e;
-}
-function say(e, text) {
-  if (e.textContent !== text) e.textContent = text;
-}
-function segments({ legend, name, testid, chosen }, all, choose) {
-  return h(
-    "fieldset",
-    { class: "segments" },
-    h("legend", {}, legend),
-    h(
-      "div",
-      { class: "row" },
-      ...all.map(([value, text]) => {
-        const input = h("input", { type: "radio", name, value, testid: `${testid}-${value}`, change: () => choose(value) });
-        input.checked = value === chosen;
-        return h("label", {}, input, h("span", {}, text));
-      })
-    )
-  );
-}
-var news = [];
-function announce(text) {
-  news.push(text);
-  if (news.length > 1) return;
-  setTimeout(() => {
-    say(document.getElementById("announcer"), news.slice(-4).join(". "));
-    news = [];
-  }, 500);
-}
 
 // demo/composer.ts
 var MANY2 = 100;
@@ -2333,7 +2334,6 @@ function composer(root, users) {
 
 // demo/messages.ts
 var MOST = 200;
-var timeOf = (d) => d.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 function textOf(body) {
   if (body === void 0) return "(no body)";
   if (body instanceof Uint8Array) return `(${body.length} bytes)`;
@@ -2440,9 +2440,9 @@ function panel(device) {
     return value;
   };
   const transport = readout("transport", "Transport");
+  const expiry = readout("token-expiry", "Token ends in");
   const own = readout("position-own", "Own position");
   const common = readout("position-common", "Common position");
-  const expiry = readout("token-expiry", "Token ends in");
   const cursor = h("code", { testid: id("cursor") });
   const connect = button("connect", "Connect", () => device.connect(), "primary");
   const close = button("close", "Close", () => device.close());
@@ -2510,7 +2510,7 @@ function panel(device) {
   function log() {
     for (const e of device.log.slice(Math.max(logged, device.log.length - MOST_LINES))) {
       lines.prepend(
-        h("li", { "data-what": e.what, testid: "log-line" }, h("time", { datetime: e.at.toISOString() }, e.at.toLocaleTimeString()), h("b", {}, e.what), h("span", {}, e.text))
+        h("li", { "data-what": e.what, testid: "log-line" }, h("time", { datetime: e.at.toISOString() }, timeOf(e.at)), h("b", {}, e.what), h("span", {}, e.text))
       );
     }
     logged = device.log.length;
@@ -2555,7 +2555,10 @@ function panel(device) {
   return root;
 }
 function why({ state, client }) {
-  if (state === "failed") return `Given up: ${client.failure?.message ?? "it said no more"}.`;
+  const kick2 = client.failure?.kick;
+  if (state === "failed") {
+    return kick2 ? `The gateway sent it away (${kick2.reason})${kick2.detail ? `: ${kick2.detail}` : ""}` : `Given up: ${client.failure?.message ?? "it said no more"}.`;
+  }
   if (state === "suspended") return "Held back: another tab is this device, or this one was frozen.";
   return "";
 }
