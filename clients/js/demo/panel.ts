@@ -74,11 +74,10 @@ export function panel(device: Device): HTMLElement {
   let told = 0;
 
   function state(): void {
-    const { state, client, network, retryAt, tokenEnds } = device;
+    const { state, client, network, tokenEnds } = device;
     badge.dataset["state"] = state;
     say(badge, state);
-    const wait = retryAt && Math.max(0, Math.ceil((retryAt.getTime() - Date.now()) / 1000));
-    say(note, (state === "waiting" || state === "offline") && wait !== undefined ? `Tries again in ${wait} s.` : network.cut ? "Its network is cut." : why(device));
+    say(note, meaning(device));
     say(transport, client.transport ? names[client.transport] ?? client.transport : "none");
     transport.dataset["transport"] = client.transport ?? "";
     const p = device.positions;
@@ -160,14 +159,27 @@ export function panel(device: Device): HTMLElement {
   return root;
 }
 
-/** What a state means where the word alone does not say what to do. */
-function why({ state, client }: Device): string {
+/** What the state means, in a line: panels keep their height. */
+function meaning({ state, client, network, retryAt }: Device): string {
   const kick = client.failure?.kick;
-  if (state === "failed") {
-    return kick ? `The gateway sent it away (${kick.reason})${kick.detail ? `: ${kick.detail}` : ""}` : `Given up: ${client.failure?.message ?? "it said no more"}.`;
+  const cut = network.cut ? "The network is cut. " : "";
+  switch (state) {
+    case "idle":
+      return `${cut}Made, and not asked to connect yet.`;
+    case "connecting":
+      return `${cut}Gets a token, and tries what may carry it.`;
+    case "connected":
+      return "Messages come as they are sent.";
+    case "waiting":
+    case "offline":
+      return `${cut}Tries again${retryAt ? ` in ${Math.max(0, Math.ceil((retryAt.getTime() - Date.now()) / 1000))} s` : " by itself"}.`;
+    case "suspended":
+      return "Held back: another tab is this device, or this one was frozen.";
+    case "closed":
+      return `${cut}Said goodbye. What is sent meanwhile waits.`;
+    case "failed":
+      return kick ? `The gateway sent it away (${kick.reason})${kick.detail ? `: ${kick.detail}` : "."}` : `Given up: ${client.failure?.message ?? "it said no more"}.`;
   }
-  if (state === "suspended") return "Held back: another tab is this device, or this one was frozen.";
-  return "";
 }
 
 function countdown(ms: number): string {

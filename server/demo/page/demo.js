@@ -592,9 +592,9 @@ function createMachine({ endpoints, random, effects: fx }) {
         if (state !== "closed") stop("closed");
         return;
       case "token": {
-        const why2 = asked;
+        const why = asked;
         asked = void 0;
-        if (!why2) return;
+        if (!why) return;
         have = true;
         expires = i.expires;
         renewals = 0;
@@ -1633,10 +1633,10 @@ function open(socket, request2, sink) {
   socket.onmessage = ({ data }) => {
     if (over) return;
     sink.heard();
-    deliver([String(data)], sink, (why2) => {
+    deliver([String(data)], sink, (why) => {
       if (over) return;
       close();
-      sink.ended({ detail: why2.message });
+      sink.ended({ detail: why.message });
     });
   };
   socket.onclose = (e) => end(e.code, e.reason);
@@ -1698,7 +1698,7 @@ function sse(options = {}) {
           if (over) return;
           if (done) return end({});
           sink.heard();
-          if (!deliver(events2(value), sink, (why2) => end({ detail: why2.message }))) return;
+          if (!deliver(events2(value), sink, (why) => end({ detail: why.message }))) return;
         }
       };
       read().catch(() => end({}));
@@ -2475,11 +2475,10 @@ function panel(device) {
   let logged = 0;
   let told = 0;
   function state() {
-    const { state: state2, client, network, retryAt, tokenEnds } = device;
+    const { state: state2, client, network, tokenEnds } = device;
     badge.dataset["state"] = state2;
     say(badge, state2);
-    const wait = retryAt && Math.max(0, Math.ceil((retryAt.getTime() - Date.now()) / 1e3));
-    say(note, (state2 === "waiting" || state2 === "offline") && wait !== void 0 ? `Tries again in ${wait} s.` : network.cut ? "Its network is cut." : why(device));
+    say(note, meaning(device));
     say(transport, client.transport ? names[client.transport] ?? client.transport : "none");
     transport.dataset["transport"] = client.transport ?? "";
     const p = device.positions;
@@ -2554,13 +2553,26 @@ function panel(device) {
   paint();
   return root;
 }
-function why({ state, client }) {
+function meaning({ state, client, network, retryAt }) {
   const kick2 = client.failure?.kick;
-  if (state === "failed") {
-    return kick2 ? `The gateway sent it away (${kick2.reason})${kick2.detail ? `: ${kick2.detail}` : ""}` : `Given up: ${client.failure?.message ?? "it said no more"}.`;
+  const cut = network.cut ? "The network is cut. " : "";
+  switch (state) {
+    case "idle":
+      return `${cut}Made, and not asked to connect yet.`;
+    case "connecting":
+      return `${cut}Gets a token, and tries what may carry it.`;
+    case "connected":
+      return "Messages come as they are sent.";
+    case "waiting":
+    case "offline":
+      return `${cut}Tries again${retryAt ? ` in ${Math.max(0, Math.ceil((retryAt.getTime() - Date.now()) / 1e3))} s` : " by itself"}.`;
+    case "suspended":
+      return "Held back: another tab is this device, or this one was frozen.";
+    case "closed":
+      return `${cut}Said goodbye. What is sent meanwhile waits.`;
+    case "failed":
+      return kick2 ? `The gateway sent it away (${kick2.reason})${kick2.detail ? `: ${kick2.detail}` : "."}` : `Given up: ${client.failure?.message ?? "it said no more"}.`;
   }
-  if (state === "suspended") return "Held back: another tab is this device, or this one was frozen.";
-  return "";
 }
 function countdown(ms) {
   if (ms <= 0) return "ended";

@@ -1,0 +1,220 @@
+// The demo page in a browser, against a gateway that this test builds and starts. CHROMIUM names another browser, CARILLON a binary that is built.
+
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+
+type Side = "left" | "right";
+
+const repository = fileURLToPath(new URL("../../../..", import.meta.url));
+const directory = mkdtempSync(join(tmpdir(), "carillon-demo-"));
+let gateway: ChildProcess;
+let endpoint = "";
+let browser: Browser;
+let context: BrowserContext;
+/** What the browser complained of: nothing, not even about the policy. */
+let complaints: string[] = [];
+/** Each test has users of its own. */
+let number = 0;
+let alice = "";
+let bob = "";
+
+beforeAll(async () => {
+  let binary = process.env["CARILLON"];
+  if (!binary) {
+    binary = join(directory, "carillon");
+    execFileSync("go", ["build", "-o", binary, "./server/cmd/carillon"], { cwd: repository, stdio: "inherit" });
+  }
+  const data = join(directory, "data");
+  gateway = spawn(binary, ["serve", "--dev", "--data", data, "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--tcp-listen", "off"], {
+    stdio: "ignore",
+  });
+  const file = join(data, "dev.json");
+  const answers = async (): Promise<boolean> => {
+    if (!existsSync(file)) return false;
+    endpoint = (JSON.parse(readFileSync(file, "utf8")) as { public: string }).public;
+    return fetch(`${endpoint}/demo/`).then((r) => r.ok, () => false);
+  };
+  for (let tries = 0; !(await answers()); tries++) {
+    if (tries > 200 || gateway.exitCode !== null) throw new Error("the gateway does not come up");
+    await sleep(50);
+  }
+  browser = await chromium.launch({
+    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+});
+
+afterAll(async () => {
+  await browser?.close();
+  if (gateway && gateway.exitCode === null) {
+    gateway.kill("SIGTERM");
+    await once(gateway, "exit");
+  }
+  rmSync(directory, { recursive: true, force: true });
+});
+
+beforeEach(async () => {
+  number++;
+  [alice, bob] = [`alice-${number}`, `bob-${number}`];
+  complaints = [];
+  context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
+});
+
+afterEach(async () => {
+  await context.close();
+  expect(complaints).toEqual([]);
+});
+
+async function open(query: string): Promise<Page> {
+  const page = await context.newPage();
+  page.on("pageerror", (e) => complaints.push(e.message));
+  page.on("console", (m) => {
+    // Chromium itself tells of answers that are no success.
+    if (m.type() === "error" && !m.text().startsWith("Failed to load resource")) complaints.push(m.text());
+  });
+  await page.goto(`${endpoint}/demo/?${query}`);
+  return page;
+}
+
+async function reads(page: Page, testid: string, want: string | RegExp): Promise<void> {
+  await page.getByTestId(testid).filter({ hasText: typeof want === "string" ? new RegExp(`^${want}$`) : want }).waitFor({ timeout: 40_000 });
+}
+
+async function connect(page: Page, side: Side): Promise<void> {
+  await page.getByTestId(`${side}-connect`).click();
+  await reads(page, `${side}-state`, "connected");
+}
+
+async function sendMany(page: Page): Promise<void> {
+  await page.getByTestId("send-many").click();
+  await reads(page, "send-outcome", /^All 100 stored/);
+}
+
+const numbers = (page: Page, side: Side): Promise<number[]> => page.evaluate((s) => window.demo![s]!.bodies.map((b) => (b as { n: number }).n), side);
+const hundred = Array.from({ length: 100 }, (_, i) => i + 1);
+
+for (const [transport, name] of [["websocket", "WebSocket"], ["sse", "SSE"], ["longpoll", "Long-poll"]] as const) {
+  test(`over ${name}, what is sent while the network is cut comes once and in order`, async () => {
+    const page = await open(`left=${alice}/laptop&right=${alice}/phone&transport=${transport}`);
+    await connect(page, "left");
+    await connect(page, "right");
+    await reads(page, "left-transport", name);
+    await page.getByTestId("left-cut").click();
+    await reads(page, "left-state", "waiting");
+    await sendMany(page);
+    await reads(page, "right-received", "100");
+    await reads(page, "left-received", "0");
+    expect(await page.getByTestId("left-cut").getAttribute("aria-pressed")).toBe("true");
+    await page.getByTestId("left-cut").click();
+    await reads(page, "left-received", "100"); // it comes back by itself
+    // Once more, with the cut in the middle.
+    await page.getByTestId("send-many").click();
+    await reads(page, "left-received", /^1[2-9]\d$/);
+    await page.evaluate(() => window.demo!.left!.setCut(true));
+    await reads(page, "send-outcome", /^All 100 stored/);
+    await page.evaluate(() => window.demo!.left!.setCut(false));
+    await reads(page, "left-received", "200");
+    await reads(page, "right-received", "200");
+    for (const side of ["left", "right"] as const) {
+      expect(await numbers(page, side)).toEqual([...hundred, ...hundred]);
+      expect(await page.evaluate((s) => window.demo![s]!.counts, side)).toEqual({ received: 200, repeats: 0, gaps: 0, recalls: 0 });
+    }
+  });
+}
+
+test("another transport goes on where the one before was", async () => {
+  const page = await open(`left=${alice}/laptop&single=1`);
+  await connect(page, "left");
+  for (const [use, name] of [["sse", "SSE"], ["longpoll", "Long-poll"], ["auto", "WebSocket"]] as const) {
+    await page.getByTestId(`left-use-${use}`).check();
+    await page.getByTestId("send").click();
+    await reads(page, "left-transport", name);
+  }
+  await reads(page, "left-received", "3");
+  await reads(page, "left-repeats", "0");
+  expect(await page.evaluate(() => window.demo!.right)).toBeUndefined();
+});
+
+test("a message is shown, seen, clicked and recalled", async () => {
+  const page = await open(`left=${alice}/laptop&single=1`);
+  await reads(page, "left-messages-empty", /^Not connected/);
+  await connect(page, "left");
+  await page.getByTestId("send-body").fill('{"markup":"<b>bold</b>"}');
+  await page.getByTestId("send").click();
+  await reads(page, "message-body", /^\{"markup":"<b>bold<\/b>"\}$/);
+  await page.getByTestId("message-displayed").click();
+  await page.getByTestId("message-clicked").click();
+  await page.getByTestId("recall-last").click();
+  await page.getByTestId("message-recalled").waitFor();
+  await reads(page, "left-recalls", "1");
+  await page.getByTestId("send-persistent").uncheck();
+  await page.getByTestId("send").click();
+  await reads(page, "left-received", "2");
+  expect(await page.getByTestId("message-kind").allTextContents()).toEqual(["online only", "persistent"]);
+  await page.getByTestId("send-body").fill("{");
+  await reads(page, "send-problem", /^No JSON/);
+  expect(await page.getByTestId("send").isDisabled()).toBe(true);
+});
+
+test("a tag is joined, sent to, and left", async () => {
+  const page = await open(`left=${alice}/laptop&right=${bob}/phone`);
+  await connect(page, "left");
+  await connect(page, "right");
+  await page.getByTestId("right-tag").click();
+  await reads(page, "right-tags", "news.sport");
+  await page.getByTestId("send-to-tag").check();
+  await page.getByTestId("send").click();
+  await reads(page, "right-received", "1");
+  await page.getByTestId("right-tag").click();
+  await reads(page, "right-tags", "none");
+  await reads(page, "left-received", "0");
+});
+
+test("a device that is kicked has failed, says why, and comes back when it is asked to", async () => {
+  const page = await open(`left=${alice}/laptop&single=1`);
+  await connect(page, "left");
+  await page.getByTestId("left-kick").click();
+  await reads(page, "left-state", "failed");
+  await reads(page, "left-note", /\(kicked\)/);
+  await connect(page, "left");
+  await page.getByTestId("left-close").click();
+  await reads(page, "left-state", "closed");
+  expect(await page.evaluate(() => window.demo!.left!.states)).toEqual(["connecting", "connected", "failed", "connecting", "connected", "closed"]);
+});
+
+test("tokens that live for seconds are renewed", async () => {
+  const page = await open(`left=${alice}/laptop&single=1&life=4`);
+  await connect(page, "left");
+  await reads(page, "left-token-expiry", "0:0[0-3]");
+  // The gateway takes a token for half a minute longer than it says, as clocks differ, and the client knows.
+  await page.waitForRequest(`${endpoint}/demo/token`, { timeout: 40_000 });
+  await page.getByTestId("send").click();
+  await reads(page, "left-received", "1");
+  await reads(page, "left-state", "connected");
+});
+
+test("tabs share a device's connection, or take it from each other", async () => {
+  const shared = `left=${alice}/laptop&single=1&tabs=1`;
+  const one = await open(shared);
+  await connect(one, "left");
+  const two = await open(shared);
+  await connect(two, "left");
+  await reads(two, "left-transport", "another tab");
+  await one.getByTestId("send").click();
+  await reads(one, "left-received", "1");
+  await reads(two, "left-received", "1");
+
+  const apart = `left=${bob}/laptop&single=1`;
+  const three = await open(apart);
+  await connect(three, "left");
+  const four = await open(apart);
+  await connect(four, "left");
+  await reads(three, "left-state", "suspended");
+});
