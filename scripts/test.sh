@@ -74,6 +74,7 @@ step_js() {
 		for script in size api docs; do
 			npm run --silent "$script" -- --check || failed=1
 		done
+		node scripts/demo.mjs --check || failed=1
 		exit $failed
 	)
 }

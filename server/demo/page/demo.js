@@ -3,8 +3,8 @@
 // src/codec.ts
 var VERSION = 1;
 var FrameError = class extends Error {
-  constructor(code, detail) {
-    super(detail);
+  constructor(code, what) {
+    super(`${code} ${what}`);
     this.code = code;
   }
   code;
@@ -54,10 +54,10 @@ function decode(text) {
 function check(value) {
   const frame = value;
   const type = frame?.type;
-  if (!isText(type)) throw new FrameError("malformed_frame", "no frame");
+  if (!isText(type)) throw new FrameError("malformed_frame", "");
   const members = Object.hasOwn(frames, type) ? frames[type] : void 0;
   if (members === void 0) {
-    throw new FrameError(/^(connect|ack|event)$/.test(type) ? "unexpected_frame" : "unknown_frame", "a frame of another type");
+    throw new FrameError(/^(connect|ack|event)$/.test(type) ? "unexpected_frame" : "unknown_frame", "");
   }
   for (const [, kind, optional, name] of members.matchAll(/(\w)(\??)(\w+)/g)) {
     const v = frame[name];
@@ -68,8 +68,8 @@ function check(value) {
     } else if (!kinds[kind](v)) throw new FrameError("invalid_field", what);
   }
   if (type === "message") {
-    if ("slot" in frame !== "pos" in frame) throw new FrameError("missing_field", "half a place");
-    if ("body_base64" in frame && "body" in frame) throw new FrameError("invalid_field", "two bodies");
+    if ("slot" in frame !== "pos" in frame) throw new FrameError("missing_field", type);
+    if ("body_base64" in frame && "body" in frame) throw new FrameError("invalid_field", type);
   }
   return frame;
 }
@@ -144,9 +144,9 @@ var Inbox = class {
   #acked;
   /** Begins from what was stored, keeping what this run knows besides. */
   restore(cursor, ids) {
-    const known = [...this.#kept.ids];
+    const known2 = [...this.#kept.ids];
     this.#kept.ids.clear();
-    for (const id of [...ids, ...known]) this.#kept.note(id);
+    for (const id of [...ids, ...known2]) this.#kept.note(id);
     this.cursor = parseCursor(cursor);
     this.#begin();
   }
@@ -185,17 +185,19 @@ var Inbox = class {
         const handed = e ? e.handed : this.#kept.ids.has(id);
         if (e && !e.working) this.#leave(e);
         this.#pass(frame);
-        return { is: "recall", id, handed };
+        return ["recall", { id, handed }];
       }
       case "gap":
         this.#pass(frame);
-        return {
-          is: "gap",
-          slot: frame["slot"] === 0 ? "own" : "common",
-          reason: frame["reason"],
-          from: frame["from"],
-          to: frame["to"]
-        };
+        return [
+          "gap",
+          {
+            slot: frame["slot"] === 0 ? "own" : "common",
+            reason: frame["reason"],
+            from: frame["from"],
+            to: frame["to"]
+          }
+        ];
       case "cursor":
         this.#pass(frame);
     }
@@ -346,6 +348,7 @@ var PROBE_MS = 5e3;
 var OFFLINE_MS = 3e4;
 var TOKEN_MARGIN_MS = 5e3;
 var RENEW_MS = 6e4;
+var RENEW_LEAST_MS = 1e3;
 var ORPHAN_MS = 6e4;
 function dutyOf(code) {
   const hundreds = Math.floor((code ?? 0) / 100);
@@ -382,7 +385,6 @@ function createMachine({ endpoints, random, effects: fx }) {
   let heardAt = 0;
   let pingAt;
   let pongBy;
-  const connecting = () => state === "connecting";
   const idleStates = () => state === "idle" || state === "closed" || state === "failed" || state === "suspended";
   function enter(next2, retry) {
     if (state === next2 && retry === void 0) return;
@@ -450,8 +452,8 @@ function createMachine({ endpoints, random, effects: fx }) {
   }
   function ended(now, { attempt, code, own, delay, address }) {
     const wasLive = live?.id === attempt;
-    const known = attempts.some((a) => a.id === attempt);
-    if (!wasLive && !known) return;
+    const known2 = attempts.some((a) => a.id === attempt);
+    if (!wasLive && !known2) return;
     attempts = attempts.filter((a) => a.id !== attempt);
     const upgrading = live !== void 0 && !wasLive;
     if (upgrading) {
@@ -534,14 +536,15 @@ function createMachine({ endpoints, random, effects: fx }) {
     renewAt = void 0;
     if (!needsToken || expires === void 0 || asked) return;
     const life = Math.max(0, expires - now);
-    renewAt = expires - Math.min(RENEW_MS, life / 5) * (1 + random() / 4);
+    const early = Math.min(RENEW_MS, life / 5) * (1 + random() / 4);
+    renewAt = Math.max(now + RENEW_LEAST_MS, Math.floor(expires - early));
   }
   function heard(now) {
     heardAt = now;
     pongBy = void 0;
   }
   function sent(now) {
-    if (live?.alive === "ping") pingAt = now + live.heartbeat * (0.75 + random() / 5);
+    if (live?.alive === "ping") pingAt = now + Math.floor(live.heartbeat * (0.75 + random() / 5));
   }
   function ping(now, within) {
     if (live?.alive !== "ping") return;
@@ -584,6 +587,7 @@ function createMachine({ endpoints, random, effects: fx }) {
           if (!named) begin(now);
         } else if (idleStates()) {
           failed = refusals = 0;
+          fresh = state !== "idle";
           hiddenReplaced = false;
           begin(now);
         }
@@ -601,7 +605,7 @@ function createMachine({ endpoints, random, effects: fx }) {
         if (live) {
           fx.refresh();
           plan(now);
-        } else if (connecting()) {
+        } else if (state === "connecting") {
           round(now);
         }
         return;
@@ -611,7 +615,7 @@ function createMachine({ endpoints, random, effects: fx }) {
         asked = void 0;
         if (i.unauthorized) return fail("unauthorized");
         if (live) renewAt = now + backoff(++renewals + 1, random());
-        else if (connecting()) wait(now);
+        else if (state === "connecting") wait(now);
         return;
       case "route": {
         drop(true);
@@ -667,6 +671,7 @@ function createMachine({ endpoints, random, effects: fx }) {
       case "visible":
         if (state === "suspended" && hiddenReplaced) {
           hiddenReplaced = false;
+          fresh = true;
           failed = 0;
           begin(now);
         } else if (state === "waiting" && !named && failed > 1) {
@@ -710,10 +715,9 @@ function claimsOf(token) {
   } catch {
   }
   const ms = (v) => typeof v === "number" ? v * 1e3 : void 0;
-  const text = (v) => typeof v === "string" ? v : "";
   return {
-    identity: JSON.stringify([c["aud"] ?? "", text(c["sub"]), text(c["did"])]),
-    device: text(c["did"]) || void 0,
+    identity: JSON.stringify([c["aud"], c["sub"], c["did"]]),
+    device: c["did"],
     expires: ms(c["exp"]),
     issued: ms(c["iat"])
   };
@@ -741,10 +745,10 @@ var baseOf = (address) => {
   return address.replace(/^ws/, "http").replace(/(\/connect)?\/*$/, "");
 };
 var texts = {
-  unauthorized: "getToken says that this user may not connect",
-  token_refused: "the gateway refused two tokens in a row",
+  unauthorized: "getToken has no token for this user",
+  token_refused: "two tokens in a row were refused",
   unreachable: "no transport got through",
-  silent: "the gateway does not answer any more"
+  silent: "the gateway does not answer"
 };
 function makeClient(options) {
   const { storage, getToken: getToken2, acknowledge = "auto", concurrency = 1, name = "carillon", clock = system, random = Math.random } = options;
@@ -752,8 +756,8 @@ function makeClient(options) {
   const transports2 = options.transports.filter((t) => t.available);
   const tabs2 = options.tabs && options.tabs.available && options.tabs;
   if (!endpoints[0]) throw invalid("endpoint: none");
-  if (typeof getToken2 !== "function") throw invalid("getToken: no function");
-  if (!transports2[0]) throw invalid("transports: none that this runtime has; pass webSocket({ WebSocket })");
+  if (typeof getToken2 !== "function") throw invalid("getToken: none");
+  if (!transports2[0]) throw invalid("transports: none is available; pass webSocket({ WebSocket })");
   const listeners = {};
   let state = "idle";
   let failure;
@@ -773,6 +777,7 @@ function makeClient(options) {
   let seat;
   let tab;
   let extra;
+  let rate = 0;
   const emit = (event, value) => {
     for (const f of [...listeners[event] ?? []]) {
       try {
@@ -866,8 +871,8 @@ function makeClient(options) {
     live = void 0;
     if (acked) inbox.acknowledged(void 0);
     acked = false;
-    extra?.live(0);
-    seat?.down();
+    extra?.live(rate = 0);
+    if (!tab) seat?.down();
   }
   async function ask(reason) {
     asking?.abort();
@@ -886,10 +891,10 @@ function makeClient(options) {
         getToken2({ reason, signal, deviceId }),
         new Promise((_, reject) => signal.onabort = () => reject(new Error("getToken took too long")))
       ]);
-      if (!got || reason === "refused" && got === token) throw new UnauthorizedError(got ? "getToken gave the refused token again" : "getToken gave no token");
+      if (!got || reason === "refused" && got === token) throw new UnauthorizedError(got ? "the refused token again" : "");
       const c = claimsOf(got);
       if (claims && c.identity !== claims.identity) {
-        failure = new CarillonError("identity_changed", "getToken gave the token of another user or device: make one client for each");
+        failure = new CarillonError("identity_changed", "another user's token: make a client for each");
         throw new UnauthorizedError();
       }
       claims = c;
@@ -907,14 +912,14 @@ function makeClient(options) {
     }
     token = got;
     const { expires, issued } = claims;
-    step({ in: "token", expires: expires && (issued ? clock.now() + expires - issued : expires) });
+    step({ in: "token", expires: expires && (issued === void 0 ? expires : clock.now() + expires - issued) });
     settle();
   }
   async function read(key2) {
     try {
       return await storage.get(key2) ?? "";
     } catch (e) {
-      trouble("storage", "the storage cannot be read", e);
+      trouble("storage", "storage cannot be read", e);
       return "";
     }
   }
@@ -922,7 +927,7 @@ function makeClient(options) {
     try {
       await storage.set(key2, value);
     } catch (e) {
-      trouble("storage", "the storage cannot be written", e);
+      trouble("storage", "storage cannot be written", e);
     }
   }
   const key = () => `${name}:${claims.identity}`;
@@ -963,7 +968,7 @@ function makeClient(options) {
       frames(frames2, handled) {
         if (!current()) return;
         for (const f of frames2) receive(attempt, mine, f);
-        if (mine === live) seat?.frames(frames2);
+        if (mine === live && !tab) seat?.frames(frames2);
         pump();
         if (handled) drains.push(handled);
         drained();
@@ -1033,8 +1038,9 @@ function makeClient(options) {
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew
         });
-        seat?.welcomed(() => frame);
-        extra?.live(Math.ceil((f["frames_per_second"] || 20) / 2));
+        if (!tab) seat?.welcomed(() => frame);
+        rate = Math.ceil((f["frames_per_second"] || 20) / 2);
+        extra?.live(rate);
         return saved();
       case "ping":
         return from.connection.send([{ type: "pong" }]);
@@ -1060,7 +1066,7 @@ function makeClient(options) {
         return;
     }
     const notice = inbox.receive(frame);
-    if (notice) emit(notice.is, notice);
+    if (notice) emit(...notice);
     if (f["reason"] === "caught_up") step({ in: "caught_up" });
     store();
   }
@@ -1108,16 +1114,13 @@ function makeClient(options) {
   }
   function failed(e, cause) {
     if (cause === UNREAD) return inbox.again(e);
-    if (++e.failures < TRIES && e.persistent) {
-      trouble("handler_failed", `handler failed, message ${e.id} comes again`, cause);
-      clock.after(again(e.failures), () => {
-        inbox.again(e);
-        pump();
-      });
-    } else {
-      trouble("handler_gave_up", `handler failed ${e.failures} times, message ${e.id} counts as handled`, cause);
-      done(e);
-    }
+    const over = ++e.failures >= TRIES || !e.persistent;
+    trouble(over ? "handler_gave_up" : "handler_failed", `handler of message ${e.id}: ${cause}`, cause);
+    if (over) return done(e);
+    clock.after(again(e.failures), () => {
+      inbox.again(e);
+      pump();
+    });
   }
   const again = (times) => Math.min(MOST_AGAIN_MS, AGAIN_MS * 2 ** (times - 1));
   function done(e) {
@@ -1147,7 +1150,7 @@ function makeClient(options) {
       if (dirty) store();
     };
     const failed2 = (e) => {
-      if (!troubles++) trouble("storage", "the storage cannot be written: nothing is acknowledged until it can", e);
+      if (!troubles++) trouble("storage", "storage cannot be written, nothing is acknowledged", e);
       clock.after(again(troubles), () => {
         storing = false;
         store();
@@ -1246,7 +1249,14 @@ function makeClient(options) {
       if (e?.handed) done(e);
     }
   };
-  ports.set(client, { clock, say: say2, use: (e) => extra = e });
+  ports.set(client, {
+    clock,
+    say: say2,
+    use(e) {
+      extra = e;
+      e.live(rate);
+    }
+  });
   return client;
 }
 function messageOf({ frame: f, id, persistent }) {
@@ -1440,13 +1450,47 @@ var codes = {
   kicked: 4208,
   policy: 4209
 };
-function request(fetch2, { endpoint, token }, path, init) {
-  return fetch2(endpoint + path, {
-    ...init,
-    cache: "no-store",
-    credentials: "omit",
-    headers: { ...init.headers, authorization: `Bearer ${token()}` }
-  });
+function httpTransport(name, fetch2, as, read) {
+  const get = fetch2 ?? ((...args) => globalThis.fetch(...args));
+  return {
+    name,
+    available: Boolean(fetch2 ?? globalThis.fetch),
+    open(open2, sink) {
+      const stop = new AbortController();
+      const ask = (path, init) => get(open2.endpoint + path, {
+        signal: stop.signal,
+        cache: "no-store",
+        headers: { authorization: `Bearer ${open2.token()}` },
+        ...init
+      });
+      const cut = (last) => {
+        x.over = true;
+        poster.stop(last);
+        stop.abort();
+      };
+      const x = {
+        open: open2,
+        sink,
+        clock: open2.clock,
+        ask,
+        over: false,
+        last: [],
+        end(e) {
+          if (x.over) return;
+          cut([]);
+          sink.ended(e);
+        }
+      };
+      const poster = framePoster(x);
+      read(x).catch(() => x.end({}));
+      return {
+        ...as,
+        send: poster.send,
+        close: () => cut(x.last.length ? x.last : void 0),
+        abort: () => cut([])
+      };
+    }
+  };
 }
 function connectQuery({ connect }, more = {}) {
   const all = { cursor: connect.cursor, client: connect.client, after: connect.after, version: String(connect.version), ...more };
@@ -1467,38 +1511,33 @@ async function refusal(response) {
 }
 var AGAIN_MS3 = 1e3;
 var MOST_FRAMES = 20;
-function framePoster(fetch2, open2, sink) {
+function framePoster({ ask, clock, end, sink }) {
   let waiting = [];
   let busy = false;
   let stopped = false;
-  async function post2(frames2, keepalive) {
-    return request(fetch2, open2, "/connect/frames", { method: "POST", body: JSON.stringify(frames2), keepalive });
-  }
+  const post2 = (frames2, last) => ask("/connect/frames", { method: "POST", body: JSON.stringify(frames2), ...last && { keepalive: true, signal: null } });
   async function flush() {
     if (busy || stopped || !waiting.length) return;
     busy = true;
-    const acks = waiting.filter((f) => f.type === "ack");
-    waiting = waiting.filter((f) => f.type !== "ack" || f === acks.at(-1));
+    const ack = waiting.filter((f) => f.type === "ack").at(-1);
+    waiting = waiting.filter((f) => f.type !== "ack" || f === ack);
     const batch = waiting.slice(0, MOST_FRAMES);
     let again = 0;
     try {
-      const r = await post2(batch, false);
-      if (r.status === 429 || r.status >= 500) {
-        again = Number(r.headers.get("retry-after")) * 1e3 || AGAIN_MS3;
-      } else if (r.status === 409 && !stopped) {
-        if (batch.some((f) => f.type === "refresh")) sink.ended({});
+      const { status, headers } = await post2(batch, false);
+      if (status === 429 || status >= 500) {
+        again = Number(headers.get("retry-after")) * 1e3 || AGAIN_MS3;
+      } else if (status === 409) {
+        if (batch.some((f) => f.type === "refresh")) end({});
         else sink.frames([{ type: "error", code: "no_session" }]);
       }
     } catch {
       again = AGAIN_MS3;
     }
     busy = false;
-    if (again) {
-      open2.clock.after(again, () => void flush());
-      return;
-    }
-    waiting = waiting.slice(batch.length);
-    void flush();
+    if (!again) waiting = waiting.slice(batch.length);
+    if (again) clock.after(again, () => void flush());
+    else void flush();
   }
   return {
     send(frames2) {
@@ -1506,7 +1545,7 @@ function framePoster(fetch2, open2, sink) {
       void flush();
     },
     stop(last = waiting) {
-      if (!stopped && last.length) void post2(last.slice(-MOST_FRAMES), true).catch(() => {
+      if (!stopped && last.length) post2(last.slice(-MOST_FRAMES), true).catch(() => {
       });
       stopped = true;
     }
@@ -1516,76 +1555,32 @@ function framePoster(fetch2, open2, sink) {
 // src/longpoll.ts
 var WAIT_S = 55;
 var LATE_MS = 1e4;
-function longPoll(options = {}) {
-  const fetch2 = options.fetch ?? ((...args) => globalThis.fetch(...args));
-  return {
-    name: "longpoll",
-    available: options.fetch !== void 0 || typeof globalThis.fetch === "function",
-    open(open2, sink) {
-      const stop = new AbortController();
-      const poster = framePoster(fetch2, open2, sink);
-      let over = false;
-      let last = [];
-      const end = (e) => {
-        if (over) return;
-        over = true;
-        stop.abort();
-        poster.stop([]);
-        sink.ended(e);
-      };
-      async function ask(query) {
-        const timeOut = open2.clock.after(WAIT_S * 1e3 + LATE_MS, () => end({}));
-        try {
-          const response = await request(fetch2, open2, `/connect/poll${query}`, { signal: stop.signal });
-          if (!response.ok) {
-            end(await refusal(response));
-            return void 0;
-          }
-          const answer = await response.json();
-          const frames2 = [];
-          for (const f of answer.frames ?? []) {
-            try {
-              frames2.push(check(f));
-            } catch (e) {
-              if (!(e instanceof FrameError && e.code === "unknown_frame")) throw e;
-            }
-          }
-          return { ...answer, frames: frames2 };
-        } finally {
-          timeOut();
-        }
-      }
-      async function poll() {
-        let query = connectQuery(open2);
-        for (; ; ) {
-          const answer = await ask(query);
-          if (!answer || over) return;
-          sink.heard();
-          await new Promise((resolve) => sink.frames(answer.frames, resolve));
-          if (over) return;
-          if (answer.frames.some((f) => f.type === "kick" || f.type === "goaway")) return end({});
-          last = [{ type: "ack", cursor: answer.cursor }];
-          query = connectQuery(open2, { session: answer.session, cursor: answer.cursor, after: void 0 });
-        }
-      }
-      poll().catch(() => end({}));
-      return {
-        alive: "self",
-        acknowledges: true,
-        send: poster.send,
-        close() {
-          over = true;
-          poster.stop(last);
-          stop.abort();
-        },
-        abort() {
-          over = true;
-          poster.stop([]);
-          stop.abort();
-        }
-      };
+function longPoll({ fetch: fetch2 } = {}) {
+  return httpTransport("longpoll", fetch2, { alive: "self", acknowledges: true }, async (x) => {
+    let query = connectQuery(x.open);
+    while (!x.over) {
+      const onTime = x.clock.after(WAIT_S * 1e3 + LATE_MS, () => x.end({}));
+      const response = await x.ask(`/connect/poll${query}`).finally(onTime);
+      if (!response.ok) return x.end(await refusal(response));
+      const { session, cursor, frames: frames2 } = await response.json();
+      x.sink.heard();
+      const read = known(frames2);
+      await new Promise((handled) => x.sink.frames(read, handled));
+      if (read.some((f) => f.type === "kick" || f.type === "goaway")) return x.end({});
+      x.last = [{ type: "ack", cursor }];
+      query = connectQuery(x.open, { session, cursor, after: void 0 });
     }
-  };
+  });
+}
+function known(frames2) {
+  return frames2.flatMap((f) => {
+    try {
+      return check(f);
+    } catch (e) {
+      if (e.code === "unknown_frame") return [];
+      throw e;
+    }
+  });
 }
 
 // src/websocket.ts
@@ -1609,12 +1604,12 @@ function webSocket(options = {}) {
   return {
     name: "websocket",
     available: Socket !== void 0,
-    open(request2, sink) {
-      return open(new Socket(`${request2.endpoint.replace(/^http/, "ws")}/connect`), request2, sink);
+    open(request, sink) {
+      return open(new Socket(`${request.endpoint.replace(/^http/, "ws")}/connect`), request, sink);
     }
   };
 }
-function open(socket, request2, sink) {
+function open(socket, request, sink) {
   let over = false;
   const end = (code, reason) => {
     if (over) return;
@@ -1628,7 +1623,7 @@ function open(socket, request2, sink) {
   };
   socket.onopen = () => {
     if (over) socket.close(1e3);
-    else socket.send(JSON.stringify({ ...request2.connect, token: request2.token() }));
+    else socket.send(JSON.stringify({ ...request.connect, token: request.token() }));
   };
   socket.onmessage = ({ data }) => {
     if (over) return;
@@ -1656,69 +1651,25 @@ function open(socket, request2, sink) {
 // src/sse.ts
 function eventReader() {
   let rest = "";
-  let data = "";
   return (piece) => {
-    const found = [];
     const lines = (rest + piece).split("\n");
     rest = lines.pop();
-    for (const line of lines) {
-      const text = line.endsWith("\r") ? line.slice(0, -1) : line;
-      if (text.startsWith("data:")) data += text.slice(text[5] === " " ? 6 : 5);
-      else if (!text && data) {
-        found.push(data);
-        data = "";
-      }
-    }
-    return found;
+    return lines.filter((l) => l.startsWith("data:")).map((l) => l.slice(5));
   };
 }
-function sse(options = {}) {
-  const fetch2 = options.fetch ?? ((...args) => globalThis.fetch(...args));
-  return {
-    name: "sse",
-    available: options.fetch !== void 0 || typeof globalThis.fetch === "function",
-    open(open2, sink) {
-      const stop = new AbortController();
-      const poster = framePoster(fetch2, open2, sink);
-      let over = false;
-      const end = (e) => {
-        if (over) return;
-        over = true;
-        stop.abort();
-        poster.stop([]);
-        sink.ended(e);
-      };
-      const read = async () => {
-        const response = await request(fetch2, open2, `/connect/sse${connectQuery(open2)}`, { signal: stop.signal });
-        if (!response.ok || !response.body) return end(await refusal(response));
-        const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-        const events2 = eventReader();
-        for (; ; ) {
-          const { value, done } = await reader.read();
-          if (over) return;
-          if (done) return end({});
-          sink.heard();
-          if (!deliver(events2(value), sink, (why) => end({ detail: why.message }))) return;
-        }
-      };
-      read().catch(() => end({}));
-      return {
-        alive: "listen",
-        acknowledges: false,
-        send: poster.send,
-        close() {
-          over = true;
-          poster.stop();
-          stop.abort();
-        },
-        abort() {
-          over = true;
-          poster.stop([]);
-          stop.abort();
-        }
-      };
+function sse({ fetch: fetch2 } = {}) {
+  return httpTransport("sse", fetch2, { alive: "listen", acknowledges: false }, async ({ open: open2, sink, ask, end }) => {
+    const response = await ask(`/connect/sse${connectQuery(open2)}`);
+    if (!response.ok) return end(await refusal(response));
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    const events2 = eventReader();
+    for (; ; ) {
+      const { value, done } = await reader.read();
+      if (done) return end({});
+      sink.heard();
+      if (!deliver(events2(value), sink, (why) => end({ detail: why.message }))) return;
     }
-  };
+  });
 }
 
 // src/storage.ts
