@@ -171,11 +171,10 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       token: (reason) => void ask(reason),
       open,
       drop(attempt, goodbye) {
-        const c = opened.get(attempt)!;
+        const c = opened.get(attempt);
         opened.delete(attempt);
         if (c === live) lose();
-        if (goodbye) c.connection.close();
-        else c.connection.abort();
+        c?.connection[goodbye ? "close" : "abort"]();
       },
       live: (attempt) => (live = opened.get(attempt)),
       ping: () => say({ type: "ping" }),
@@ -323,7 +322,6 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
 
   async function lead(): Promise<void> {
     const mine = seat;
-    tab = undefined;
     const [transport, until] = (await read(`${key()}:won`)).split(" ");
     const next = makeKeep(read, storage, key());
     const { cursor, ids } = await next.load();
@@ -332,6 +330,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     for (const id of inbox.ids) next.note(id);
     inbox.restore(cursor, ids);
     keep = next;
+    tab = undefined;
     step({ in: "route", transports: transports.map((t) => t.name), token: true, remembered: until ? { transport: transport!, until: +until } : undefined });
   }
 

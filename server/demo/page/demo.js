@@ -819,8 +819,7 @@ function makeClient(options) {
         const c = opened.get(attempt);
         opened.delete(attempt);
         if (c === live) lose();
-        if (goodbye) c.connection.close();
-        else c.connection.abort();
+        c?.connection[goodbye ? "close" : "abort"]();
       },
       live: (attempt) => live = opened.get(attempt),
       ping: () => say2({ type: "ping" }),
@@ -945,7 +944,6 @@ function makeClient(options) {
   }
   async function lead() {
     const mine = seat;
-    tab = void 0;
     const [transport, until] = (await read(`${key()}:won`)).split(" ");
     const next = makeKeep(read, storage, key());
     const { cursor, ids } = await next.load();
@@ -953,6 +951,7 @@ function makeClient(options) {
     for (const id of inbox.ids) next.note(id);
     inbox.restore(cursor, ids);
     keep = next;
+    tab = void 0;
     step({ in: "route", transports: transports2.map((t) => t.name), token: true, remembered: until ? { transport, until: +until } : void 0 });
   }
   function follow(over) {
