@@ -469,7 +469,8 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     if (pumping || closing) return;
     pumping = true;
     const began = clock.now();
-    for (let e; running < concurrency && listeners.message?.size && (e = inbox.take()); ) {
+    // A page that dies while something is written sees what is handled meanwhile again: so nothing is.
+    for (let e; running < concurrency && !writing && listeners.message?.size && (e = inbox.take()); ) {
       run(e);
       if (clock.now() - began > TURN_MS) {
         clock.after(0, pump);
@@ -528,6 +529,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   // ---- storing and acknowledging ----
 
   let storing = false;
+  let writing = false; // a storage that takes its time is at it
   let dirty = false;
   let troubles = 0;
   let acked = false; // something, over the connection that stands
@@ -545,12 +547,14 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     dirty = false;
     storing = true;
     const stored = (): void => {
-      storing = false;
+      storing = writing = false;
       troubles = 0;
       saved();
       if (dirty) store();
+      pump();
     };
     const failed = (e: unknown): void => {
+      writing = false;
       if (!troubles++) trouble("storage", "storage cannot be written, nothing is acknowledged", e);
       clock.after(again(troubles), () => {
         storing = false;
@@ -559,11 +563,9 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     };
     try {
       const wait = keep.save(text, inbox.ids);
+      writing = Boolean(wait);
       if (wait) wait.then(stored, failed);
-      else {
-        dirty = false;
-        stored();
-      }
+      else stored();
     } catch (e) {
       failed(e);
     }

@@ -21,7 +21,7 @@ export function localStorageStorage(): Storage {
   }
 }
 
-/** Keeps in IndexedDB: in workers, too. A message is acknowledged when its transaction is complete. */
+/** Keeps in IndexedDB: in workers, too. The next message is handed out when the last one is written: some hundreds a second. */
 export function indexedDBStorage(database = "carillon"): Storage {
   const store = "carillon";
   let opened: Promise<IDBDatabase> | undefined;
@@ -50,7 +50,7 @@ export function indexedDBStorage(database = "carillon"): Storage {
       return (await done((await open()).transaction(store).objectStore(store).get(key))) as string | undefined;
     },
     async set(key, value) {
-      const t = (await open()).transaction(store, "readwrite", { durability: "strict" });
+      const t = (await open()).transaction(store, "readwrite");
       t.objectStore(store).put(value, key);
       await new Promise<void>((resolve, reject) => {
         t.oncomplete = () => resolve();

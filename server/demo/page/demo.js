@@ -1076,7 +1076,7 @@ function makeClient(options) {
     if (pumping || closing) return;
     pumping = true;
     const began = clock.now();
-    for (let e; running < concurrency && listeners.message?.size && (e = inbox.take()); ) {
+    for (let e; running < concurrency && !writing && listeners.message?.size && (e = inbox.take()); ) {
       run(e);
       if (clock.now() - began > TURN_MS) {
         clock.after(0, pump);
@@ -1128,6 +1128,7 @@ function makeClient(options) {
     store();
   }
   let storing = false;
+  let writing = false;
   let dirty = false;
   let troubles = 0;
   let acked = false;
@@ -1143,12 +1144,14 @@ function makeClient(options) {
     dirty = false;
     storing = true;
     const stored = () => {
-      storing = false;
+      storing = writing = false;
       troubles = 0;
       saved();
       if (dirty) store();
+      pump();
     };
     const failed2 = (e) => {
+      writing = false;
       if (!troubles++) trouble("storage", "storage cannot be written, nothing is acknowledged", e);
       clock.after(again(troubles), () => {
         storing = false;
@@ -1157,11 +1160,9 @@ function makeClient(options) {
     };
     try {
       const wait = keep.save(text, inbox.ids);
+      writing = Boolean(wait);
       if (wait) wait.then(stored, failed2);
-      else {
-        dirty = false;
-        stored();
-      }
+      else stored();
     } catch (e) {
       failed2(e);
     }

@@ -284,6 +284,8 @@ describe("storage", () => {
     await w.clock.pass(2000);
     expect(writes).toHaveLength(1);
     expect(w.transport.last.acks).toEqual([]);
+    // A page that dies now sees that one again, and no other.
+    expect(w.got).toEqual(["1"]);
     while (writes.length) {
       writes.shift()!();
       await settled();
