@@ -264,10 +264,8 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
     }
     if (wasLive) live = pingAt = pongBy = undefined;
     if (code === undefined) {
-      if (wasLive && attempts.length) {
-        enter("connecting"); // the upgrade that is on its way may be why
-        return;
-      }
+      // A better transport that is on its way may be why: nobody has to notice.
+      if (wasLive && attempts.length) return;
       if (wasLive) return wait(now, delay);
       spoken = Math.max(spoken, delay ?? 0);
       if (untried.length) return next(now);

@@ -462,10 +462,7 @@ function createMachine({ endpoints, random, effects: fx }) {
     }
     if (wasLive) live = pingAt = pongBy = void 0;
     if (code === void 0) {
-      if (wasLive && attempts.length) {
-        enter("connecting");
-        return;
-      }
+      if (wasLive && attempts.length) return;
       if (wasLive) return wait(now, delay);
       spoken = Math.max(spoken, delay ?? 0);
       if (untried.length) return next(now);
