@@ -126,6 +126,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   let settled = false;
   let seat: TabSeat | undefined;
   let tab: Transport | undefined; // over which this tab follows
+  let followed = false; // and has been welcomed
   let extra: Extra | undefined;
   let rate = 0; // how many frames a second it may say
 
@@ -165,7 +166,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
         if (!connected && !ended) return;
         for (const w of waiters.splice(0)) {
           if (connected) w.resolve();
-          else w.reject(failure ?? new CarillonError("closed", "the client was closed"));
+          else w.reject(failure ?? new CarillonError("closed", "client closed"));
         }
       },
       token: (reason) => void ask(reason),
@@ -255,12 +256,12 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       }
       got = await Promise.race([
         getToken({ reason, signal, deviceId }),
-        new Promise<never>((_, reject) => (signal.onabort = () => reject(new Error("getToken took too long")))),
+        new Promise<never>((_, reject) => (signal.onabort = () => reject(new Error("timed out")))),
       ]);
       if (!got || (reason === "refused" && got === token)) throw new UnauthorizedError(got ? "the refused token again" : "");
       const c = claimsOf(got);
       if (claims && c.identity !== claims.identity) {
-        failure = new CarillonError("identity_changed", "another user's token: make a client for each");
+        failure = new CarillonError("identity_changed", "another user, who needs another client");
         throw new UnauthorizedError();
       }
       claims = c;
@@ -326,9 +327,10 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     const next = makeKeep(read, storage, key());
     const { cursor, ids } = await next.load();
     if (mine !== seat || !settled) return;
-    // What was handled here while another tab led is known by its id.
+    // What was handled here while another tab led is known by its id. What that tab handled may not have come to this one.
     for (const id of inbox.ids) next.note(id);
-    inbox.restore(cursor, ids);
+    inbox.restore(followed ? inbox.cursorText : cursor, ids);
+    followed = false;
     keep = next;
     tab = undefined;
     step({ in: "route", transports: transports.map((t) => t.name), token: true, remembered: until ? { transport: transport!, until: +until } : undefined });
@@ -336,6 +338,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
 
   function follow(over: Transport): void {
     tab = over;
+    followed = false;
     keep = undefined;
     step({ in: "route", transports: [over.name], token: false });
   }
@@ -423,7 +426,9 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew,
         });
-        if (!tab) seat?.welcomed(() => frame);
+        followed = !!tab;
+        // Who comes later begins where this tab is now.
+        if (!tab) seat?.welcomed(() => ({ ...frame, cursor: inbox.cursorText }));
         // Half of what is allowed, as pings and acknowledgements count too.
         rate = Math.ceil((f["frames_per_second"] || 20) / 2);
         extra?.live(rate);
@@ -446,7 +451,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       case "error":
         if (extra?.answer(frame)) return;
         if (f["code"] === "try_again") step({ in: "token_wanted" });
-        else if (f["code"]) trouble(f["code"], "the gateway refused a frame");
+        else if (f["code"]) trouble(f["code"], "a frame was refused");
         return;
       case "message":
         // What is not persistent is for who listens now.
@@ -555,7 +560,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     };
     const failed = (e: unknown): void => {
       writing = false;
-      if (!troubles++) trouble("storage", "storage cannot be written, nothing is acknowledged", e);
+      if (!troubles++) trouble("storage", "storage cannot be written", e);
       clock.after(again(troubles), () => {
         storing = false;
         store();
@@ -627,7 +632,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     },
     connect({ signal } = {}) {
       return new Promise((resolve, reject) => {
-        if (signal?.aborted) return reject(new CarillonError("closed", "the signal was aborted before"));
+        if (signal?.aborted) return reject(new CarillonError("closed", "aborted before"));
         signal?.addEventListener("abort", client.close);
         if (state === "connected") return resolve();
         waiters.push({ resolve, reject });

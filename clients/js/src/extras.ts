@@ -60,7 +60,7 @@ function makeSpeaker(client: CoreClient<any>, { clock, say, use }: Port): Speake
     if (events.length > MOST_EVENTS) events.shift();
     flush();
   }
-  const closed: ServerFrame = { type: "error", code: "closed", detail: "the client is closed" };
+  const closed: ServerFrame = { type: "error", code: "closed", detail: "client closed" };
 
   use({
     live(r) {
@@ -101,7 +101,7 @@ function makeSpeaker(client: CoreClient<any>, { clock, say, use }: Port): Speake
       new Promise((resolve, reject) => {
         add({ type: "tags", ...(join && { join }), ...(leave && { leave }) }, (f) => {
           const code = f["code"] as string | undefined;
-          if (code) reject(new CarillonError(code, (f["detail"] as string | undefined) ?? `tags: ${code}`));
+          if (code) reject(new CarillonError(code, (f["detail"] as string | undefined) ?? code));
           else resolve([...((f["tags"] as string[] | undefined) ?? [])]);
         });
       }),

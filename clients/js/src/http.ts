@@ -14,7 +14,6 @@ const codes: Record<string, number> = {
   token_expired: 4100,
   token_refused: 4101,
   unauthenticated: 4101,
-  ticket_refused: 4101,
   replaced: 4200,
   revoked: 4201,
   protocol: 4202,

@@ -8,7 +8,7 @@ const ALOUD_MS = 10_000;
 
 /** What tabs say to each other. */
 type Said =
-  | { t: "hello" | "bye" | "ask"; from: string }
+  | { t: "hello" | "bye" | "ask" | "mark"; from: string }
   | { t: "lead" | "answer" | "down" }
   | { t: "frames"; frames: readonly ServerFrame[]; to?: string }
   | { t: "say"; from: string; frames: readonly unknown[] };
@@ -104,6 +104,10 @@ export function sharedTabs(): Tabs {
             return;
         }
         if (leads) return;
+        if (said.t === "mark") {
+          if (said.from === self) lead();
+          return;
+        }
         ask(); // whoever leads is there
         if (said.t === "lead") {
           post({ t: "hello", from: self });
@@ -117,17 +121,24 @@ export function sharedTabs(): Tabs {
         }
       };
 
+      function lead(): void {
+        leads = true;
+        since = clock.now();
+        cancelAsk();
+        sink = undefined;
+        early = [];
+        post({ t: "lead" });
+        member.lead();
+      }
+
       /** Waits for the lock, or takes it from whoever does not answer. */
       function compete(steal: boolean): void {
         const held = (lock: unknown): Promise<void> | undefined => {
           if (!lock || gone.signal.aborted) return undefined;
-          leads = true;
-          since = clock.now();
-          cancelAsk();
-          sink = undefined;
-          early = [];
-          post({ t: "lead" });
-          member.lead();
+          // The lock goes another way than what the tab before has said last: that has come when this has, which is said after it.
+          const behind = new BroadcastChannel(name);
+          behind.postMessage({ t: "mark", from: self });
+          behind.close();
           return new Promise((resolve) => (release = resolve));
         };
         navigator.locks.request(name, steal ? { steal } : { signal: gone.signal }, held).catch(() => {

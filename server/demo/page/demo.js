@@ -773,6 +773,7 @@ function makeClient(options) {
   let settled = false;
   let seat;
   let tab;
+  let followed = false;
   let extra;
   let rate = 0;
   const emit = (event, value) => {
@@ -807,7 +808,7 @@ function makeClient(options) {
         if (!connected && !ended) return;
         for (const w of waiters.splice(0)) {
           if (connected) w.resolve();
-          else w.reject(failure ?? new CarillonError("closed", "the client was closed"));
+          else w.reject(failure ?? new CarillonError("closed", "client closed"));
         }
       },
       token: (reason) => void ask(reason),
@@ -885,12 +886,12 @@ function makeClient(options) {
       }
       got = await Promise.race([
         getToken2({ reason, signal, deviceId }),
-        new Promise((_, reject) => signal.onabort = () => reject(new Error("getToken took too long")))
+        new Promise((_, reject) => signal.onabort = () => reject(new Error("timed out")))
       ]);
       if (!got || reason === "refused" && got === token) throw new UnauthorizedError(got ? "the refused token again" : "");
       const c = claimsOf(got);
       if (claims && c.identity !== claims.identity) {
-        failure = new CarillonError("identity_changed", "another user's token: make a client for each");
+        failure = new CarillonError("identity_changed", "another user, who needs another client");
         throw new UnauthorizedError();
       }
       claims = c;
@@ -946,13 +947,15 @@ function makeClient(options) {
     const { cursor, ids } = await next.load();
     if (mine !== seat || !settled) return;
     for (const id of inbox.ids) next.note(id);
-    inbox.restore(cursor, ids);
+    inbox.restore(followed ? inbox.cursorText : cursor, ids);
+    followed = false;
     keep = next;
     tab = void 0;
     step({ in: "route", transports: transports2.map((t) => t.name), token: true, remembered: until ? { transport, until: +until } : void 0 });
   }
   function follow(over) {
     tab = over;
+    followed = false;
     keep = void 0;
     step({ in: "route", transports: [over.name], token: false });
   }
@@ -1034,7 +1037,8 @@ function makeClient(options) {
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew
         });
-        if (!tab) seat?.welcomed(() => frame);
+        followed = !!tab;
+        if (!tab) seat?.welcomed(() => ({ ...frame, cursor: inbox.cursorText }));
         rate = Math.ceil((f["frames_per_second"] || 20) / 2);
         extra?.live(rate);
         return saved();
@@ -1055,7 +1059,7 @@ function makeClient(options) {
       case "error":
         if (extra?.answer(frame)) return;
         if (f["code"] === "try_again") step({ in: "token_wanted" });
-        else if (f["code"]) trouble(f["code"], "the gateway refused a frame");
+        else if (f["code"]) trouble(f["code"], "a frame was refused");
         return;
       case "message":
         if ("slot" in f || listeners.message?.size) inbox.receive(frame);
@@ -1149,7 +1153,7 @@ function makeClient(options) {
     };
     const failed2 = (e) => {
       writing = false;
-      if (!troubles++) trouble("storage", "storage cannot be written, nothing is acknowledged", e);
+      if (!troubles++) trouble("storage", "storage cannot be written", e);
       clock.after(again(troubles), () => {
         storing = false;
         store();
@@ -1212,7 +1216,7 @@ function makeClient(options) {
     },
     connect({ signal } = {}) {
       return new Promise((resolve, reject) => {
-        if (signal?.aborted) return reject(new CarillonError("closed", "the signal was aborted before"));
+        if (signal?.aborted) return reject(new CarillonError("closed", "aborted before"));
         signal?.addEventListener("abort", client.close);
         if (state === "connected") return resolve();
         waiters.push({ resolve, reject });
@@ -1314,7 +1318,7 @@ function makeSpeaker(client, { clock, say: say2, use }) {
     if (events2.length > MOST_EVENTS) events2.shift();
     flush();
   }
-  const closed = { type: "error", code: "closed", detail: "the client is closed" };
+  const closed = { type: "error", code: "closed", detail: "client closed" };
   use({
     live(r) {
       rate = r;
@@ -1353,7 +1357,7 @@ function makeSpeaker(client, { clock, say: say2, use }) {
     tags: (join, leave) => new Promise((resolve, reject) => {
       add({ type: "tags", ...join && { join }, ...leave && { leave } }, (f) => {
         const code = f["code"];
-        if (code) reject(new CarillonError(code, f["detail"] ?? `tags: ${code}`));
+        if (code) reject(new CarillonError(code, f["detail"] ?? code));
         else resolve([...f["tags"] ?? []]);
       });
     })
@@ -1434,7 +1438,6 @@ var codes = {
   token_expired: 4100,
   token_refused: 4101,
   unauthenticated: 4101,
-  ticket_refused: 4101,
   replaced: 4200,
   revoked: 4201,
   protocol: 4202,
@@ -1768,6 +1771,10 @@ function sharedTabs() {
             return;
         }
         if (leads) return;
+        if (said.t === "mark") {
+          if (said.from === self) lead();
+          return;
+        }
         ask();
         if (said.t === "lead") {
           post2({ t: "hello", from: self });
@@ -1780,16 +1787,21 @@ function sharedTabs() {
           give(said.frames);
         }
       };
+      function lead() {
+        leads = true;
+        since = clock.now();
+        cancelAsk();
+        sink = void 0;
+        early = [];
+        post2({ t: "lead" });
+        member.lead();
+      }
       function compete(steal) {
         const held = (lock) => {
           if (!lock || gone.signal.aborted) return void 0;
-          leads = true;
-          since = clock.now();
-          cancelAsk();
-          sink = void 0;
-          early = [];
-          post2({ t: "lead" });
-          member.lead();
+          const behind = new BroadcastChannel(name);
+          behind.postMessage({ t: "mark", from: self });
+          behind.close();
           return new Promise((resolve) => release = resolve);
         };
         navigator.locks.request(name, steal ? { steal } : { signal: gone.signal }, held).catch(() => {
