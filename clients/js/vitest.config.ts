@@ -1,11 +1,15 @@
 import { defineConfig } from "vitest/config";
 
+/** Real processes and a real clock: a few at a time, and with time enough on a machine that is busy. They need Go. */
+const real = { globalSetup: ["test/kit/build.ts"], maxWorkers: 2, testTimeout: 60_000, hookTimeout: 300_000 };
+
 export default defineConfig({
   test: {
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.{ts,tsx}"] } },
-      // Needs Go and /usr/bin/chromium.
-      { test: { name: "browser", include: ["test/browser/**/*.test.ts"], testTimeout: 60_000, hookTimeout: 300_000 } },
+      { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...real } },
+      // Needs /usr/bin/chromium, or CHROMIUM.
+      { test: { name: "browser", include: ["test/browser/**/*.test.ts"], ...real } },
     ],
   },
 });

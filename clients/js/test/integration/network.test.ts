@@ -1,0 +1,174 @@
+import { describe, expect, test } from "vitest";
+import { acknowledged, Device, gatewayForTest, proxyForTest, transportNames } from "../kit/device.js";
+import { eventually } from "../kit/eventually.js";
+import { freePort } from "../kit/server.js";
+
+const all = transportNames;
+
+test("the best transport wins where the network lets everything through", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  const alice = await new Device(gateway, { endpoint: proxy.url, over: all }).connected();
+  expect(alice.client.transport).toBe("websocket");
+  expect(proxy.counts).toMatchObject({ webSocket: 1, sse: 0, poll: 0 });
+});
+
+test("where WebSockets are refused, an event stream wins at once", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  proxy.webSockets = "refuse";
+  const alice = new Device(gateway, { endpoint: proxy.url, over: all });
+  const began = Date.now();
+  await alice.connected();
+  expect(alice.client.transport).toBe("sse");
+  // Not after the 2.5 s that a transport which says nothing gets.
+  expect(Date.now() - began).toBeLessThan(2000);
+  await gateway.stream({ users: ["alice"] }, 50, [alice.ledger]);
+  await alice.hasEverything();
+  await acknowledged(gateway, alice);
+});
+
+test("where WebSockets are swallowed, an event stream wins beside them", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  proxy.webSockets = "swallow";
+  const alice = new Device(gateway, { endpoint: proxy.url, over: all });
+  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
+  await alice.connected();
+  expect(alice.client.transport).toBe("sse");
+  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
+  await alice.hasEverything();
+  await acknowledged(gateway, alice);
+});
+
+test("where streams are buffered as well, long-poll wins", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  proxy.webSockets = "refuse";
+  proxy.bufferStreams = true;
+  const alice = new Device(gateway, { endpoint: proxy.url, over: all });
+  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
+  await alice.connected();
+  expect(alice.client.transport).toBe("longpoll");
+  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
+  await alice.hasEverything();
+  await acknowledged(gateway, alice);
+  expect(alice.kicks).toEqual([]);
+});
+
+test("where WebSockets are swallowed and streams buffered, long-poll wins", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  proxy.webSockets = "swallow";
+  proxy.bufferStreams = true;
+  const alice = new Device(gateway, { endpoint: proxy.url, over: all });
+  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
+  await alice.connected();
+  expect(alice.client.transport).toBe("longpoll");
+  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
+  await alice.hasEverything();
+  await acknowledged(gateway, alice);
+  expect(alice.kicks).toEqual([]);
+});
+
+test("a later run begins with the transport that won", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  proxy.webSockets = "swallow";
+  const first = await new Device(gateway, { endpoint: proxy.url, over: all }).connected();
+  first.client.close();
+  const before = proxy.counts.webSocket;
+  const began = Date.now();
+  const second = await new Device(gateway, { endpoint: proxy.url, over: all, storage: first.storage }).connected();
+  expect(second.client.transport).toBe("sse");
+  expect(Date.now() - began).toBeLessThan(2000);
+  expect(proxy.counts.webSocket).toBe(before);
+});
+
+test("a WebSocket that is cut after a while each time loses nothing and repeats nothing", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  proxy.cutWebSocketAfter = 400;
+  const alice = await new Device(gateway, { endpoint: proxy.url, over: all }).connected();
+  await gateway.stream({ users: ["alice"] }, 200, [alice.ledger], { gap: 15 });
+  await alice.hasEverything();
+  expect(proxy.webSocketsCut).toBeGreaterThan(1);
+  expect(alice.kicks).toEqual([]);
+});
+
+test("the first endpoint is dead, and the second one serves", async () => {
+  const gateway = await gatewayForTest();
+  const dead = `http://127.0.0.1:${await freePort()}`;
+  const alice = await new Device(gateway, { endpoint: [dead, gateway.url], over: all }).connected();
+  await gateway.stream({ users: ["alice"] }, 10, [alice.ledger]);
+  await alice.hasEverything();
+  expect(alice.errorCodes).toEqual(["unreachable"]);
+  expect(alice.trail).toBe("connecting waiting connecting connected");
+});
+
+describe.each(transportNames)("over %s", (name) => {
+  const over = [name];
+
+  test("the endpoint that serves dies, and the other one takes over", async () => {
+    const gateway = await gatewayForTest();
+    const [first, second] = [await proxyForTest(gateway), await proxyForTest(gateway)];
+    const alice = await new Device(gateway, { endpoint: [first.url, second.url], over }).connected();
+    const sending = gateway.stream({ users: ["alice"] }, 200, [alice.ledger], { gap: 5 });
+    await eventually(() => alice.ledger.gotCount >= 50, "50 came");
+    first.mode = "cut";
+    await sending;
+    await alice.hasEverything();
+    expect(alice.client.state).toBe("connected");
+    expect(second.open).toBeGreaterThan(0);
+  });
+
+  test("connections that are reset in the middle of a stream lose nothing and repeat nothing", async () => {
+    const gateway = await gatewayForTest();
+    const proxy = await proxyForTest(gateway);
+    const alice = await new Device(gateway, { endpoint: proxy.url, over }).connected();
+    const sending = gateway.stream({ users: ["alice"] }, 300, [alice.ledger], { gap: 3 });
+    for (const reached of [60, 120, 180]) {
+      await eventually(() => alice.ledger.gotCount >= reached, `${reached} came`, { seen: () => String(alice.ledger) });
+      const before = alice.connects;
+      proxy.mode = "cut";
+      await eventually(() => alice.client.state === "waiting", "the cut is noticed", { seen: () => alice.trail });
+      proxy.mode = "pass";
+      await eventually(() => alice.connects > before, "it is back", { seen: () => alice.trail });
+    }
+    await sending;
+    await alice.hasEverything();
+    await acknowledged(gateway, alice);
+    expect(alice.kicks).toEqual([]);
+  });
+
+  test("a network that goes dark for a while and comes back loses nothing and repeats nothing", async () => {
+    // Signs of life every second, so that the darkness is noticed within a test. Polls are held for 55 s whatever the heartbeat is: what was sent comes when
+    // the network is back.
+    const gateway = await gatewayForTest(["--heartbeat-interval=1s", "--heartbeat-grace=1s"]);
+    const proxy = await proxyForTest(gateway);
+    const alice = await new Device(gateway, { endpoint: proxy.url, over }).connected();
+    await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
+    await alice.hasEverything();
+    proxy.mode = "blackhole";
+    await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
+    if (name !== "longpoll") {
+      await eventually(() => alice.errorCodes.includes("silent"), "the silence is noticed", { seen: () => [alice.trail, alice.errorCodes] });
+    }
+    expect(alice.ledger.gotCount).toBe(20);
+    proxy.mode = "pass";
+    await alice.hasEverything();
+    await acknowledged(gateway, alice);
+    expect(alice.kicks).toEqual([]);
+  });
+
+  test("a connection with nothing to say stays, by its heartbeats", async () => {
+    const gateway = await gatewayForTest(["--heartbeat-interval=1s", "--heartbeat-grace=1s"]);
+    const alice = await new Device(gateway, { over }).connected();
+    const began = Date.now();
+    // Three times what a silent one is given.
+    await eventually(() => Date.now() - began > 6000, "six quiet seconds have passed");
+    await gateway.stream({ users: ["alice"] }, 3, [alice.ledger]);
+    await alice.hasEverything();
+    expect(alice.trail).toBe("connecting connected");
+  });
+});
