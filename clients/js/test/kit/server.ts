@@ -75,6 +75,8 @@ export interface ToSend {
 export interface Claims {
   /** Seconds from `iat` to `exp`. */
   life?: number;
+  /** Seconds from `iat` to now. */
+  age?: number;
   platform?: string;
   tagPatterns?: string[];
   /** Another key than the gateway's: the token will be refused. */
@@ -284,8 +286,8 @@ export class Gateway {
   }
 
   /** Signs a device token, as the product's server would. */
-  mint(user: string, device: string, { life = 3600, platform = "web", tagPatterns, key = this.dev.key, id }: Claims = {}): string {
-    const iat = Math.floor(Date.now() / 1000);
+  mint(user: string, device: string, { life = 3600, age = 0, platform = "web", tagPatterns, key = this.dev.key, id }: Claims = {}): string {
+    const iat = Math.floor(Date.now() / 1000) - age;
     const part = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString("base64url");
     const signed = `${part({ alg: "HS256", typ: "JWT", kid: this.dev.key_id })}.${part({
       ...{ aud: this.dev.product, sub: user, did: device, plat: platform, iat, exp: iat + life },
