@@ -17,7 +17,7 @@ export const clean: Verdict = { lost: [], twice: [], strange: [], disordered: []
 /** One sender's messages, numbered as they were accepted, and what one device's handlers got of them. */
 export class Ledger {
   readonly #accepted = new Map<string, number>(); // id to number
-  readonly #got: string[] = [];
+  #got: string[] = [];
 
   /** The gateway answered 201. */
   accepted(id: string): void {
@@ -28,6 +28,11 @@ export class Ledger {
   /** A handler was called. */
   got(id: string): void {
     this.#got.push(id);
+  }
+
+  /** All that handlers were called with so far, where that is kept elsewhere. */
+  gotAll(ids: string[]): void {
+    this.#got = ids;
   }
 
   get acceptedCount(): number {

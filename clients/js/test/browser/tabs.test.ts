@@ -1,0 +1,164 @@
+import { expect, test } from "vitest";
+import { Chromium, type Tab } from "../kit/browser.js";
+import { acknowledged, gatewayForTest, proxyForTest } from "../kit/device.js";
+import { eventually } from "../kit/eventually.js";
+import type { Ledger } from "../kit/ledger.js";
+import type { Gateway } from "../kit/server.js";
+
+const alice = { user: "alice", device: "laptop" };
+const to = { users: ["alice"] };
+
+/** The one that has the connection, and the others. */
+async function roles(tabs: readonly Tab[]): Promise<{ leader: Tab; followers: Tab[] }> {
+  const over = await Promise.all(tabs.map((t) => t.transport()));
+  const leaders = tabs.filter((_, i) => over[i] !== undefined && over[i] !== "tab");
+  expect(leaders.length, `of ${over}`).toBe(1);
+  return { leader: leaders[0]!, followers: tabs.filter((t) => t !== leaders[0]) };
+}
+
+async function threeTabs(gateway: Gateway, endpoint = gateway.url): Promise<{ chromium: Chromium; leader: Tab; followers: Tab[]; ledgers: Ledger[] }> {
+  const chromium = await Chromium.forTest(gateway);
+  for (let i = 0; i < 3; i++) await (await chromium.open({ endpoint })).is("connected", i ? "tab" : "websocket");
+  const ledgers = chromium.tabs.map((t) => t.ledger);
+  return { chromium, ...(await roles(chromium.tabs)), ledgers };
+}
+
+/** How often the gateway has welcomed somebody. */
+const connects = (gateway: Gateway): Promise<number> => gateway.metric("carillon_room_connects_total");
+
+test("three tabs share one connection, and each gets each message once", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  const { chromium, ledgers } = await threeTabs(gateway, proxy.url);
+  await gateway.stream(to, 200, ledgers);
+  for (const tab of chromium.tabs) await tab.hasEverything();
+  await acknowledged(gateway, alice);
+  expect(proxy.counts).toEqual({ webSocket: 1, sse: 0, poll: 0, frames: 0 });
+});
+
+test.each(["closes", "crashes", "freezes", "is reloaded"])("the leading tab %s in the middle of a stream, and another one takes the lead", async (how) => {
+  const gateway = await gatewayForTest();
+  const { leader, followers, ledgers } = await threeTabs(gateway);
+  const sending = gateway.stream(to, 400, ledgers, { gap: 4 });
+  await followers[0]!.has(100);
+
+  if (how === "closes") await leader.page.close();
+  else if (how === "crashes") await leader.crash();
+  else if (how === "freezes") await leader.freeze();
+  else await leader.page.reload();
+
+  await followers[0]!.has(300);
+  await sending;
+  for (const tab of followers) await tab.hasEverything();
+  const { leader: next } = await roles(followers);
+  await next.is("connected", "websocket");
+  await acknowledged(gateway, alice);
+
+  if (how === "freezes") {
+    expect(await leader.state()).toBe("suspended");
+    await leader.thaw();
+    await leader.is("connected", "tab");
+    // What came meanwhile was handled by the other tabs, and acknowledged: this one is told what comes now.
+    const fromNow = (await leader.read()).gotCount;
+    await gateway.stream(to, 50, ledgers, { from: 400 });
+    await leader.has(fromNow + 50);
+    expect((await leader.read()).verdict()).toMatchObject({ twice: [], disordered: [], strange: [] });
+    for (const tab of followers) await tab.hasEverything();
+    await roles([leader, ...followers]);
+  }
+});
+
+test("tabs die one after the other until one is left, and it has everything", async () => {
+  const gateway = await gatewayForTest();
+  const { chromium, ledgers } = await threeTabs(gateway);
+  const sending = gateway.stream(to, 500, ledgers, { gap: 4 });
+  let tabs = [...chromium.tabs];
+  for (const [reached, crash] of [
+    [100, true],
+    [250, false],
+  ] as const) {
+    const { leader, followers } = await roles(tabs);
+    await followers[0]!.has(reached);
+    if (crash) await leader.crash();
+    else await leader.page.close();
+    tabs = followers;
+    await eventually(async () => (await roles(tabs)).leader, "another one leads", { seen: () => Promise.all(tabs.map((t) => t.seen())) });
+  }
+  await sending;
+  await tabs[0]!.hasEverything();
+  await acknowledged(gateway, alice);
+});
+
+test("the gateway is killed while three tabs share a connection", async () => {
+  const gateway = await gatewayForTest();
+  const { chromium, ledgers } = await threeTabs(gateway);
+  const sending = gateway.stream(to, 400, ledgers);
+  for (const reached of [100, 250]) {
+    await chromium.tabs[2]!.has(reached);
+    await gateway.kill9();
+    await gateway.start();
+  }
+  await sending;
+  for (const tab of chromium.tabs) await tab.hasEverything();
+  await roles(chromium.tabs);
+  await acknowledged(gateway, alice);
+});
+
+test("the leading tab hangs without an event, and another one takes the lead from it", async () => {
+  const gateway = await gatewayForTest();
+  const { leader, followers, ledgers } = await threeTabs(gateway);
+  await gateway.stream(to, 20, ledgers);
+  for (const tab of [leader, ...followers]) await tab.hasEverything();
+
+  // As if its script were in a loop without an end: nothing of the page runs any more.
+  const cdp = await leader.cdp();
+  await cdp.send("Debugger.enable");
+  await cdp.send("Debugger.pause");
+  const hung = leader.page.evaluate(() => 0).catch(() => {});
+  await gateway.stream(to, 20, ledgers, { from: 20 });
+  // It is asked after 15 s of silence, and given 10 s.
+  for (const tab of followers) await tab.hasEverything(50_000);
+  const { leader: next } = await roles(followers);
+  expect(await next.transport()).toBe("websocket");
+
+  await cdp.send("Debugger.resume");
+  await hung;
+  await leader.is("connected", "tab");
+  await gateway.stream(to, 20, ledgers, { from: 40 });
+  await leader.hasEverything();
+  for (const tab of followers) await tab.hasEverything();
+}, 90_000);
+
+test("without Web Locks two tabs do not fight: the one that was replaced waits until somebody looks at it", async () => {
+  const gateway = await gatewayForTest();
+  const chromium = await Chromium.forTest(gateway, { init: () => Object.defineProperty(navigator, "locks", { value: undefined }) });
+  const first = await chromium.open();
+  await first.is("connected", "websocket");
+  const second = await chromium.open({}, first.ledger);
+  await second.is("connected", "websocket");
+  await first.is("suspended");
+  await gateway.stream(to, 100, [second.ledger]);
+  await second.hasEverything();
+  expect((await first.see((t) => t.count))).toBe(0);
+  expect(await connects(gateway)).toBe(2);
+
+  // Somebody looks at one, and at the other, and again.
+  let [shown, hidden] = [first, second];
+  for (let round = 0; round < 3; round++) {
+    await shown.look();
+    await shown.is("connected", "websocket");
+    await hidden.is("suspended");
+    expect(await connects(gateway)).toBe(3 + round);
+    [shown, hidden] = [hidden, shown];
+  }
+});
+
+test("another browser profile is another device, and gets everything too", async () => {
+  const gateway = await gatewayForTest();
+  const one = await (await Chromium.forTest(gateway)).open({ device: "laptop" });
+  const two = await (await Chromium.forTest(gateway)).open({ device: "desktop" });
+  await Promise.all([one.is("connected"), two.is("connected")]);
+  await gateway.stream(to, 50, [one.ledger, two.ledger]);
+  await one.hasEverything();
+  await two.hasEverything();
+});

@@ -1,0 +1,277 @@
+// A real Chromium, and pages that load the SDK as an application does: bundled, from another origin than the gateway's, with tokens of a server of its own.
+
+import { build } from "esbuild";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { chromium, type Browser, type BrowserContext, type CDPSession, type Page } from "playwright-core";
+import { expect, onTestFinished } from "vitest";
+import type { State, StateChange, TokenRequest } from "../../src/index.js";
+import { eventually } from "./eventually.js";
+import { clean, Ledger, type Verdict } from "./ledger.js";
+import type { Claims, Gateway } from "./server.js";
+
+const kit = dirname(fileURLToPath(import.meta.url));
+
+/** What a page is told by its address, so that it is told the same after a reload. */
+export interface PageConfig {
+  readonly endpoint: string | string[];
+  readonly user: string;
+  readonly device: string;
+  /** Whether the page notes each message, besides counting it. Default: yes. */
+  readonly note?: boolean;
+  /** Keeps in IndexedDB in place of `localStorage`. */
+  readonly indexedDB?: boolean;
+}
+
+/** What a page has on its `window` for tests. */
+export interface InPage {
+  readonly client: import("../../src/index.js").Client;
+  readonly states: StateChange[];
+  readonly errors: string[];
+  readonly kicks: { code: number; reason: string }[];
+  readonly gaps: unknown[];
+  readonly tokens: TokenRequest["reason"][];
+  readonly longTasks: number[];
+  /** Whether this page came back from the back-forward cache. */
+  persisted: boolean;
+  /** How many messages handlers got in this page. */
+  count: number;
+  /** The ids that handlers got in this tab, in pages before this one too. */
+  handled(): string[];
+}
+
+declare global {
+  interface Window {
+    test: InPage;
+  }
+}
+
+let bundled: Promise<string> | undefined;
+
+/** The page's script: the SDK from its sources, and what tests want to see of it. */
+function bundle(): Promise<string> {
+  return (bundled ??= build({ entryPoints: [join(kit, "page.ts")], bundle: true, write: false, format: "iife", target: "es2022" }).then(
+    (r) => r.outputFiles[0]!.text,
+  ));
+}
+
+/** The server of the pages and of their tokens: the application's own. */
+class Site {
+  url!: string;
+  /** How many tokens were asked for. */
+  tokens = 0;
+  constructor(
+    private readonly gateway: Gateway,
+    public claims: Claims,
+  ) {}
+
+  async start(): Promise<() => Promise<void>> {
+    const script = await bundle();
+    const server = createServer((request, response) => {
+      const url = new URL(request.url!, this.url);
+      const answer = (type: string, body: string): void => {
+        // Not `no-store`: that would keep pages out of the back-forward cache.
+        response.writeHead(200, { "content-type": `${type}; charset=utf-8`, "cache-control": "no-cache" });
+        response.end(body);
+      };
+      if (url.pathname === "/page") answer("text/html", '<!doctype html><title>page</title><link rel="icon" href="data:,"><script src="/page.js"></script>');
+      else if (url.pathname === "/page.js") answer("text/javascript", script);
+      else if (url.pathname === "/elsewhere") answer("text/html", '<!doctype html><title>elsewhere</title><link rel="icon" href="data:,">');
+      else if (url.pathname === "/token") {
+        this.tokens++;
+        answer("text/plain", this.gateway.mint(url.searchParams.get("user")!, url.searchParams.get("device")!, this.claims));
+      } else {
+        response.writeHead(404);
+        response.end();
+      }
+    });
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    return () =>
+      new Promise((done) => {
+        server.close(() => done());
+        server.closeAllConnections();
+      });
+  }
+}
+
+/** One browser profile at an application of the gateway. */
+export class Chromium {
+  readonly tabs: Tab[] = [];
+
+  private constructor(
+    readonly browser: Browser,
+    readonly context: BrowserContext,
+    readonly site: Site,
+    readonly gateway: Gateway,
+  ) {}
+
+  /** Starts one that ends with the test. */
+  static async forTest(gateway: Gateway, options: Parameters<typeof Chromium.start>[1] = {}): Promise<Chromium> {
+    const { chromium, stop } = await Chromium.start(gateway, options);
+    onTestFinished(stop);
+    return chromium;
+  }
+
+  static async start(
+    gateway: Gateway,
+    { claims = {}, init }: { claims?: Claims; /** Runs in each page before its scripts. */ init?: () => void } = {},
+  ): Promise<{ chromium: Chromium; stop: () => Promise<void> }> {
+    const site = new Site(gateway, claims);
+    const stopSite = await site.start();
+    const browser = await chromium.launch({
+      executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+      args: [
+        ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+        ...["--disable-component-update", "--disable-sync", "--js-flags=--expose-gc"],
+      ],
+      // What is tested is what users have, and they have it.
+      ignoreDefaultArgs: ["--disable-back-forward-cache"],
+    });
+    const context = await browser.newContext();
+    if (init) await context.addInitScript(init);
+    const chromiumOfTest = new Chromium(browser, context, site, gateway);
+    return {
+      chromium: chromiumOfTest,
+      async stop() {
+        await browser.close();
+        await stopSite();
+      },
+    };
+  }
+
+  /** Opens a tab, and its page. */
+  async open(config: Partial<PageConfig> = {}, ledger = new Ledger()): Promise<Tab> {
+    const page = await this.context.newPage();
+    const complete = { endpoint: this.gateway.url, user: "alice", device: "laptop", ...config };
+    const tab = new Tab(this, page, `${this.site.url}/page?${new URLSearchParams({ config: JSON.stringify(complete) })}`, ledger);
+    this.tabs.push(tab);
+    await tab.load();
+    return tab;
+  }
+}
+
+/** A tab, and what the pages in it told. */
+export class Tab {
+  /** What its consoles and its pages say that is wrong. */
+  readonly complaints: string[] = [];
+  #session: CDPSession | undefined;
+  #crashed = false;
+
+  constructor(
+    private readonly chromium: Chromium,
+    readonly page: Page,
+    readonly url: string,
+    readonly ledger: Ledger,
+  ) {
+    page.on("pageerror", (e) => this.complaints.push(String(e)));
+    page.on("console", (m) => {
+      // A browser notes each connection that it cannot make; that is the network's doing.
+      if (m.type() === "error" && !/net::ERR_|WebSocket connection to/.test(m.text())) this.complaints.push(m.text());
+    });
+    page.on("crash", () => (this.#crashed = true));
+  }
+
+  async load(): Promise<void> {
+    await this.page.goto(this.url);
+  }
+
+  /** Something that the page has. */
+  see<T>(what: (test: InPage) => T): Promise<T> {
+    return this.page.evaluate(`(${what.toString()})(window.test)`) as Promise<T>;
+  }
+
+  state(): Promise<State> {
+    return this.see((t) => t.client.state);
+  }
+
+  transport(): Promise<string | undefined> {
+    return this.see((t) => t.client.transport);
+  }
+
+  async is(state: State, transport?: string): Promise<void> {
+    await eventually(async () => (await this.state()) === state && (transport === undefined || (await this.transport()) === transport), `the tab is ${state} ${transport ?? ""}`, {
+      seen: () => this.seen(),
+    });
+  }
+
+  /** What helps to understand a test that failed. */
+  async seen(): Promise<unknown> {
+    const page = await this.see((t) => ({
+      trail: t.states.map((s) => [s.state, s.transport].filter(Boolean).join(":")).join(" "),
+      errors: t.errors,
+      kicks: t.kicks,
+    })).catch((e: unknown) => String(e));
+    return { ledger: String(this.ledger), page, complaints: this.complaints };
+  }
+
+  /** Reads from the page what handlers got in this tab. */
+  async read(): Promise<Ledger> {
+    this.ledger.gotAll(await this.see((t) => t.handled()));
+    return this.ledger;
+  }
+
+  /** Waits until so many have come. */
+  async has(count: number): Promise<void> {
+    await eventually(async () => (await this.read()).gotCount >= count, `${count} have come`, { seen: () => this.seen() });
+  }
+
+  /** Waits until everything that was accepted has come, and gives what is wrong with it. */
+  async verdict(within = 30_000): Promise<Verdict> {
+    await eventually(async () => (await this.read()).complete, "the tab has everything", { within, seen: () => this.seen() });
+    return this.ledger.verdict();
+  }
+
+  /** As {@link verdict}, and nothing is. */
+  async hasEverything(within = 30_000): Promise<void> {
+    expect(await this.verdict(within)).toEqual(clean);
+    expect(await this.see((t) => t.gaps)).toEqual([]);
+    expect(this.complaints).toEqual([]);
+  }
+
+  async cdp(): Promise<CDPSession> {
+    return (this.#session ??= await this.chromium.context.newCDPSession(this.page));
+  }
+
+  /** As the browser does with a tab that nobody has looked at for long. */
+  async freeze(): Promise<void> {
+    await (await this.cdp()).send("Page.setWebLifecycleState", { state: "frozen" });
+  }
+
+  async thaw(): Promise<void> {
+    await (await this.cdp()).send("Page.setWebLifecycleState", { state: "active" });
+  }
+
+  /** The process of its page dies, without any event. */
+  async crash(): Promise<void> {
+    // The answer never comes.
+    void (await this.cdp()).send("Page.crash").catch(() => {});
+    await eventually(() => this.#crashed, "the page has crashed");
+  }
+
+  /**
+   * What a browser tells when somebody comes back to the tab. Headless, no tab is ever hidden: so it is told that it is visible, again.
+   */
+  async look(): Promise<void> {
+    await this.page.evaluate(() => document.dispatchEvent(new Event("visibilitychange", { bubbles: true })));
+  }
+
+  /** Goes back. A page that the browser kept is not loaded again: what is waited for is that it is shown. */
+  async back(): Promise<void> {
+    await this.page.goBack({ waitUntil: "commit" });
+  }
+
+  async forward(): Promise<void> {
+    await this.page.goForward({ waitUntil: "commit" });
+  }
+
+  /** Bytes of the page's heap, once its garbage is gone. */
+  async heap(): Promise<number> {
+    const cdp = await this.cdp();
+    await cdp.send("HeapProfiler.enable");
+    await cdp.send("HeapProfiler.collectGarbage");
+    return (await cdp.send("Runtime.getHeapUsage")).usedSize;
+  }
+}
