@@ -10,6 +10,8 @@ export default defineConfig({
       { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...real } },
       // Needs /usr/bin/chromium, or CHROMIUM.
       { test: { name: "browser", include: ["test/browser/**/*.test.ts"], ...real } },
+      // Minutes long, and run when it is asked for: `npm run bench`.
+      { test: { name: "bench", include: ["test/browser/**/*.bench.ts"], ...real, testTimeout: 3_600_000 } },
     ],
   },
 });

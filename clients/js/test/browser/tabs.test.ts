@@ -23,9 +23,6 @@ async function threeTabs(gateway: Gateway, endpoint = gateway.url): Promise<{ ch
   return { chromium, ...(await roles(chromium.tabs)), ledgers };
 }
 
-/** How often the gateway has welcomed somebody. */
-const connects = (gateway: Gateway): Promise<number> => gateway.metric("carillon_room_connects_total");
-
 test("three tabs share one connection, and each gets each message once", async () => {
   const gateway = await gatewayForTest();
   const proxy = await proxyForTest(gateway);
@@ -129,26 +126,41 @@ test("the leading tab hangs without an event, and another one takes the lead fro
   for (const tab of followers) await tab.hasEverything();
 }, 90_000);
 
-test("without Web Locks two tabs do not fight: the one that was replaced waits until somebody looks at it", async () => {
+/** Two tabs of a browser that has no Web Locks, the second one in front, and the proxy that counts how often they connect. */
+async function twoWithoutLocks(): Promise<{ gateway: Gateway; first: Tab; second: Tab; connects: () => number }> {
   const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
   const chromium = await Chromium.forTest(gateway, { init: () => Object.defineProperty(navigator, "locks", { value: undefined }) });
-  const first = await chromium.open();
+  const first = await chromium.open({ endpoint: proxy.url });
   await first.is("connected", "websocket");
-  const second = await chromium.open({}, first.ledger);
+  const second = await chromium.open({ endpoint: proxy.url }, first.ledger);
   await second.is("connected", "websocket");
   await first.is("suspended");
-  await gateway.stream(to, 100, [second.ledger]);
-  await second.hasEverything();
-  expect((await first.see((t) => t.count))).toBe(0);
-  expect(await connects(gateway)).toBe(2);
+  return { gateway, first, second, connects: () => proxy.counts.webSocket + proxy.counts.sse + proxy.counts.poll };
+}
 
-  // Somebody looks at one, and at the other, and again.
+test("without Web Locks two tabs do not fight: the one that was replaced stays away", async () => {
+  const { gateway, first, second, connects } = await twoWithoutLocks();
+  await gateway.stream(to, 300, [second.ledger], { gap: 10 });
+  await second.hasEverything();
+  expect(await first.see((t) => t.count)).toBe(0);
+  expect(await first.state()).toBe("suspended");
+  expect(connects()).toBe(2);
+});
+
+test("without Web Locks the tab that somebody looks at has the connection", async () => {
+  const { gateway, first, second, connects } = await twoWithoutLocks();
+  await gateway.stream(to, 20, [second.ledger]);
+  await second.hasEverything();
   let [shown, hidden] = [first, second];
-  for (let round = 0; round < 3; round++) {
+  for (let round = 0; round < 4; round++) {
     await shown.look();
     await shown.is("connected", "websocket");
     await hidden.is("suspended");
-    expect(await connects(gateway)).toBe(3 + round);
+    const before = await shown.see((t) => t.count);
+    await gateway.send({ users: ["alice"], body: round });
+    await eventually(async () => (await shown.see((t) => t.count)) > before, "the tab that is shown gets messages", { seen: () => shown.seen() });
+    expect(connects()).toBe(3 + round);
     [shown, hidden] = [hidden, shown];
   }
 });

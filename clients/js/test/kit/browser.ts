@@ -10,7 +10,7 @@ import { expect, onTestFinished } from "vitest";
 import type { State, StateChange, TokenRequest } from "../../src/index.js";
 import { eventually } from "./eventually.js";
 import { clean, Ledger, type Verdict } from "./ledger.js";
-import type { Claims, Gateway } from "./server.js";
+import { freePort, type Claims, type Gateway } from "./server.js";
 
 const kit = dirname(fileURLToPath(import.meta.url));
 
@@ -38,6 +38,8 @@ export interface InPage {
   persisted: boolean;
   /** How many messages handlers got in this page. */
   count: number;
+  /** Of the numbers in their bodies, where there are any. */
+  sum: number;
   /** The ids that handlers got in this tab, in pages before this one too. */
   handled(): string[];
 }
@@ -121,22 +123,28 @@ export class Chromium {
   ): Promise<{ chromium: Chromium; stop: () => Promise<void> }> {
     const site = new Site(gateway, claims);
     const stopSite = await site.start();
-    const browser = await chromium.launch({
+    const port = await freePort();
+    const launched = await chromium.launch({
       executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
       args: [
+        `--remote-debugging-port=${port}`,
         ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
         ...["--disable-component-update", "--disable-sync", "--js-flags=--expose-gc"],
       ],
       // What is tested is what users have, and they have it.
       ignoreDefaultArgs: ["--disable-back-forward-cache"],
     });
-    const context = await browser.newContext();
+    // A page that Playwright opens by itself counts as looked at for ever, and can neither be hidden nor frozen. So the browser is driven as one that
+    // somebody else has opened, in which tabs hide each other.
+    const browser = await chromium.connectOverCDP(`http://127.0.0.1:${port}`, { noDefaults: true });
+    const context = browser.contexts()[0]!;
     if (init) await context.addInitScript(init);
     const chromiumOfTest = new Chromium(browser, context, site, gateway);
     return {
       chromium: chromiumOfTest,
       async stop() {
         await browser.close();
+        await launched.close();
         await stopSite();
       },
     };
@@ -251,11 +259,10 @@ export class Tab {
     await eventually(() => this.#crashed, "the page has crashed");
   }
 
-  /**
-   * What a browser tells when somebody comes back to the tab. Headless, no tab is ever hidden: so it is told that it is visible, again.
-   */
+  /** Somebody comes to the tab: it is visible from now on, and the one before is hidden. */
   async look(): Promise<void> {
-    await this.page.evaluate(() => document.dispatchEvent(new Event("visibilitychange", { bubbles: true })));
+    await this.page.bringToFront();
+    await eventually(() => this.page.evaluate(() => document.visibilityState === "visible"), "the tab is visible");
   }
 
   /** Goes back. A page that the browser kept is not loaded again: what is waited for is that it is shown. */

@@ -23,10 +23,11 @@ const client = sdk.createClient({
   ...(config.indexedDB && { storage: sdk.indexedDBStorage() }),
 });
 
-const page: InPage = (window.test = { client, states: [], errors: [], kicks: [], gaps: [], tokens: [], longTasks: [], persisted: false, count: 0, handled });
+const page: InPage = (window.test = { client, states: [], errors: [], kicks: [], gaps: [], tokens: [], longTasks: [], persisted: false, count: 0, sum: 0, handled });
 
 client.on("message", (m) => {
   page.count++;
+  page.sum += (m.body as { n?: number } | undefined)?.n ?? 0;
   if (config.note !== false) note(m.id);
 });
 client.on("state", (s) => page.states.push(s));
