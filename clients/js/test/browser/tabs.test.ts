@@ -16,8 +16,8 @@ async function roles(tabs: readonly Tab[]): Promise<{ leader: Tab; followers: Ta
   return { leader: leaders[0]!, followers: tabs.filter((t) => t !== leaders[0]) };
 }
 
-async function threeTabs(gateway: Gateway, endpoint = gateway.url): Promise<{ chromium: Chromium; leader: Tab; followers: Tab[]; ledgers: Ledger[] }> {
-  const chromium = await Chromium.forTest(gateway);
+async function threeTabs(gateway: Gateway, endpoint = gateway.url, init?: () => void): Promise<{ chromium: Chromium; leader: Tab; followers: Tab[]; ledgers: Ledger[] }> {
+  const chromium = await Chromium.forTest(gateway, init && { init });
   for (let i = 0; i < 3; i++) await (await chromium.open({ endpoint })).is("connected", i ? "tab" : "websocket");
   const ledgers = chromium.tabs.map((t) => t.ledger);
   return { chromium, ...(await roles(chromium.tabs)), ledgers };
@@ -63,6 +63,33 @@ test.each(["closes", "crashes", "freezes", "is reloaded"])("the leading tab %s i
     for (const tab of followers) await tab.hasEverything();
     await roles([leader, ...followers]);
   }
+});
+
+/**
+ * Nothing orders what a tab said on a channel and the lock that it held: they take different ways through the browser, and a tab that is busy hears late. Here
+ * each tab hears a little later than it might.
+ */
+function hearLate(): void {
+  const set = Object.getOwnPropertyDescriptor(BroadcastChannel.prototype, "onmessage")!;
+  Object.defineProperty(BroadcastChannel.prototype, "onmessage", {
+    ...set,
+    set(this: BroadcastChannel, f: (e: MessageEvent) => void) {
+      set.set!.call(this, (e: MessageEvent) => setTimeout(() => f.call(this, e), 100));
+    },
+  });
+}
+
+// It fails: the tab that takes the lead drops what it hears after that, and goes on from the cursor of the tab before.
+test.fails.each(["closes", "crashes"])("the leading tab %s, and what it had said before that is heard late", async (how) => {
+  const gateway = await gatewayForTest();
+  const { leader, followers, ledgers } = await threeTabs(gateway, gateway.url, hearLate);
+  const sending = gateway.stream(to, 300, ledgers);
+  await followers[0]!.has(100);
+  if (how === "closes") await leader.page.close();
+  else await leader.crash();
+  await sending;
+  for (const tab of followers) await tab.hasEverything(15_000);
+  await acknowledged(gateway, alice);
 });
 
 test("tabs die one after the other until one is left, and it has everything", async () => {
