@@ -67,14 +67,14 @@ test.each(["closes", "crashes", "freezes", "is reloaded"])("the leading tab %s i
 
 /**
  * Nothing orders what a tab said on a channel and the lock that it held: they take different ways through the browser, and a tab that is busy hears late. Here
- * each tab hears a little later than it might.
+ * each tab hears later than a lock is given on, also where the browser takes its time to notice that a process has died.
  */
 function hearLate(): void {
   const set = Object.getOwnPropertyDescriptor(BroadcastChannel.prototype, "onmessage")!;
   Object.defineProperty(BroadcastChannel.prototype, "onmessage", {
     ...set,
     set(this: BroadcastChannel, f: (e: MessageEvent) => void) {
-      set.set!.call(this, (e: MessageEvent) => setTimeout(() => f.call(this, e), 100));
+      set.set!.call(this, (e: MessageEvent) => setTimeout(() => f.call(this, e), 500));
     },
   });
 }
@@ -83,7 +83,7 @@ function hearLate(): void {
 test.fails.each(["closes", "crashes"])("the leading tab %s, and what it had said before that is heard late", async (how) => {
   const gateway = await gatewayForTest();
   const { leader, followers, ledgers } = await threeTabs(gateway, gateway.url, hearLate);
-  const sending = gateway.stream(to, 300, ledgers);
+  const sending = gateway.stream(to, 500, ledgers, { gap: 3 });
   await followers[0]!.has(100);
   if (how === "closes") await leader.page.close();
   else await leader.crash();
