@@ -1,21 +1,12 @@
-// The demo page in a browser, against a gateway that this test builds and starts. CHROMIUM names another browser, CARILLON a binary that is built.
+// The demo page in a browser, as a gateway in development serves it.
 
-import { execFileSync, spawn, type ChildProcess } from "node:child_process";
-import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { Gateway } from "../kit/server.js";
 
 type Side = "left" | "right";
 
-const repository = fileURLToPath(new URL("../../../..", import.meta.url));
-const directory = mkdtempSync(join(tmpdir(), "carillon-demo-"));
-let gateway: ChildProcess;
-let endpoint = "";
+let gateway: Gateway;
 let browser: Browser;
 let context: BrowserContext;
 /** What the browser complained of: nothing, not even about the policy. */
@@ -26,25 +17,7 @@ let alice = "";
 let bob = "";
 
 beforeAll(async () => {
-  let binary = process.env["CARILLON"];
-  if (!binary) {
-    binary = join(directory, "carillon");
-    execFileSync("go", ["build", "-o", binary, "./server/cmd/carillon"], { cwd: repository, stdio: "inherit" });
-  }
-  const data = join(directory, "data");
-  gateway = spawn(binary, ["serve", "--dev", "--data", data, "--public-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--tcp-listen", "off"], {
-    stdio: "ignore",
-  });
-  const file = join(data, "dev.json");
-  const answers = async (): Promise<boolean> => {
-    if (!existsSync(file)) return false;
-    endpoint = (JSON.parse(readFileSync(file, "utf8")) as { public: string }).public;
-    return fetch(`${endpoint}/demo/`).then((r) => r.ok, () => false);
-  };
-  for (let tries = 0; !(await answers()); tries++) {
-    if (tries > 200 || gateway.exitCode !== null) throw new Error("the gateway does not come up");
-    await sleep(50);
-  }
+  gateway = await Gateway.start();
   browser = await chromium.launch({
     executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
@@ -53,11 +26,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await browser?.close();
-  if (gateway && gateway.exitCode === null) {
-    gateway.kill("SIGTERM");
-    await once(gateway, "exit");
-  }
-  rmSync(directory, { recursive: true, force: true });
+  await gateway?.stop();
 });
 
 beforeEach(async () => {
@@ -79,7 +48,7 @@ async function open(query: string): Promise<Page> {
     // Chromium itself tells of answers that are no success.
     if (m.type() === "error" && !m.text().startsWith("Failed to load resource")) complaints.push(m.text());
   });
-  await page.goto(`${endpoint}/demo/?${query}`);
+  await page.goto(`${gateway.url}/demo/?${query}`);
   return page;
 }
 
@@ -194,7 +163,7 @@ test("tokens that live for seconds are renewed", async () => {
   await connect(page, "left");
   await reads(page, "left-token-expiry", "0:0[0-3]");
   // The gateway takes a token for half a minute longer than it says, as clocks differ, and the client knows.
-  await page.waitForRequest(`${endpoint}/demo/token`, { timeout: 40_000 });
+  await page.waitForRequest(`${gateway.url}/demo/token`, { timeout: 40_000 });
   await page.getByTestId("send").click();
   await reads(page, "left-received", "1");
   await reads(page, "left-state", "connected");
