@@ -8,9 +8,14 @@ import { eventually, pause } from "../kit/eventually.js";
 
 const MESSAGES = Number(process.env["CARILLON_BENCH_MESSAGES"] ?? 1_000_000);
 const RATE = Number(process.env["CARILLON_BENCH_RATE"] ?? 5000);
-const BATCH = 500;
-/** Requests under way at a time: one takes as long as the disk does. */
-const AT_A_TIME = 4;
+/**
+ * Messages in a request, and requests under way: one takes as long as the disk does. Together they stay below the thousand messages that the gateway keeps for
+ * one user; what comes at once beyond that is told as a gap, and is no affair of the client's.
+ */
+const BATCH = 50;
+const AT_A_TIME = 6;
+/** The sender waits for a page that is further behind than so many messages. */
+const BEHIND = 500;
 /** What garbage that is collected a little later may make of it. */
 const SLACK = 3 << 20;
 
@@ -46,12 +51,18 @@ test(`${MESSAGES} messages at ${RATE} a second`, async () => {
     // One that fails ends the test where it is waited for.
     void request.then(() => underWay.delete(request), () => {});
     if (underWay.size >= AT_A_TIME) await Promise.race(underWay);
-    if ((n / BATCH) % 20 === 0) most = Math.max(most, n + batch - (await tab.see((t) => t.count)));
+    if ((n / BATCH) % 4 === 0) {
+      const behind = async (): Promise<number> => n + batch - (await tab.see((t) => t.count));
+      const now = await behind();
+      most = Math.max(most, now);
+      // A machine that is busy with something else is not what is measured: it shows in the rate, instead of as a gap.
+      if (now > BEHIND) await eventually(async () => (await behind()) < BEHIND, "the page is not far behind", { seen: () => tab.seen() });
+    }
     if (Math.floor((n + batch) / every) > Math.floor(n / every)) await look();
   }
   await Promise.all(underWay);
   const sent = performance.now();
-  await eventually(async () => (await tab.see((t) => t.count)) >= MESSAGES, "all have come", { within: 120_000, seen: () => tab.seen() });
+  await eventually(async () => (await tab.see((t) => t.count + (t.gaps.length ? Infinity : 0))) >= MESSAGES, "all have come", { within: 30_000, seen: () => tab.seen() });
   const came = performance.now();
   await acknowledged(gateway, { user: "alice", device: "laptop" });
   await look();

@@ -211,6 +211,8 @@ export class Tab {
       trail: t.states.map((s) => [s.state, s.transport].filter(Boolean).join(":")).join(" "),
       errors: t.errors,
       kicks: t.kicks,
+      gaps: t.gaps.slice(0, 5),
+      count: t.count,
     })).catch((e: unknown) => String(e));
     return { ledger: String(this.ledger), page, complaints: this.complaints };
   }
