@@ -1,6 +1,6 @@
 # Carillon: one command for each thing that a developer does. The same commands run on a laptop and in CI.
-# Everything here needs Go; `make test` also needs a C compiler (the race detector), git, bash and Debian's redis-server, and as root
-# on Linux iproute2 and iptables: those packages it installs if it may.
+# Everything here needs Go; `make test` also needs a C compiler (the race detector), git, bash, Node 20 or later with npm, and Debian's redis-server and
+# chromium, and as root on Linux iproute2 and iptables: those packages it installs if it may.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -54,7 +54,7 @@ build: ## Build bin/carillon
 	@$(GO) build -o bin/carillon ./server/cmd/carillon
 
 .PHONY: test
-test: ## Everything that must hold: formatting, drift, vet, staticcheck, tests, crash tests, simulation, README, fuzzing
+test: ## Everything that must hold: formatting, drift, vet, staticcheck, tests, the SDK in a browser, crash tests, simulation, README, fuzzing
 	@scripts/test.sh
 
 .PHONY: lint

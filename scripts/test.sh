@@ -26,7 +26,7 @@ FORMS=(embedded standalone sentinel cluster)
 PUSH_FORMS=(embedded standalone)
 # Build tags that some packages have files of.
 TAGS=(failpoints planted nextversion)
-ALL_STEPS=(format tidy generated js vet staticcheck race failpoints simulate planted torture readme fuzz)
+ALL_STEPS=(format tidy generated js browser vet staticcheck race failpoints simulate planted torture readme fuzz)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
 
@@ -77,6 +77,12 @@ step_js() {
 		node scripts/demo.mjs --check || failed=1
 		exit $failed
 	)
+}
+
+# The same SDK against the real gateway: from Node over each transport, and in Chromium with its tabs, its network and its storage.
+step_browser() {
+	need_js && need_chromium || return 1
+	(cd clients/js && npx vitest run --project integration --project browser --reporter ./test/kit/reporter.ts)
 }
 
 step_vet() {
@@ -285,6 +291,18 @@ need_js() {
 		return 1
 	fi
 	(cd clients/js && npm ci --no-audit --no-fund)
+}
+
+# A browser, from Debian's package, or another one that CHROMIUM names.
+need_chromium() {
+	[[ -x ${CHROMIUM:-/usr/bin/chromium} ]] && return 0
+	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+		echo "the tests need Chromium; it comes with Debian's package chromium (as root: apt-get install chromium), or set CHROMIUM to its program"
+		return 1
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get install -y --no-install-recommends chromium ||
+		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
 }
 
 # Installs the programs of NEEDED that are missing, which takes root. Without root, tests that cannot run without them say which
