@@ -60,7 +60,8 @@ step_generated() {
 	return 1
 }
 
-# The SDK for JavaScript: its types, its tests on a clock of their own, and what its users get: the package, its size, its public surface, its reference.
+# The SDK for JavaScript: its types, its tests on a clock of their own, and what its users get: the package, its size, its
+# public surface, its reference, and the types of what the documentation shows.
 step_js() {
 	need_js || return 1
 	(
@@ -75,6 +76,7 @@ step_js() {
 			npm run --silent "$script" -- --check || failed=1
 		done
 		node scripts/demo.mjs --check || failed=1
+		node scripts/snippets.mjs || failed=1
 		exit $failed
 	)
 }
