@@ -1,0 +1,79 @@
+// A client in a worker, which has no window and no localStorage: it keeps in IndexedDB, is ended in the middle of a stream, and another one goes on.
+
+import { build } from "esbuild";
+import { chromium, type Browser } from "playwright-core";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { eventually } from "../kit/eventually.js";
+import { Gateway } from "../kit/server.js";
+
+const inWorker = `
+import { createClient, indexedDBStorage } from "../../src/index.js";
+self.onmessage = ({ data: { endpoint, token } }) => {
+  const client = createClient({ endpoint, getToken: () => token, storage: indexedDBStorage() });
+  client.on("state", ({ state, transport }) => self.postMessage({ state, transport }));
+  client.on("message", ({ body }) => self.postMessage({ n: body.n }));
+  client.on("error", (e) => self.postMessage({ error: e.code }));
+  void client.connect();
+};
+`;
+
+let gateway: Gateway;
+let browser: Browser;
+let script: string;
+
+beforeAll(async () => {
+  gateway = await Gateway.start();
+  browser = await chromium.launch({
+    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+  const { outputFiles } = await build({ stdin: { contents: inWorker, resolveDir: import.meta.dirname }, bundle: true, write: false });
+  script = outputFiles[0]!.text;
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await gateway?.stop();
+});
+
+test("a worker is ended in the middle of a stream, and the next one goes on", async () => {
+  const page = await browser.newPage({ bypassCSP: true });
+  await page.goto(`${gateway.url}/demo/demo.css`); // any page of the gateway's origin will do
+  const told: { state?: string; transport?: string; n?: number; error?: string }[] = [];
+  await page.exposeFunction("tell", (t: (typeof told)[number]) => void told.push(t));
+  await page.evaluate(
+    ([script, endpoint, token]) => {
+      Object.assign(window, {
+        work() {
+          const worker = new Worker(URL.createObjectURL(new Blob([script!])));
+          worker.onmessage = ({ data }) => (window as any).tell(data);
+          worker.postMessage({ endpoint, token });
+          return (window as any).end = () => worker.terminate();
+        },
+      });
+    },
+    [script, gateway.url, gateway.mint("alice", "worker")],
+  );
+  const got = (): number[] => told.flatMap((t) => (t.n === undefined ? [] : [t.n]));
+  const work = async (): Promise<void> => page.evaluate(() => void (window as any).work());
+  const end = async (): Promise<void> => page.evaluate(() => (window as any).end());
+
+  await work();
+  await eventually(() => told.some((t) => t.transport === "websocket"), "the worker is connected", { seen: () => told });
+  const batch = (from: number): Promise<unknown> =>
+    gateway.sendBatch(Array.from({ length: 100 }, (_, i) => ({ users: ["alice"], body: { n: from + i } })));
+  const first = batch(0);
+  await eventually(() => got().length > 20, "some have come", { seen: got });
+  await end();
+  await first;
+  await batch(100);
+  await work();
+  await eventually(() => new Set(got()).size === 200, "all have come", { seen: got });
+
+  const all = got();
+  // The one whose handler was through and whose place was not written yet comes again.
+  expect(all.length).toBeLessThanOrEqual(201);
+  expect([...new Set(all)]).toEqual(Array.from({ length: 200 }, (_, i) => i));
+  expect(told.flatMap((t) => t.error ?? [])).toEqual([]);
+  await page.close();
+});
