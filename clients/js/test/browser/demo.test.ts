@@ -1,5 +1,6 @@
 // The demo page in a browser, as a gateway in development serves it.
 
+import axe from "axe-core";
 import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { Gateway } from "../kit/server.js";
@@ -186,4 +187,18 @@ test("tabs share a device's connection, or take it from each other", async () =>
   const four = await open(apart);
   await connect(four, "left");
   await reads(three, "left-state", "suspended");
+});
+
+test.each(["light", "dark"] as const)("axe has nothing to say about it, in %s", async (colorScheme) => {
+  const lab = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme, bypassCSP: true, reducedMotion: "reduce" });
+  const page = await lab.newPage();
+  await page.goto(`${gateway.url}/demo/?left=${alice}/laptop&right=${bob}/phone`);
+  await connect(page, "left");
+  await page.getByTestId("send").click();
+  await page.getByTestId("left-messages").getByTestId("message").first().waitFor();
+  await page.getByTestId("left-log-toggle").click();
+  await page.addScriptTag({ content: axe.source });
+  const found = await page.evaluate(async () => (await (window as any).axe.run()).violations.map((v: any) => `${v.id}: ${v.nodes.map((n: any) => n.html).join(" ")}`));
+  expect(found).toEqual([]);
+  await lab.close();
 });
