@@ -522,6 +522,12 @@ func TestContext_EndsTheWaitingAlone(t *testing.T) {
 	db := open(t, r, patient)
 	tag := tagOf(1)
 	set(t, db, tag, "a", "0")
+	lane := db.laneOf(&unit{tag: tag, class: classWrite})
+	until(t, "nothing is under way any more", func() bool {
+		lane.mu.Lock()
+		defer lane.mu.Unlock()
+		return !lane.running
+	})
 	node := r.Servers()[0]
 	if err := node.Freeze(t.Context()); err != nil {
 		t.Fatal(err)
@@ -530,7 +536,6 @@ func TestContext_EndsTheWaitingAlone(t *testing.T) {
 	first := &Write{Tag: tag, Do: []Command{{Name: "SET", Key: tag.Key("x", "a"), Args: []any{"1"}}}}
 	var wg sync.WaitGroup
 	wg.Go(func() { db.Write(ctx, first) })
-	lane := db.laneOf(&unit{tag: tag, class: classWrite})
 	until(t, "the first write is under way", func() bool {
 		lane.mu.Lock()
 		defer lane.mu.Unlock()
@@ -656,6 +661,7 @@ func TestLane_RefusesMoreThanMayWait(t *testing.T) {
 			return enough()
 		}
 	}
+	until(t, "nothing is under way any more", holds(func() bool { return !lane.running }))
 	taken(0)
 	until(t, "one is under way", holds(func() bool { return lane.running && lane.bytes == 0 }))
 	for i := 1; i < laneBytes/size; i++ { // a command is a little more than its value: one more would be too much
