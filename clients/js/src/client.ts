@@ -327,9 +327,9 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     const next = makeKeep(read, storage, key());
     const { cursor, ids } = await next.load();
     if (mine !== seat || !settled) return;
-    // What was handled here while another tab led is known by its id. What that tab handled may not have come to this one.
+    // What was handled here while another tab led is known by its id. What that tab handled may not have come to this one, whose ids and cursor count then.
     for (const id of inbox.ids) next.note(id);
-    inbox.restore(followed ? inbox.cursorText : cursor, ids);
+    inbox.restore(followed ? inbox.cursorText : cursor, followed ? [] : ids);
     followed = false;
     keep = next;
     tab = undefined;

@@ -947,7 +947,7 @@ function makeClient(options) {
     const { cursor, ids } = await next.load();
     if (mine !== seat || !settled) return;
     for (const id of inbox.ids) next.note(id);
-    inbox.restore(followed ? inbox.cursorText : cursor, ids);
+    inbox.restore(followed ? inbox.cursorText : cursor, followed ? [] : ids);
     followed = false;
     keep = next;
     tab = void 0;

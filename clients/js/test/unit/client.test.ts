@@ -725,6 +725,9 @@ describe("among tabs", () => {
     await w.clock.pass(2000);
     expect(w.got).toEqual(["1"]);
     expect(tab.last.acks).toEqual([]);
+    // The tab that leads has handled one more, and dies before this one hears of it.
+    const key = told[0] as string;
+    await storage.set(key, `${cursor(12, 5)} 1,2`);
 
     member.lead();
     await settled();
