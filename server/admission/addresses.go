@@ -89,6 +89,10 @@ func (h *holders) leave(a Address) {
 type rates struct {
 	seeds [2]maphash.Seed
 	rows  [2][]bucket
+
+	// turns has those of one address take one after the other: between its two buckets another could take the last token of the one that
+	// the first has yet to ask, and each would be let in by another bucket.
+	turns [64]sync.Mutex
 }
 
 // rateBuckets is how many buckets a row has: 256 KiB.
@@ -108,6 +112,9 @@ func (r *rates) bucket(row int, a Address) *bucket {
 
 // take takes a token of the address; if neither of its buckets has one, it returns in what time there is.
 func (r *rates) take(a Address, p pace, now moment) (wait time.Duration, ok bool) {
+	turn := &r.turns[maphash.Comparable(r.seeds[0], a)%uint64(len(r.turns))]
+	turn.Lock()
+	defer turn.Unlock()
 	first, ok := r.bucket(0, a).take(p, now)
 	second, okToo := r.bucket(1, a).take(p, now)
 	return min(first, second), ok || okToo

@@ -572,7 +572,7 @@ func (c *testCluster) roamer(over transport.Kind, user, device string) *watcher 
 	}
 	cl, err := client.New(client.Config{
 		URLs: urls, Dialer: dialer, Tokens: client.StaticToken(c.rooms[0].token(user, device)), Storage: &client.Memory{},
-		AckEvery: 10 * time.Millisecond, Backoff: client.Backoff{Base: 10 * time.Millisecond, Max: 100 * time.Millisecond},
+		AckEvery: ackEvery, Backoff: client.Backoff{Base: 10 * time.Millisecond, Max: 100 * time.Millisecond},
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error { w.got <- m; return nil },
 			Status: func(s client.Status) {
@@ -651,6 +651,8 @@ func TestCluster_ARoomThatStopsUnderLoadLosesNothingAndNoPublishFails(t *testing
 				} else {
 					seen[id] = true
 				}
+			case err := <-w.done:
+				t.Fatalf("over %s the client ended after %d of %d messages: %v", overs[i], len(seen), len(sent), err)
 			case <-time.After(20 * time.Second):
 				t.Fatalf("over %s %d of %d messages came", overs[i], len(seen), len(sent))
 			}

@@ -224,6 +224,9 @@ func (n *testNode) publish(user, body string) string {
 	return a["id"].(string)
 }
 
+// ackEvery is how often devices of these tests acknowledge: well below the 20 frames a second above which a room ends a session as a flood.
+const ackEvery = 100 * time.Millisecond
+
 // watcher is a device in the test.
 type watcher struct {
 	got    chan *wire.Message
@@ -293,7 +296,7 @@ func (n *testNode) watchOver(over transport.Kind, token string, store client.Sto
 	}
 	c, err := client.New(client.Config{
 		URLs: []string{url}, Dialer: dialer,
-		Tokens: client.StaticToken(token), Storage: store, AckEvery: 10 * time.Millisecond,
+		Tokens: client.StaticToken(token), Storage: store, AckEvery: ackEvery,
 		Callbacks: client.Callbacks{
 			Message: func(_ context.Context, m *wire.Message) error { w.got <- m; return nil },
 			Recall:  func(_ context.Context, r *wire.Recall) error { w.recall <- r; return nil },
