@@ -219,13 +219,13 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     if (at !== undefined && wakeAt !== undefined && at >= wakeAt) return;
     wakeAt = at;
     cancelWake?.();
-    cancelWake =
-      at &&
-      clock.after(Math.max(0, at - clock.now()), () => {
-        wakeAt = undefined;
-        if (machine.wake! > clock.now()) arm();
-        else step({ in: "time" });
-      }) || undefined;
+    cancelWake = undefined;
+    if (at === undefined) return;
+    cancelWake = clock.after(Math.max(0, at - clock.now()), () => {
+      wakeAt = undefined;
+      if (machine.wake! > clock.now()) arm();
+      else step({ in: "time" });
+    });
   }
 
   /** What ends with a connection. */
@@ -412,8 +412,8 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   // ---- receiving ----
 
   function receive(attempt: number, from: Opened, frame: ServerFrame): void {
-    const { type, ...f } = frame as { type: string } & Record<string, any>;
-    switch (type) {
+    const f: Record<string, any> = frame;
+    switch (frame.type) {
       case "welcome":
         session = f["session"];
         skew = f["time"] - clock.now();
@@ -432,16 +432,18 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
         // Half of what is allowed, as pings and acknowledgements count too.
         rate = Math.ceil((f["frames_per_second"] || 20) / 2);
         extra?.live(rate);
-        return saved();
+        return store();
       case "ping":
         return from.connection.send([{ type: "pong" }]);
       case "pong":
         // A timer that is set here and not by another one is not put off in a hidden tab.
         wakeAt = undefined;
         return arm();
-      case "kick":
-        from.goodbye = { code: f["code"], kick: { reason: "", ...f } as Kick };
+      case "kick": {
+        const { type: _, ...kick } = f;
+        from.goodbye = { code: f["code"], kick: { reason: "", ...kick } as Kick };
         return;
+      }
       case "goaway":
         from.goodbye = { code: f["code"], delay: f["delay_ms"], address: f["address"] };
         return;
@@ -547,14 +549,14 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   function store(): void {
     dirty = true;
     if (storing) return;
-    const text = inbox.cursorText;
-    if (!keep || !text) return saved();
     dirty = false;
+    const text = inbox.cursorText;
+    if (!keep || !text) return saved(text);
     storing = true;
     const stored = (): void => {
       storing = writing = false;
       troubles = 0;
-      saved();
+      saved(text);
       if (dirty) store();
       pump();
     };
@@ -576,8 +578,9 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     }
   }
 
-  function saved(): void {
-    savedText = inbox.cursorText;
+  /** Goes on with what is written, which may be less than is handled by now. */
+  function saved(text: string | undefined): void {
+    savedText = text;
     drained();
     if (live && !live.connection.acknowledges && !cancelAck && inbox.owesAck) {
       cancelAck = clock.after(Math.max(0, ackAt + ACK_MS - clock.now()), ack);
@@ -595,7 +598,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   }
 
   function drained(): void {
-    if (!storing && inbox.drained) for (const f of drains.splice(0)) f();
+    if (!storing && !dirty && inbox.drained) for (const f of drains.splice(0)) f();
   }
 
   function say(frame: ClientFrame): void {

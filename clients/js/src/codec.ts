@@ -68,6 +68,18 @@ export function decode(text: string): ServerFrame {
   return check(value);
 }
 
+/** Reads frames one by one, passing over types that a later version has. @throws {FrameError} */
+export function known<T>(all: readonly T[], read: (one: T) => ServerFrame): ServerFrame[] {
+  return all.flatMap((one) => {
+    try {
+      return read(one);
+    } catch (e) {
+      if ((e as FrameError).code === "unknown_frame") return [];
+      throw e;
+    }
+  });
+}
+
 /** Checks the members of a frame that was read from JSON, and takes out those that are absent. @throws {FrameError} */
 export function check(value: unknown): ServerFrame {
   const frame = value as Record<string, unknown> & ServerFrame;

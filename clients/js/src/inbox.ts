@@ -8,7 +8,7 @@ import { formatCursor, moveCursor, parseCursor, type Cursor } from "./cursor.js"
 import type { Gap, Recall, ServerFrame } from "./types.js";
 
 /** How many ids of handled messages are kept to know a repeat by: of persistent ones with the cursor, of others in memory. */
-export const RECENT_IDS = 1000;
+const RECENT_IDS = 1000;
 const RECENT_LIVE = 256;
 
 /** A frame in the line. */

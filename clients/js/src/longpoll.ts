@@ -1,6 +1,6 @@
-import { check, type FrameError } from "./codec.js";
+import { check, known } from "./codec.js";
 import { connectQuery, httpTransport, refusal, type Fetch } from "./http.js";
-import type { ServerFrame, Transport } from "./types.js";
+import type { Transport } from "./types.js";
 
 /** How long a poll is held at most, in seconds, and how much longer its answer may take, in milliseconds. */
 const WAIT_S = 55;
@@ -19,24 +19,12 @@ export function longPoll({ fetch }: { fetch?: Fetch } = {}): Transport {
       if (!response.ok) return x.end(await refusal(response));
       const { session, cursor, frames } = (await response.json()) as { session: string; cursor: string; frames: unknown[] };
       x.sink.heard();
-      const read = known(frames);
+      const read = known(frames, check);
       await new Promise<void>((handled) => x.sink.frames(read, handled));
       if (read.some((f) => f.type === "kick" || f.type === "goaway")) return x.end({});
       // The next poll acknowledges all of the answer; until it has begun, a goodbye has to say so.
       x.last = [{ type: "ack", cursor }];
       query = connectQuery(x.open, { session, cursor, after: undefined });
-    }
-  });
-}
-
-/** The frames of an answer, but for those of a later version. */
-function known(frames: readonly unknown[]): ServerFrame[] {
-  return frames.flatMap((f) => {
-    try {
-      return check(f);
-    } catch (e) {
-      if ((e as FrameError).code === "unknown_frame") return [];
-      throw e;
     }
   });
 }

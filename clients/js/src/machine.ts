@@ -5,15 +5,15 @@ import { backoff } from "./backoff.js";
 import type { State, TokenReason } from "./types.js";
 
 /** Each transport after the first gets its chance that much after the one before. */
-export const STAGGER_MS = 2500;
+const STAGGER_MS = 2500;
 /** How long one transport may take to be welcomed. */
-export const ATTEMPT_MS = 10_000;
+const ATTEMPT_MS = 10_000;
 /** How long a transport that won over a better one is tried first. */
-export const REMEMBER_MS = 30 * 60_000;
+const REMEMBER_MS = 30 * 60_000;
 /** How long the gateway may take to answer the ping by which a client finds out whether its connection is still there. */
-export const PROBE_MS = 5000;
+const PROBE_MS = 5000;
 /** How long to wait where the system says that there is no network: it may be wrong. */
-export const OFFLINE_MS = 30_000;
+const OFFLINE_MS = 30_000;
 /** A token that runs out sooner than this is not connected with. */
 const TOKEN_MARGIN_MS = 5000;
 /** A token is renewed at the latest this long before it runs out, or in the last fifth of its life if that is shorter. */

@@ -1,6 +1,6 @@
+import { decode, known } from "./codec.js";
 import { connectQuery, httpTransport, refusal, type Fetch } from "./http.js";
 import type { Transport } from "./types.js";
-import { deliver } from "./websocket.js";
 
 /** The frames in a stream of events, as it comes in pieces. Each stands on one line; what may surround it there is white space to JSON. */
 export function eventReader(): (piece: string) => string[] {
@@ -26,7 +26,7 @@ export function sse({ fetch }: { fetch?: Fetch } = {}): Transport {
       const { value, done } = await reader.read();
       if (done) return end({});
       sink.heard();
-      if (!deliver(events(value), sink, (why) => end({ detail: why.message }))) return;
+      sink.frames(known(events(value), decode));
     }
   });
 }

@@ -27,6 +27,7 @@ export function sharedTabs(): Tabs {
       const channel = new BroadcastChannel(name);
       const others = new Set<string>();
       const gone = new AbortController();
+      let holds = false; // the lock
       let leads = false;
       let since = 0;
       let release = (): void => {};
@@ -105,7 +106,7 @@ export function sharedTabs(): Tabs {
         }
         if (leads) return;
         if (said.t === "mark") {
-          if (said.from === self) lead();
+          if (said.from === self && holds) lead();
           return;
         }
         ask(); // whoever leads is there
@@ -135,6 +136,7 @@ export function sharedTabs(): Tabs {
       function compete(steal: boolean): void {
         const held = (lock: unknown): Promise<void> | undefined => {
           if (!lock || gone.signal.aborted) return undefined;
+          holds = true;
           // The lock goes another way than what the tab before has said last: that has come when this has, which is said after it.
           const behind = new BroadcastChannel(name);
           behind.postMessage({ t: "mark", from: self });
@@ -144,7 +146,7 @@ export function sharedTabs(): Tabs {
         navigator.locks.request(name, steal ? { steal } : { signal: gone.signal }, held).catch(() => {
           if (gone.signal.aborted) return;
           // Another tab took the lead, as this one did not answer.
-          leads = false;
+          holds = leads = false;
           up = undefined;
           member.follow(follower);
           ask();
@@ -158,10 +160,7 @@ export function sharedTabs(): Tabs {
       compete(false);
 
       return {
-        welcomed(frame) {
-          up = frame;
-          if (listened()) post({ t: "frames", frames: [frame()] });
-        },
+        welcomed: (frame) => void (up = frame),
         frames(frames) {
           if (leads && listened()) post({ t: "frames", frames });
         },

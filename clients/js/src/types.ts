@@ -323,8 +323,9 @@ export interface TabMember {
 
 /** A tab's place among the tabs. The leading tab tells here what happens to its connection. */
 export interface TabSeat {
-  /** It stands. `frame` gives the welcome for a tab that comes later. */
+  /** It stands. `frame` gives the welcome for a tab that comes later; those that are there have it by `frames`. */
   welcomed(frame: () => ServerFrame): void;
+  /** These came over it. */
   frames(frames: readonly ServerFrame[]): void;
   /** It ended. */
   down(): void;

@@ -1,4 +1,4 @@
-import { decode, FrameError } from "./codec.js";
+import { decode, known } from "./codec.js";
 import type { Connection, OpenRequest, Sink, Transport } from "./types.js";
 
 /** What {@link webSocket} needs of a WebSocket: browsers, workers, Node from 22 on and the package `ws` have it. */
@@ -10,23 +10,6 @@ export type WebSocketLike = new (url: string) => {
   send(data: string): void;
   close(code?: number): void;
 };
-
-/** Hands a text that came to the sink, frame by frame. What is no frame ends the connection: `fail` is called, and false returned. */
-export function deliver(texts: readonly string[], sink: Sink, fail: (why: FrameError) => void, handled?: () => void): boolean {
-  const frames = [];
-  for (const text of texts) {
-    try {
-      frames.push(decode(text));
-    } catch (e) {
-      if (!(e instanceof FrameError)) throw e;
-      if (e.code === "unknown_frame") continue; // of a later version
-      fail(e);
-      return false;
-    }
-  }
-  sink.frames(frames, handled);
-  return true;
-}
 
 /**
  * Connections over WebSocket: both ways, and the cheapest. Pass the constructor where the runtime has none (Node 20), or another than its own:
@@ -64,11 +47,14 @@ function open(socket: InstanceType<WebSocketLike>, request: OpenRequest, sink: S
   socket.onmessage = ({ data }) => {
     if (over) return;
     sink.heard();
-    deliver([String(data)], sink, (why) => {
-      if (over) return;
+    let frames;
+    try {
+      frames = known([String(data)], decode);
+    } catch (e) {
       close();
-      sink.ended({ detail: why.message });
-    });
+      return sink.ended({ detail: (e as Error).message });
+    }
+    sink.frames(frames);
   };
   socket.onclose = (e) => end(e.code, e.reason);
   socket.onerror = () => {}; // `onclose` follows

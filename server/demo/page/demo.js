@@ -51,6 +51,16 @@ function decode(text) {
   }
   return check(value);
 }
+function known(all, read) {
+  return all.flatMap((one) => {
+    try {
+      return read(one);
+    } catch (e) {
+      if (e.code === "unknown_frame") return [];
+      throw e;
+    }
+  });
+}
 function check(value) {
   const frame = value;
   const type = frame?.type;
@@ -857,11 +867,13 @@ function makeClient(options) {
     if (at !== void 0 && wakeAt !== void 0 && at >= wakeAt) return;
     wakeAt = at;
     cancelWake?.();
-    cancelWake = at && clock.after(Math.max(0, at - clock.now()), () => {
+    cancelWake = void 0;
+    if (at === void 0) return;
+    cancelWake = clock.after(Math.max(0, at - clock.now()), () => {
       wakeAt = void 0;
       if (machine.wake > clock.now()) arm();
       else step({ in: "time" });
-    }) || void 0;
+    });
   }
   function lose() {
     if (!live) return;
@@ -1023,8 +1035,8 @@ function makeClient(options) {
     }
   }
   function receive(attempt, from, frame) {
-    const { type, ...f } = frame;
-    switch (type) {
+    const f = frame;
+    switch (frame.type) {
       case "welcome":
         session = f["session"];
         skew = f["time"] - clock.now();
@@ -1041,15 +1053,17 @@ function makeClient(options) {
         if (!tab) seat?.welcomed(() => ({ ...frame, cursor: inbox.cursorText }));
         rate = Math.ceil((f["frames_per_second"] || 20) / 2);
         extra?.live(rate);
-        return saved();
+        return store();
       case "ping":
         return from.connection.send([{ type: "pong" }]);
       case "pong":
         wakeAt = void 0;
         return arm();
-      case "kick":
-        from.goodbye = { code: f["code"], kick: { reason: "", ...f } };
+      case "kick": {
+        const { type: _, ...kick2 } = f;
+        from.goodbye = { code: f["code"], kick: { reason: "", ...kick2 } };
         return;
+      }
       case "goaway":
         from.goodbye = { code: f["code"], delay: f["delay_ms"], address: f["address"] };
         return;
@@ -1140,14 +1154,14 @@ function makeClient(options) {
   function store() {
     dirty = true;
     if (storing) return;
-    const text = inbox.cursorText;
-    if (!keep || !text) return saved();
     dirty = false;
+    const text = inbox.cursorText;
+    if (!keep || !text) return saved(text);
     storing = true;
     const stored = () => {
       storing = writing = false;
       troubles = 0;
-      saved();
+      saved(text);
       if (dirty) store();
       pump();
     };
@@ -1168,8 +1182,8 @@ function makeClient(options) {
       failed2(e);
     }
   }
-  function saved() {
-    savedText = inbox.cursorText;
+  function saved(text) {
+    savedText = text;
     drained();
     if (live && !live.connection.acknowledges && !cancelAck && inbox.owesAck) {
       cancelAck = clock.after(Math.max(0, ackAt + ACK_MS - clock.now()), ack);
@@ -1185,7 +1199,7 @@ function makeClient(options) {
     say2({ type: "ack", cursor: savedText });
   }
   function drained() {
-    if (!storing && inbox.drained) for (const f of drains.splice(0)) f();
+    if (!storing && !dirty && inbox.drained) for (const f of drains.splice(0)) f();
   }
   function say2(frame) {
     if (!live) return;
@@ -1482,7 +1496,7 @@ function httpTransport(name, fetch2, as, read) {
         }
       };
       const poster = framePoster(x);
-      read(x).catch(() => x.end({}));
+      read(x).catch((e) => x.end(e instanceof FrameError ? { detail: e.message } : {}));
       return {
         ...as,
         send: poster.send,
@@ -1564,88 +1578,13 @@ function longPoll({ fetch: fetch2 } = {}) {
       if (!response.ok) return x.end(await refusal(response));
       const { session, cursor, frames: frames2 } = await response.json();
       x.sink.heard();
-      const read = known(frames2);
+      const read = known(frames2, check);
       await new Promise((handled) => x.sink.frames(read, handled));
       if (read.some((f) => f.type === "kick" || f.type === "goaway")) return x.end({});
       x.last = [{ type: "ack", cursor }];
       query = connectQuery(x.open, { session, cursor, after: void 0 });
     }
   });
-}
-function known(frames2) {
-  return frames2.flatMap((f) => {
-    try {
-      return check(f);
-    } catch (e) {
-      if (e.code === "unknown_frame") return [];
-      throw e;
-    }
-  });
-}
-
-// src/websocket.ts
-function deliver(texts2, sink, fail, handled) {
-  const frames2 = [];
-  for (const text of texts2) {
-    try {
-      frames2.push(decode(text));
-    } catch (e) {
-      if (!(e instanceof FrameError)) throw e;
-      if (e.code === "unknown_frame") continue;
-      fail(e);
-      return false;
-    }
-  }
-  sink.frames(frames2, handled);
-  return true;
-}
-function webSocket(options = {}) {
-  const Socket = options.WebSocket ?? globalThis.WebSocket;
-  return {
-    name: "websocket",
-    available: Socket !== void 0,
-    open(request, sink) {
-      return open(new Socket(`${request.endpoint.replace(/^http/, "ws")}/connect`), request, sink);
-    }
-  };
-}
-function open(socket, request, sink) {
-  let over = false;
-  const end = (code, reason) => {
-    if (over) return;
-    over = true;
-    sink.ended(code !== void 0 && code >= 4e3 ? { code, ...reason ? { reason } : {} } : {});
-  };
-  const close = () => {
-    over = true;
-    socket.onmessage = null;
-    socket.close(1e3);
-  };
-  socket.onopen = () => {
-    if (over) socket.close(1e3);
-    else socket.send(JSON.stringify({ ...request.connect, token: request.token() }));
-  };
-  socket.onmessage = ({ data }) => {
-    if (over) return;
-    sink.heard();
-    deliver([String(data)], sink, (why) => {
-      if (over) return;
-      close();
-      sink.ended({ detail: why.message });
-    });
-  };
-  socket.onclose = (e) => end(e.code, e.reason);
-  socket.onerror = () => {
-  };
-  return {
-    alive: "ping",
-    acknowledges: false,
-    send(frames2) {
-      for (const f of frames2) socket.send(JSON.stringify(f));
-    },
-    close,
-    abort: close
-  };
 }
 
 // src/sse.ts
@@ -1667,7 +1606,7 @@ function sse({ fetch: fetch2 } = {}) {
       const { value, done } = await reader.read();
       if (done) return end({});
       sink.heard();
-      if (!deliver(events2(value), sink, (why) => end({ detail: why.message }))) return;
+      sink.frames(known(events2(value), decode));
     }
   });
 }
@@ -1704,6 +1643,7 @@ function sharedTabs() {
       const channel = new BroadcastChannel(name);
       const others = /* @__PURE__ */ new Set();
       const gone = new AbortController();
+      let holds = false;
       let leads = false;
       let since = 0;
       let release = () => {
@@ -1772,7 +1712,7 @@ function sharedTabs() {
         }
         if (leads) return;
         if (said.t === "mark") {
-          if (said.from === self) lead();
+          if (said.from === self && holds) lead();
           return;
         }
         ask();
@@ -1799,6 +1739,7 @@ function sharedTabs() {
       function compete(steal) {
         const held = (lock) => {
           if (!lock || gone.signal.aborted) return void 0;
+          holds = true;
           const behind = new BroadcastChannel(name);
           behind.postMessage({ t: "mark", from: self });
           behind.close();
@@ -1806,7 +1747,7 @@ function sharedTabs() {
         };
         navigator.locks.request(name, steal ? { steal } : { signal: gone.signal }, held).catch(() => {
           if (gone.signal.aborted) return;
-          leads = false;
+          holds = leads = false;
           up = void 0;
           member.follow(follower);
           ask();
@@ -1818,10 +1759,7 @@ function sharedTabs() {
       ask();
       compete(false);
       return {
-        welcomed(frame) {
-          up = frame;
-          if (listened()) post2({ t: "frames", frames: [frame()] });
-        },
+        welcomed: (frame) => void (up = frame),
         frames(frames2) {
           if (leads && listened()) post2({ t: "frames", frames: frames2 });
         },
@@ -1840,6 +1778,59 @@ function sharedTabs() {
         }
       };
     }
+  };
+}
+
+// src/websocket.ts
+function webSocket(options = {}) {
+  const Socket = options.WebSocket ?? globalThis.WebSocket;
+  return {
+    name: "websocket",
+    available: Socket !== void 0,
+    open(request, sink) {
+      return open(new Socket(`${request.endpoint.replace(/^http/, "ws")}/connect`), request, sink);
+    }
+  };
+}
+function open(socket, request, sink) {
+  let over = false;
+  const end = (code, reason) => {
+    if (over) return;
+    over = true;
+    sink.ended(code !== void 0 && code >= 4e3 ? { code, ...reason ? { reason } : {} } : {});
+  };
+  const close = () => {
+    over = true;
+    socket.onmessage = null;
+    socket.close(1e3);
+  };
+  socket.onopen = () => {
+    if (over) socket.close(1e3);
+    else socket.send(JSON.stringify({ ...request.connect, token: request.token() }));
+  };
+  socket.onmessage = ({ data }) => {
+    if (over) return;
+    sink.heard();
+    let frames2;
+    try {
+      frames2 = known([String(data)], decode);
+    } catch (e) {
+      close();
+      return sink.ended({ detail: e.message });
+    }
+    sink.frames(frames2);
+  };
+  socket.onclose = (e) => end(e.code, e.reason);
+  socket.onerror = () => {
+  };
+  return {
+    alive: "ping",
+    acknowledges: false,
+    send(frames2) {
+      for (const f of frames2) socket.send(JSON.stringify(f));
+    },
+    close,
+    abort: close
   };
 }
 

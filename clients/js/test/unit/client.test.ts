@@ -262,7 +262,8 @@ describe("storage", () => {
     expect(w.transport.last.acks).toEqual([cursor(12, 5)]);
   });
 
-  test("one that takes its time is waited for, and written to once at a time", async () => {
+  /** A storage whose writes of one identity are done when the test says so. */
+  function slow(): { kept: Storage; storage: Storage; writes: (() => void)[]; flush(): Promise<void> } {
     const kept = memoryStorage();
     const writes: (() => void)[] = [];
     const storage: Storage = {
@@ -277,24 +278,48 @@ describe("storage", () => {
             )
           : kept.set(k, v),
     };
+    const flush = async (): Promise<void> => {
+      for (let write; (write = writes.shift()); await settled()) write();
+    };
+    return { kept, storage, writes, flush };
+  }
+
+  test("one that takes its time is waited for, and written to once at a time", async () => {
+    const { kept, storage, writes, flush } = slow();
     const w = await connected({ storage });
-    writes.shift()!(); // of the welcome's catch-up
-    await settled();
+    await flush();
     for (let n = 1; n <= 70; n++) w.transport.last.message(10 + n, String(n));
     await w.clock.pass(2000);
     expect(writes).toHaveLength(1);
     expect(w.transport.last.acks).toEqual([]);
     // A page that dies now sees that one again, and no other.
     expect(w.got).toEqual(["1"]);
-    while (writes.length) {
-      writes.shift()!();
-      await settled();
-    }
+    await flush();
     await w.clock.pass(2000);
     expect(w.transport.last.acks.at(-1)).toBe(cursor(80, 5));
     const again = await connected({ storage: kept });
     for (let n = 1; n <= 70; n++) again.transport.last.message(10 + n, String(n));
     expect(again.got).toEqual([]);
+  });
+
+  test("what is handled while it is written is not acknowledged with it", async () => {
+    const { storage, writes, flush } = slow();
+    const w = await connected({ storage, acknowledge: "manual", transports: [new FakeTransport("sse", { alive: "listen", acknowledges: false })] });
+    await flush();
+    const answered = w.transport.last.handled;
+    for (const n of [1, 2]) w.transport.last.message(10 + n, String(n));
+    w.client.acknowledge("1");
+    w.client.acknowledge("2");
+    writes.shift()!();
+    await w.clock.pass(0);
+    expect(w.client.cursor).toBe(cursor(11, 5));
+    expect(w.transport.last.acks).toEqual([cursor(11, 5)]);
+    // Nor is an answer that brought both said to be handled.
+    expect(w.transport.last.handled).toBe(answered);
+    await flush();
+    await w.clock.pass(1000);
+    expect(w.transport.last.acks).toEqual([cursor(11, 5), cursor(12, 5)]);
+    expect(w.transport.last.handled).toBe(answered + 2);
   });
 });
 
