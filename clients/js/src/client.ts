@@ -3,7 +3,7 @@
 
 import { bodyOf, VERSION } from "./codec.js";
 import { CarillonError, UnauthorizedError } from "./errors.js";
-import { Inbox, type Entry } from "./inbox.js";
+import { makeInbox, type Entry } from "./inbox.js";
 import { makeKeep, type Keep } from "./keep.js";
 import { lifecycle, type Happening } from "./lifecycle.js";
 import { createMachine, dutyOf, type Input } from "./machine.js";
@@ -117,7 +117,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   let asking: AbortController | undefined;
   let deviceId = "";
 
-  const inbox = new Inbox();
+  const inbox = makeInbox();
   const opened = new Map<number, Opened>();
   let live: Opened | undefined;
   let session: string | undefined;
@@ -329,7 +329,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     if (mine !== seat || !settled) return;
     // What was handled here while another tab led is known by its id. What that tab handled may not have come to this one, whose ids and cursor count then.
     for (const id of inbox.ids) next.note(id);
-    inbox.restore(followed ? inbox.cursorText : cursor, followed ? [] : ids);
+    inbox.restore(followed ? inbox.cursor : cursor, followed ? [] : ids);
     followed = false;
     keep = next;
     tab = undefined;
@@ -344,7 +344,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   }
 
   function open(attempt: number, transport: string, endpoint: string, fresh: boolean): void {
-    const cursor = inbox.cursorText;
+    const cursor = inbox.cursor;
     let mine: Opened;
     const current = (): boolean => opened.get(attempt) === mine;
     const sink = {
@@ -428,7 +428,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
         });
         followed = !!tab;
         // Who comes later begins where this tab is now.
-        if (!tab) seat?.welcomed(() => ({ ...frame, cursor: inbox.cursorText }));
+        if (!tab) seat?.welcomed(() => ({ ...frame, cursor: inbox.cursor }));
         // Half of what is allowed, as pings and acknowledgements count too.
         rate = Math.ceil((f["frames_per_second"] || 20) / 2);
         extra?.live(rate);
@@ -550,7 +550,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     dirty = true;
     if (storing) return;
     dirty = false;
-    const text = inbox.cursorText;
+    const text = inbox.cursor;
     if (!keep || !text) return saved(text);
     storing = true;
     const stored = (): void => {

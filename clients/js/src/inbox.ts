@@ -11,12 +11,6 @@ import type { Gap, Recall, ServerFrame } from "./types.js";
 const RECENT_IDS = 1000;
 const RECENT_LIVE = 256;
 
-/** A frame in the line. */
-interface Item {
-  readonly frame: ServerFrame;
-  done: boolean;
-}
-
 /** A message on its way through the handlers. */
 export interface Entry {
   readonly id: string;
@@ -24,196 +18,154 @@ export interface Entry {
   readonly persistent: boolean;
   /** Given to handlers, at least once. */
   handed: boolean;
-  /** With handlers now. */
-  working: boolean;
   /** How often handlers failed. */
   failures: number;
-  /** Where it stands in the line: more than once, if it came again meanwhile. */
-  readonly items: Item[];
 }
 
 /** What receiving a frame comes to, besides messages. */
 export type Notice = ["gap", Gap] | ["recall", Recall];
 
-/** The last ids, the oldest going first. */
-class Recent {
-  readonly ids = new Set<string>();
-  constructor(private readonly most: number) {}
-  note(id: string): void {
-    this.ids.add(id);
-    if (this.ids.size > this.most) this.ids.delete(this.ids.values().next().value!);
-  }
+/** The receiving side of one device. */
+export interface Inbox {
+  /** Up to where everything was handled. */
+  readonly cursor: string | undefined;
+  /** The ids of persistent messages that were handled, the oldest first. */
+  readonly ids: Iterable<string>;
+  /** Whether everything that came is handled. */
+  readonly drained: boolean;
+  /** Whether something was handled that was not acknowledged. */
+  readonly owesAck: boolean;
+  /** Begins from what was stored, keeping what this run knows besides. */
+  restore(cursor: string | undefined, ids: Iterable<string>): void;
+  /** Takes a frame, and returns what the application is to be told of it at once. */
+  receive(frame: ServerFrame): Notice | undefined;
+  /** The next message for handlers. It is the caller's until `handled` or `again`. */
+  take(): Entry | undefined;
+  /** Puts a message back, behind what waits: its handlers failed. */
+  again(e: Entry): void;
+  /** The persistent message with this id, if it is on its way. */
+  entry(id: string): Entry | undefined;
+  /** Notes that a message was handled. Reports whether that is new. */
+  handled(e: Entry): boolean;
+  /** Notes that the cursor was acknowledged, or, with undefined, that an acknowledgement may have been lost with the connection. */
+  acknowledged(cursor: string | undefined): void;
 }
 
-/** The receiving side of one device. */
-export class Inbox {
-  /** Up to where everything was handled. */
-  cursor: Cursor | undefined;
-  readonly #kept = new Recent(RECENT_IDS);
-  readonly #live = new Recent(RECENT_LIVE);
-  /** By id, what is in the queue or with handlers. */
-  readonly #entries = new Map<string, Entry>();
-  #queue: Entry[] = [];
-  #next = 0;
-  #line: Item[] = [];
-  #head = 0;
-  #acked: string | undefined;
+/** What stands in line, first come, first out; any of it may leave before. */
+interface Line<T> {
+  add(one: T): void;
+  first(): T | undefined;
+  /** Reports whether it was there. */
+  leave(one: T): boolean;
+}
 
-  /** Begins from what was stored, keeping what this run knows besides. */
-  restore(cursor: string | undefined, ids: Iterable<string>): void {
-    const known = [...this.#kept.ids];
-    this.#kept.ids.clear();
-    for (const id of [...ids, ...known]) this.#kept.note(id);
-    this.cursor = parseCursor(cursor);
-    this.#begin();
+function makeLine<T>(): Line<T> {
+  const all = new Set<T>();
+  // Kept, as a new one would step over all that has left since the set last grew or shrank.
+  let walk = all.values();
+  let head: T | undefined;
+  return {
+    add: (one) => void all.add(one),
+    first: () => (head ??= walk.next().value ?? (walk = all.values()).next().value),
+    leave(one) {
+      if (head === one) head = undefined;
+      return all.delete(one);
+    },
+  };
+}
+
+/** Makes an inbox that knows nothing. */
+export function makeInbox(): Inbox {
+  let cursor: Cursor | undefined;
+  let acked: string | undefined;
+  const kept = new Set<string>();
+  const live = new Set<string>();
+  /** By id, what waits or is with handlers. */
+  const entries = new Map<string, Entry>();
+  const queue = makeLine<Entry>();
+  /** What moves the cursor and has not. */
+  let line = makeLine<ServerFrame>();
+
+  const text = (): string | undefined => cursor && formatCursor(cursor);
+
+  /** Keeps the last ids, the oldest going first. */
+  function note(ids: Set<string>, id: string, most: number): void {
+    ids.add(id);
+    if (ids.size > most) ids.delete(ids.values().next().value!);
   }
 
-  /** The ids of persistent messages that were handled, the oldest first. */
-  get ids(): Iterable<string> {
-    return this.#kept.ids;
+  function advance(): void {
+    for (let f; (f = line.first()) && !(f.type === "message" && entries.has(f["id"] as string)); line.leave(f)) cursor = moveCursor(cursor, f);
   }
 
-  get cursorText(): string | undefined {
-    return this.cursor && formatCursor(this.cursor);
-  }
-
-  /** Whether everything that came is handled. */
-  get drained(): boolean {
-    return this.#head === this.#line.length;
-  }
-
-  #begin(): void {
-    this.#line = [];
-    this.#head = 0;
-    for (const e of this.#entries.values()) e.items.length = 0;
-  }
-
-  /** Takes a frame, and returns what the application is to be told of it at once. */
-  receive(frame: ServerFrame): Notice | undefined {
-    const id = frame["id"] as string;
-    switch (frame.type) {
-      case "welcome": {
-        const before = this.cursorText;
-        this.cursor = parseCursor(frame["cursor"] as string) ?? this.cursor;
+  return {
+    get cursor() {
+      return text();
+    },
+    get ids() {
+      return kept;
+    },
+    get drained() {
+      return !line.first();
+    },
+    get owesAck() {
+      return !!cursor && acked !== text();
+    },
+    restore(from, ids) {
+      const known = [...ids, ...kept];
+      kept.clear();
+      for (const id of known) note(kept, id, RECENT_IDS);
+      cursor = parseCursor(from);
+      line = makeLine();
+    },
+    receive(frame) {
+      const { type, slot, from, to, reason } = frame as ServerFrame & Gap;
+      const id = frame["id"] as string;
+      const persistent = slot != null;
+      let notice: Notice | undefined;
+      if (type === "welcome") {
+        const before = text();
+        cursor = parseCursor(frame["cursor"] as string) ?? cursor;
         // What the server came up with by itself needs no acknowledgement; what was presented may be more than it knows.
-        if (before !== this.cursorText) this.#acked = this.cursorText;
-        this.#begin();
-        return undefined;
+        if (before !== text()) acked = text();
+        line = makeLine();
+        return;
       }
-      case "message":
-        this.#message(id, frame);
-        return undefined;
-      case "recall": {
-        const e = this.#entries.get(id);
-        const handed = e ? e.handed : this.#kept.ids.has(id);
-        if (e && !e.working) this.#leave(e);
-        this.#pass(frame);
-        return ["recall", { id, handed }];
+      if (type === "message") {
+        if (!(persistent ? kept.has(id) || entries.has(id) : live.has(id))) {
+          const e = { id, frame, persistent, handed: false, failures: 0 };
+          queue.add(e);
+          if (persistent) entries.set(id, e);
+        }
+        if (!persistent) {
+          note(live, id, RECENT_LIVE);
+          return;
+        }
       }
-      case "gap":
-        this.#pass(frame);
-        return [
-          "gap",
-          {
-            slot: frame["slot"] === 0 ? "own" : "common",
-            reason: frame["reason"] as string,
-            from: frame["from"] as number,
-            to: frame["to"] as number,
-          },
-        ];
-      case "cursor":
-        this.#pass(frame);
-    }
-    return undefined;
-  }
-
-  #message(id: string, frame: ServerFrame): void {
-    const persistent = frame["slot"] != null;
-    if (!persistent) {
-      if (this.#live.ids.has(id)) return;
-      this.#live.note(id);
-      this.#queue.push({ id, frame, persistent, handed: false, working: false, failures: 0, items: [] });
-      return;
-    }
-    const item = { frame, done: this.#kept.ids.has(id) };
-    this.#line.push(item);
-    if (item.done) {
-      this.#advance();
-      return;
-    }
-    let e = this.#entries.get(id);
-    if (!e) {
-      e = { id, frame, persistent, handed: false, working: false, failures: 0, items: [] };
-      this.#entries.set(id, e);
-      this.#queue.push(e);
-    }
-    e.items.push(item);
-  }
-
-  #pass(frame: ServerFrame): void {
-    this.#line.push({ frame, done: true });
-    this.#advance();
-  }
-
-  #advance(): void {
-    while (this.#line[this.#head]?.done) this.cursor = moveCursor(this.cursor, this.#line[this.#head++]!.frame);
-    if (this.#head === this.#line.length || this.#head > 1024) {
-      this.#line.splice(0, this.#head);
-      this.#head = 0;
-    }
-  }
-
-  /** The next message for handlers. It is the caller's until {@link handled} or {@link again}. */
-  take(): Entry | undefined {
-    for (;;) {
-      const e = this.#queue[this.#next];
-      if (!e) {
-        this.#queue = [];
-        this.#next = 0;
-        return undefined;
+      if (type === "recall") {
+        const e = entries.get(id);
+        notice = ["recall", { id, handed: e ? e.handed : kept.has(id) }];
+        if (e && queue.leave(e)) entries.delete(id);
       }
-      if (++this.#next > 1024) {
-        this.#queue.splice(0, this.#next);
-        this.#next = 0;
-      }
-      if (e.persistent && this.#entries.get(e.id) !== e) continue; // recalled while it waited
-      e.handed = e.working = true;
+      if (type === "gap") notice = ["gap", { slot: slot ? "common" : "own", reason, from, to }];
+      line.add(frame);
+      advance();
+      return notice;
+    },
+    take() {
+      const e = queue.first();
+      if (e) e.handed = queue.leave(e);
       return e;
-    }
-  }
-
-  /** Puts a message back, behind what waits: its handlers failed. */
-  again(e: Entry): void {
-    e.working = false;
-    this.#queue.push(e);
-  }
-
-  /** The message with this id, if it is on its way. */
-  entry(id: string): Entry | undefined {
-    return this.#entries.get(id);
-  }
-
-  /** Notes that a message was handled. Reports whether that is new. */
-  handled(e: Entry): boolean {
-    if (!e.persistent || this.#entries.get(e.id) !== e) return false;
-    this.#kept.note(e.id);
-    this.#leave(e);
-    return true;
-  }
-
-  #leave(e: Entry): void {
-    this.#entries.delete(e.id);
-    for (const item of e.items) item.done = true;
-    this.#advance();
-  }
-
-  /** Whether something was handled that was not acknowledged. */
-  get owesAck(): boolean {
-    return this.cursor !== undefined && this.#acked !== this.cursorText;
-  }
-
-  /** Notes that the cursor was acknowledged, or, with undefined, that an acknowledgement may have been lost with the connection. */
-  acknowledged(cursor: string | undefined): void {
-    this.#acked = cursor;
-  }
+    },
+    again: queue.add,
+    entry: (id) => entries.get(id),
+    handled(e) {
+      if (entries.get(e.id) !== e) return false;
+      entries.delete(e.id);
+      note(kept, e.id, RECENT_IDS);
+      advance();
+      return true;
+    },
+    acknowledged: (at) => void (acked = at),
+  };
 }

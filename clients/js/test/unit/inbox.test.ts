@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { check } from "../../src/codec.js";
-import { Inbox, type Entry } from "../../src/inbox.js";
+import { makeInbox, type Entry } from "../../src/inbox.js";
 
 interface Step {
   /** A frame comes. */
@@ -28,7 +28,7 @@ const scripts = JSON.parse(readFileSync(file, "utf8")) as Script[];
 const update = process.env["UPDATE_VECTORS"] === "1";
 
 function play({ cursor, ids, steps }: Script): Step[] {
-  const inbox = new Inbox();
+  const inbox = makeInbox();
   inbox.restore(cursor ?? undefined, ids);
   const taken = new Map<string, Entry>();
   return steps.map(({ out: _, ...step }) => {
@@ -44,8 +44,8 @@ function play({ cursor, ids, steps }: Script): Step[] {
     }
     if (step.handled) inbox.handled(taken.get(step.handled)!);
     if (step.again) inbox.again(taken.get(step.again)!);
-    if (step.acknowledged !== undefined) inbox.acknowledged(step.acknowledged ? inbox.cursorText : undefined);
-    return { ...step, out: { ...out, cursor: inbox.cursorText ?? null, owes: inbox.owesAck } };
+    if (step.acknowledged !== undefined) inbox.acknowledged(step.acknowledged ? inbox.cursor : undefined);
+    return { ...step, out: { ...out, cursor: inbox.cursor ?? null, owes: inbox.owesAck } };
   });
 }
 
