@@ -1,6 +1,6 @@
 // One device: its client, its network, and what happened to it. Knows nothing of how that looks.
 
-import { parseCursor } from "../src/cursor.js";
+import { placeIn } from "../src/cursor.js";
 import { createClient, longPoll, sse, webSocket, type Client, type Message, type State, type StateChange } from "../src/index.js";
 import { claimsOf } from "../src/token.js";
 import { timeOf } from "./dom.js";
@@ -75,8 +75,8 @@ export class Device {
 
   /** The positions of the cursor. The SDK's users are told nothing about what a cursor says: this is for who wants to see it move. */
   get positions(): { own: bigint; common: bigint } | undefined {
-    const cursor = parseCursor(this.client.cursor);
-    return cursor && { own: BigInt(`0x${cursor.slots[0].pos}`), common: BigInt(`0x${cursor.slots[1].pos}`) };
+    const { cursor } = this.client;
+    return cursor === undefined ? undefined : { own: BigInt(`0x${placeIn(cursor, 0).pos}`), common: BigInt(`0x${placeIn(cursor, 1).pos}`) };
   }
 
   connect(): void {

@@ -10,3 +10,8 @@ const MOST_MS = 30_000;
 export function backoff(failed: number, random: number): number {
   return Math.floor(random * Math.min(MOST_MS, BASE_MS * 2 ** (failed - 1)));
 }
+
+/** How long to wait after something of the client's own has failed that many times: a second, two, four and so on, up to half a minute. */
+export function again(times: number): number {
+  return Math.min(MOST_MS, 1000 * 2 ** (times - 1));
+}

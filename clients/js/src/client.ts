@@ -4,24 +4,24 @@
 import { bodyOf, VERSION } from "./codec.js";
 import { CarillonError, UnauthorizedError } from "./errors.js";
 import { makeInbox, type Entry } from "./inbox.js";
-import { makeKeep, type Keep } from "./keep.js";
-import { lifecycle, type Happening } from "./lifecycle.js";
-import { createMachine, dutyOf, type Input } from "./machine.js";
+import { createMachine, dutyOf, type Input, type Remembered } from "./machine.js";
+import { again } from "./backoff.js";
 import { claimsOf, type Claims } from "./token.js";
 import type {
   ClientEvents,
   ClientFrame,
-  ClientOptions,
   Clock,
   Connection,
   CoreClient,
+  CoreOptions,
   End,
+  Fallback,
   Gap,
+  Happening,
   Kick,
   Message,
   ServerFrame,
   State,
-  Storage,
   TabSeat,
   TokenReason,
   Transport,
@@ -29,9 +29,7 @@ import type {
 
 /** An acknowledgement at most that often. */
 const ACK_MS = 1000;
-/** What failed is tried again after a second, two, four and so on, up to half a minute; handlers that often. */
-const AGAIN_MS = 1000;
-const MOST_AGAIN_MS = 30_000;
+/** How often a handler is given a message. */
 const TRIES = 5;
 /** How long handlers may keep the page busy before others have their turn. */
 const TURN_MS = 16;
@@ -49,9 +47,6 @@ const system: Clock = {
     return () => clearTimeout(timer);
   },
 };
-
-/** What {@link makeClient} needs besides what its user says. */
-export type Complete = ClientOptions & { transports: readonly Transport[]; storage: Storage };
 
 /** Something that has frames of its own to say, and answers to them. */
 export interface Extra {
@@ -77,7 +72,7 @@ export const ports = new WeakMap<object, Port>();
 
 interface Opened {
   readonly transport: string;
-  readonly connection: Connection;
+  readonly connection: Connection | undefined; // none, where it could not be opened
   goodbye?: End & { kick?: Kick };
 }
 
@@ -96,11 +91,17 @@ const texts: Record<string, string> = {
   silent: "the gateway does not answer",
 };
 
-/** Makes a client. @throws {CarillonError} with code `invalid`, for options that cannot be. */
-export function makeClient<Body>(options: Complete): CoreClient<Body> {
-  const { storage, getToken, acknowledge = "auto", concurrency = 1, name = "carillon", clock = system, random = Math.random } = options;
+/**
+ * Makes a device's client, which is idle until {@link CoreClient.connect}. It has one transport, keeps its place in memory and shares nothing with other
+ * tabs, unless it is told: with `fallback`, `persistent`, `pageEvents` and `sharedTabs` it is the client of `@carillon/client`.
+ *
+ * @throws {CarillonError} with code `invalid`, for options that cannot be
+ */
+export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Body> {
+  const { getToken, acknowledge = "auto", concurrency = 1, name = "carillon", page, clock = system, random = Math.random } = options;
   const endpoints = [options.endpoint].flat().map(baseOf);
-  const transports = options.transports.filter((t) => t.available);
+  const { transports: all = options.transports as readonly Transport[], machine: make = createMachine } = options.transports as Partial<Fallback>;
+  const transports = all.filter((t) => t.available);
   const tabs = options.tabs && options.tabs.available && options.tabs;
   if (!endpoints[0]) throw invalid("endpoint: none");
   if (typeof getToken !== "function") throw invalid("getToken: none");
@@ -113,7 +114,6 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
 
   let token = "";
   let claims: Claims | undefined;
-  let keep: Keep | undefined;
   let asking: AbortController | undefined;
   let deviceId = "";
 
@@ -125,8 +125,9 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   let lastKick: Kick | undefined;
   let settled = false;
   let seat: TabSeat | undefined;
-  let tab: Transport | undefined; // over which this tab follows
-  let followed = false; // and has been welcomed
+  let turn = 0; // of leading and following
+  let leads = false; // and so keeps what is handled
+  let routes = transports; // these, or another tab
   let extra: Extra | undefined;
   let rate = 0; // how many frames a second it may say
 
@@ -143,10 +144,11 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     }
   };
   const trouble = (code: string, message: string, cause?: unknown): void => emit("error", new CarillonError(code, message, { cause }));
+  const keeper = options.storage?.open(name, clock, (what, e) => trouble("storage", `storage cannot be ${what}`, e));
 
   // ---- the machine, and what it wants ----
 
-  const machine = createMachine({
+  const machine = make({
     endpoints,
     random,
     effects: {
@@ -175,16 +177,16 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
         const c = opened.get(attempt);
         opened.delete(attempt);
         if (c === live) lose();
-        c?.connection[goodbye ? "close" : "abort"]();
+        c?.connection?.[goodbye ? "close" : "abort"]();
       },
       live: (attempt) => (live = opened.get(attempt)),
       ping: () => say({ type: "ping" }),
       refresh: () => say({ type: "refresh", token }),
-      remember: (won) => void write(`${key()}:won`, won ? `${won.transport} ${won.until}` : ""),
+      remember: (won) => keeper?.remember(won),
       error(code) {
         const passing = code === "unreachable" || code === "silent";
         const text = code === "kicked" ? `sent away: ${lastKick!.reason} ${lastKick!.detail ?? ""}` : texts[code]!;
-        const e = (!passing && failure) || new CarillonError(code, text, code === "kicked" ? { kick: lastKick } : {});
+        const e = (!passing && failure) || new CarillonError(code, text, { kick: code === "kicked" ? lastKick : undefined });
         if (!passing) failure = e;
         emit("error", e);
       },
@@ -192,9 +194,9 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   });
   const inputs: Input[] = [];
   let stepping = false;
-  let wakeAt: number | undefined;
+  let wakeAt = Infinity;
   let cancelWake: (() => void) | undefined;
-  let stopLifecycle: (() => void) | undefined;
+  let leavePage: (() => void) | undefined;
 
   /** Gives the machine an input. What listeners cause on the way comes after that. */
   function step(input: Input): void {
@@ -206,8 +208,8 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     arm();
     if (state === "closed" || state === "failed") {
       asking?.abort();
-      stopLifecycle?.();
-      stopLifecycle = undefined;
+      leavePage?.();
+      leavePage = undefined;
       stand();
       extra?.over();
     }
@@ -215,15 +217,14 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
 
   function arm(): void {
     const at = machine.wake;
-    // A timer that is early asks again, which costs less than a new one at each frame.
-    if (at !== undefined && wakeAt !== undefined && at >= wakeAt) return;
-    wakeAt = at;
+    // A timer that is early asks again, which costs less than a new one at each frame. One that nobody waits for would keep Node running.
+    if (at >= wakeAt && at < Infinity) return;
     cancelWake?.();
-    cancelWake = undefined;
-    if (at === undefined) return;
+    wakeAt = at;
+    if (at === Infinity) return;
     cancelWake = clock.after(Math.max(0, at - clock.now()), () => {
-      wakeAt = undefined;
-      if (machine.wake! > clock.now()) arm();
+      wakeAt = Infinity;
+      if (machine.wake > clock.now()) arm();
       else step({ in: "time" });
     });
   }
@@ -236,10 +237,10 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     if (acked) inbox.acknowledged(undefined);
     acked = false;
     extra?.live((rate = 0));
-    if (!tab) seat?.down();
+    seat?.down();
   }
 
-  // ---- tokens and storage ----
+  // ---- tokens ----
 
   async function ask(reason: TokenReason): Promise<void> {
     asking?.abort();
@@ -249,11 +250,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     let failed: unknown;
     const cancel = clock.after(TOKEN_MS, () => mine.abort());
     try {
-      deviceId ||= await read(`${name}:device`);
-      if (!deviceId) {
-        deviceId = crypto.getRandomValues(new Uint32Array(4)).reduce((id, n) => id + n.toString(36).padStart(7, "0"), "");
-        await write(`${name}:device`, deviceId);
-      }
+      deviceId ||= (await keeper?.device()) ?? "";
       got = await Promise.race([
         getToken({ reason, signal, deviceId }),
         new Promise<never>((_, reject) => (signal.onabort = () => reject(new Error("timed out")))),
@@ -284,33 +281,14 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     settle();
   }
 
-  async function read(key: string): Promise<string> {
-    try {
-      return (await storage.get(key)) ?? "";
-    } catch (e) {
-      trouble("storage", "storage cannot be read", e);
-      return "";
-    }
-  }
-
-  async function write(key: string, value: string): Promise<void> {
-    try {
-      await storage.set(key, value);
-    } catch (e) {
-      trouble("storage", "storage cannot be written", e);
-    }
-  }
-
-  const key = (): string => `${name}:${claims!.identity}`;
-
   // ---- over what to connect: this tab's own transports, or another tab ----
 
   /** Once it is known whose client this is: joins the other tabs, or goes on alone. */
   function settle(): void {
     if (settled) return;
     settled = true;
-    if (tabs) seat = tabs.join(key(), { lead: () => void lead(), follow, said: (frames, answer) => extra?.said(frames, answer) }, clock);
-    else void lead();
+    if (tabs) seat = tabs.join(`${name}:${claims!.identity}`, { lead, follow, said: (frames, answer) => extra?.said(frames, answer) }, clock);
+    else lead();
   }
 
   /** Leaves the other tabs. */
@@ -319,28 +297,29 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     seat?.leave();
     seat = undefined;
     settled = false;
+    turn++;
   }
 
-  async function lead(): Promise<void> {
-    const mine = seat;
-    const [transport, until] = (await read(`${key()}:won`)).split(" ");
-    const next = makeKeep(read, storage, key());
-    const { cursor, ids } = await next.load();
-    if (mine !== seat || !settled) return;
-    // What was handled here while another tab led is known by its id. What that tab handled may not have come to this one, whose ids and cursor count then.
-    for (const id of inbox.ids) next.note(id);
+  /** Takes up what is kept. As one that followed, it goes by what it has seen: what the tab before kept may not all have come to this one. */
+  async function lead(followed?: boolean): Promise<void> {
+    const mine = ++turn;
+    const { cursor, ids, won } = (await keeper?.load(claims!.identity)) ?? { ids: [] };
+    if (mine !== turn) return;
+    for (const id of inbox.ids) keeper?.note(id);
     inbox.restore(followed ? inbox.cursor : cursor, followed ? [] : ids);
-    followed = false;
-    keep = next;
-    tab = undefined;
-    step({ in: "route", transports: transports.map((t) => t.name), token: true, remembered: until ? { transport: transport!, until: +until } : undefined });
+    leads = true;
+    route(transports, true, won);
   }
 
   function follow(over: Transport): void {
-    tab = over;
-    followed = false;
-    keep = undefined;
-    step({ in: "route", transports: [over.name], token: false });
+    turn++;
+    leads = false;
+    route([over], false);
+  }
+
+  function route(over: readonly Transport[], token: boolean, remembered?: Remembered): void {
+    routes = over as Transport[];
+    step({ in: "route", transports: over.map((t) => t.name), token, remembered });
   }
 
   function open(attempt: number, transport: string, endpoint: string, fresh: boolean): void {
@@ -351,7 +330,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       frames(frames: readonly ServerFrame[], handled?: () => void) {
         if (!current()) return;
         for (const f of frames) receive(attempt, mine, f);
-        if (mine === live && !tab) seat?.frames(frames);
+        if (mine === live) seat?.frames(frames);
         pump();
         if (handled) drains.push(handled);
         drained();
@@ -371,7 +350,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
         if (lastKick && (state === "failed" || state === "suspended")) emit("kick", lastKick);
       },
     };
-    const t = tab ?? transports.find((t) => t.name === transport)!;
+    const t = routes.find((t) => t.name === transport)!;
     let connection: Connection | undefined;
     try {
       connection = t.open(
@@ -394,8 +373,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       // A constructor that refuses the address, say.
       clock.after(0, () => sink.ended({ detail: String(e) }));
     }
-    const nothing = (): void => {};
-    mine = { transport, connection: connection ?? { alive: "self", acknowledges: false, send: nothing, close: nothing, abort: nothing } };
+    mine = { transport, connection };
     opened.set(attempt, mine);
   }
 
@@ -421,23 +399,22 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
         step({
           in: "welcome",
           attempt,
-          alive: from.connection.alive,
+          alive: from.connection!.alive,
           heartbeat: f["heartbeat_ms"],
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew,
         });
-        followed = !!tab;
         // Who comes later begins where this tab is now.
-        if (!tab) seat?.welcomed(() => ({ ...frame, cursor: inbox.cursor }));
+        seat?.welcomed(() => ({ ...frame, cursor: inbox.cursor }));
         // Half of what is allowed, as pings and acknowledgements count too.
         rate = Math.ceil((f["frames_per_second"] || 20) / 2);
         extra?.live(rate);
         return store();
       case "ping":
-        return from.connection.send([{ type: "pong" }]);
+        return from.connection!.send([{ type: "pong" }]);
       case "pong":
         // A timer that is set here and not by another one is not put off in a hidden tab.
-        wakeAt = undefined;
+        wakeAt = Infinity;
         return arm();
       case "kick": {
         const { type: _, ...kick } = f;
@@ -453,7 +430,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
       case "error":
         if (extra?.answer(frame)) return;
         if (f["code"] === "try_again") step({ in: "token_wanted" });
-        else if (f["code"]) trouble(f["code"], "a frame was refused");
+        else if (f["code"]) trouble(f["code"], f["detail"] ?? "refused");
         return;
       case "message":
         // What is not persistent is for who listens now.
@@ -477,7 +454,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     pumping = true;
     const began = clock.now();
     // A page that dies while something is written sees what is handled meanwhile again: so nothing is.
-    for (let e; running < concurrency && !writing && listeners.message?.size && (e = inbox.take()); ) {
+    for (let e; running < concurrency && !keeper?.writing && listeners.message?.size && (e = inbox.take()); ) {
       run(e);
       if (clock.now() - began > TURN_MS) {
         clock.after(0, pump);
@@ -518,27 +495,24 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   function failed(e: Entry, cause: unknown): void {
     if (cause === UNREAD) return inbox.again(e);
     const over = ++e.failures >= TRIES || !e.persistent;
-    trouble(over ? "handler_gave_up" : "handler_failed", `handler of message ${e.id}: ${cause}`, cause);
+    trouble(over ? "handler_gave_up" : "handler_failed", `message ${e.id}: ${cause}`, cause);
     if (over) return done(e);
     clock.after(again(e.failures), () => {
       inbox.again(e);
       pump();
     });
   }
-  const again = (times: number): number => Math.min(MOST_AGAIN_MS, AGAIN_MS * 2 ** (times - 1));
 
   function done(e: Entry): void {
     if (!inbox.handled(e)) return;
-    keep?.note(e.id);
+    if (leads) keeper?.note(e.id);
     store();
   }
 
   // ---- storing and acknowledging ----
 
   let storing = false;
-  let writing = false; // a storage that takes its time is at it
   let dirty = false;
-  let troubles = 0;
   let acked = false; // something, over the connection that stands
   let ackAt = -Infinity;
   let cancelAck: (() => void) | undefined;
@@ -551,38 +525,22 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     if (storing) return;
     dirty = false;
     const text = inbox.cursor;
-    if (!keep || !text) return saved(text);
     storing = true;
     const stored = (): void => {
-      storing = writing = false;
-      troubles = 0;
+      storing = false;
       saved(text);
       if (dirty) store();
       pump();
     };
-    const failed = (e: unknown): void => {
-      writing = false;
-      if (!troubles++) trouble("storage", "storage cannot be written", e);
-      clock.after(again(troubles), () => {
-        storing = false;
-        store();
-      });
-    };
-    try {
-      const wait = keep.save(text, inbox.ids);
-      writing = Boolean(wait);
-      if (wait) wait.then(stored, failed);
-      else stored();
-    } catch (e) {
-      failed(e);
-    }
+    if (keeper && leads && text) keeper.save(text, inbox.ids, stored);
+    else stored();
   }
 
   /** Goes on with what is written, which may be less than is handled by now. */
   function saved(text: string | undefined): void {
     savedText = text;
     drained();
-    if (live && !live.connection.acknowledges && !cancelAck && inbox.owesAck) {
+    if (live && !live.connection!.acknowledges && !cancelAck && inbox.owesAck) {
       cancelAck = clock.after(Math.max(0, ackAt + ACK_MS - clock.now()), ack);
     }
   }
@@ -590,7 +548,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
   function ack(): void {
     cancelAck?.();
     cancelAck = undefined;
-    if (!live || tab || !savedText || !inbox.owesAck) return;
+    if (!live || !savedText || !inbox.owesAck) return;
     ackAt = clock.now();
     acked = true;
     inbox.acknowledged(savedText);
@@ -603,7 +561,7 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
 
   function say(frame: ClientFrame): void {
     if (!live) return;
-    live.connection.send([frame]);
+    live.connection!.send([frame]);
     step({ in: "sent" });
   }
 
@@ -635,12 +593,12 @@ export function makeClient<Body>(options: Complete): CoreClient<Body> {
     },
     connect({ signal } = {}) {
       return new Promise((resolve, reject) => {
-        if (signal?.aborted) return reject(new CarillonError("closed", "aborted before"));
+        if (signal?.aborted) return reject(new CarillonError("closed", "aborted"));
         signal?.addEventListener("abort", client.close);
         if (state === "connected") return resolve();
         waiters.push({ resolve, reject });
         closing = false;
-        stopLifecycle ??= lifecycle(happened);
+        leavePage ??= page?.(happened);
         if (claims) settle();
         step({ in: "connect" });
         pump();

@@ -1,19 +1,14 @@
 // Frames in JSON, as `api/README.md` has them: what a client reads, with each member checked, so that nothing behind this file has to. Pure.
 
+import { CarillonError } from "./errors.js";
 import type { ServerFrame } from "./types.js";
 
 /** The schema version that this client speaks. */
 export const VERSION = 1;
 
-/** What is no frame of a gateway. `code` is one of the protocol's for refused frames. */
-export class FrameError extends Error {
-  constructor(
-    readonly code: "malformed_frame" | "unknown_frame" | "unexpected_frame" | "missing_field" | "invalid_field",
-    what: string,
-  ) {
-    super(`${code} ${what}`);
-  }
-}
+/** What is no frame of a gateway, by the protocol's code for refused frames. */
+const wrong = (code: "malformed_frame" | "unexpected_frame" | "missing_field" | "invalid_field", what: string): CarillonError =>
+  new CarillonError(code, `${code} ${what}`);
 
 const isText = (v: unknown): v is string => typeof v === "string";
 const isCount = (v: unknown): v is number => Number.isSafeInteger(v) && (v as number) >= 0;
@@ -43,6 +38,7 @@ const kinds: Record<string, (v: any) => boolean> = {
 
 /** Of each frame its members: a name behind its kind, with a question mark where it may be absent. */
 const frames: Record<string, string> = {
+  __proto__: null as never,
   welcome: "nversion isession tcursor wown wcommon nheartbeat_ms ngrace_ms nframe_bytes nframes_per_second ntime n?expires",
   message: "s?slot n?pos iid ntime n?expires t?ref t?collapse_key h?headers b?body_base64",
   cursor: "tcursor rreason",
@@ -57,8 +53,8 @@ const frames: Record<string, string> = {
   tags: "l?tags",
 };
 
-/** Reads a frame of a gateway from its text. @throws {FrameError} */
-export function decode(text: string): ServerFrame {
+/** Reads a frame of a gateway from its text. Undefined: a later version's. @throws {CarillonError} */
+export function decode(text: string): ServerFrame | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -68,38 +64,27 @@ export function decode(text: string): ServerFrame {
   return check(value);
 }
 
-/** Reads frames one by one, passing over types that a later version has. @throws {FrameError} */
-export function known<T>(all: readonly T[], read: (one: T) => ServerFrame): ServerFrame[] {
-  return all.flatMap((one) => {
-    try {
-      return read(one);
-    } catch (e) {
-      if ((e as FrameError).code === "unknown_frame") return [];
-      throw e;
-    }
-  });
-}
-
-/** Checks the members of a frame that was read from JSON, and takes out those that are absent. @throws {FrameError} */
-export function check(value: unknown): ServerFrame {
+/** Checks the members of a frame that was read from JSON, and takes out those that are absent. Undefined: a later version's. @throws {CarillonError} */
+export function check(value: unknown): ServerFrame | undefined {
   const frame = value as Record<string, unknown> & ServerFrame;
   const type = frame?.type;
-  if (!isText(type)) throw new FrameError("malformed_frame", "");
-  const members = Object.hasOwn(frames, type) ? frames[type] : undefined;
+  if (!isText(type)) throw wrong("malformed_frame", "");
+  const members = frames[type];
   if (members === undefined) {
-    throw new FrameError(/^(connect|ack|event)$/.test(type) ? "unexpected_frame" : "unknown_frame", "");
+    if (/^(connect|ack|event)$/.test(type)) throw wrong("unexpected_frame", type);
+    return undefined;
   }
   for (const [, kind, optional, name] of members.matchAll(/(\w)(\??)(\w+)/g) as Iterable<string[]>) {
     const v = frame[name!];
     const what = `${type}.${name}`;
     if (v == null || (v === "" && !optional)) {
-      if (!optional) throw new FrameError("missing_field", what);
+      if (!optional) throw wrong("missing_field", what);
       delete frame[name!];
-    } else if (!kinds[kind!]!(v)) throw new FrameError("invalid_field", what);
+    } else if (!kinds[kind!]!(v)) throw wrong("invalid_field", what);
   }
   if (type === "message") {
-    if (("slot" in frame) !== "pos" in frame) throw new FrameError("missing_field", type);
-    if ("body_base64" in frame && "body" in frame) throw new FrameError("invalid_field", type);
+    if (("slot" in frame) !== "pos" in frame) throw wrong("missing_field", type);
+    if ("body_base64" in frame && "body" in frame) throw wrong("invalid_field", type);
   }
   return frame;
 }

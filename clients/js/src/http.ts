@@ -1,6 +1,6 @@
 // What the transports over plain HTTP share: requests, refusals, and frames that go beside a session.
 
-import { FrameError } from "./codec.js";
+import { CarillonError } from "./errors.js";
 import type { ClientFrame, Clock, Connection, End, OpenRequest, Sink, Transport } from "./types.js";
 
 /** `fetch`, or what stands for it. */
@@ -83,7 +83,7 @@ export function httpTransport(
       };
       const poster = framePoster(x);
       // Of a frame that is none it is said what is wrong; of a network that failed there is nothing to say.
-      read(x).catch((e) => x.end(e instanceof FrameError ? { detail: e.message } : {}));
+      read(x).catch((e) => x.end(e instanceof CarillonError ? { detail: e.message } : {}));
       return {
         ...as,
         send: poster.send,

@@ -4,7 +4,7 @@
 // over what is done at the line's head: so it never stands above something that is not. A new session begins a new line; what handlers still work
 // on then is told by its id when it comes again, and is not handed out twice.
 
-import { formatCursor, moveCursor, parseCursor, type Cursor } from "./cursor.js";
+import { moveCursor, readCursor } from "./cursor.js";
 import type { Gap, Recall, ServerFrame } from "./types.js";
 
 /** How many ids of handled messages are kept to know a repeat by: of persistent ones with the cursor, of others in memory. */
@@ -76,7 +76,7 @@ function makeLine<T>(): Line<T> {
 
 /** Makes an inbox that knows nothing. */
 export function makeInbox(): Inbox {
-  let cursor: Cursor | undefined;
+  let cursor: string | undefined;
   let acked: string | undefined;
   const kept = new Set<string>();
   const live = new Set<string>();
@@ -85,8 +85,6 @@ export function makeInbox(): Inbox {
   const queue = makeLine<Entry>();
   /** What moves the cursor and has not. */
   let line = makeLine<ServerFrame>();
-
-  const text = (): string | undefined => cursor && formatCursor(cursor);
 
   /** Keeps the last ids, the oldest going first. */
   function note(ids: Set<string>, id: string, most: number): void {
@@ -100,7 +98,7 @@ export function makeInbox(): Inbox {
 
   return {
     get cursor() {
-      return text();
+      return cursor;
     },
     get ids() {
       return kept;
@@ -109,13 +107,13 @@ export function makeInbox(): Inbox {
       return !line.first();
     },
     get owesAck() {
-      return !!cursor && acked !== text();
+      return !!cursor && acked !== cursor;
     },
     restore(from, ids) {
       const known = [...ids, ...kept];
       kept.clear();
       for (const id of known) note(kept, id, RECENT_IDS);
-      cursor = parseCursor(from);
+      cursor = readCursor(from);
       line = makeLine();
     },
     receive(frame) {
@@ -124,10 +122,10 @@ export function makeInbox(): Inbox {
       const persistent = slot != null;
       let notice: Notice | undefined;
       if (type === "welcome") {
-        const before = text();
-        cursor = parseCursor(frame["cursor"] as string) ?? cursor;
+        const before = cursor;
+        cursor = moveCursor(cursor, frame);
         // What the server came up with by itself needs no acknowledgement; what was presented may be more than it knows.
-        if (before !== text()) acked = text();
+        if (before !== cursor) acked = cursor;
         line = makeLine();
         return;
       }

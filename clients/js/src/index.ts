@@ -3,8 +3,8 @@
  *
  * @packageDocumentation
  */
-import { makeClient } from "./client.js";
 import { clicked, deviceTags, displayed, messages } from "./extras.js";
+import { makeFullClient } from "./full.js";
 import { longPoll } from "./longpoll.js";
 import { sse } from "./sse.js";
 import { localStorageStorage } from "./storage.js";
@@ -19,7 +19,7 @@ import { webSocket } from "./websocket.js";
  * @throws {CarillonError} with code `invalid`, for options that cannot be
  */
 export function createClient<Body = unknown>(options: ClientOptions): Client<Body> {
-  const core = makeClient<Body>({
+  const core = makeFullClient<Body>({
     ...options,
     transports: options.transports ?? [webSocket(), sse(), longPoll()],
     storage: options.storage ?? localStorageStorage(),

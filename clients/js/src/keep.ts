@@ -3,40 +3,98 @@
 // The cursor and the ids since the last full list are one value, written at each message; the full list is another, written when those have become many,
 // and before they leave the first. So whatever a crash leaves: no id is missing that the cursor has passed.
 
-import type { Awaitable, Storage } from "./types.js";
+import { again } from "./backoff.js";
+import type { Awaitable, Keeper, Persistence, Storage } from "./types.js";
 
 const MANY = 64;
 
-/** Reads and writes what one identity keeps. One call of `save` at a time. */
-export interface Keep {
-  load(): Promise<{ cursor: string | undefined; ids: string[] }>;
-  /** Notes an id for the next `save`. */
-  note(id: string): void;
-  save(cursor: string, all: Iterable<string>): Awaitable<void>;
-}
-
-/** `read` is the storage's `get` that does not fail. */
-export function makeKeep(read: (key: string) => Promise<string>, storage: Storage, key: string): Keep {
-  const split = (s = ""): string[] => s.split(",").filter(Boolean);
-  let fresh: string[] = [];
+/** Keeps a device's place in a storage, across runs. */
+export function persistent(storage: Storage): Persistence {
   return {
-    async load() {
-      const [cursor, ids] = (await read(key)).split(" ");
-      fresh = split(ids);
-      return { cursor: cursor || undefined, ids: [...split(await read(`${key}:ids`)), ...fresh] };
-    },
-    note: (id) => void fresh.push(id),
-    save(cursor, all) {
-      const write = (): Awaitable<void> => storage.set(key, `${cursor} ${fresh}`);
-      if (fresh.length < MANY) return write();
-      const full = storage.set(`${key}:ids`, [...all].join());
-      // An id that is noted meanwhile is in neither, and in the next value.
-      const written = fresh.length;
-      const shorten = (): Awaitable<void> => {
-        fresh = fresh.slice(written);
-        return write();
+    storage,
+    open(name, clock, trouble) {
+      const split = (s = ""): string[] => s.split(",").filter(Boolean);
+      let key = "";
+      let fresh: string[] = [];
+      let troubles = 0;
+
+      async function read(key: string): Promise<string> {
+        try {
+          return (await storage.get(key)) ?? "";
+        } catch (e) {
+          trouble("read", e);
+          return "";
+        }
+      }
+
+      async function write(key: string, value: string): Promise<void> {
+        try {
+          await storage.set(key, value);
+        } catch (e) {
+          trouble("written", e);
+        }
+      }
+
+      function put(cursor: string, all: Iterable<string>): Awaitable<void> {
+        const short = (): Awaitable<void> => storage.set(key, `${cursor} ${fresh}`);
+        if (fresh.length < MANY) return short();
+        const full = storage.set(`${key}:ids`, [...all].join());
+        // An id that is noted meanwhile is in neither, and in the next value.
+        const written = fresh.length;
+        const shorten = (): Awaitable<void> => {
+          fresh = fresh.slice(written);
+          return short();
+        };
+        return full ? full.then(shorten) : shorten();
+      }
+
+      const keeper: Keeper = {
+        writing: false,
+        async device() {
+          const at = `${name}:device`;
+          let id = await read(at);
+          if (!id) {
+            id = crypto.getRandomValues(new Uint32Array(4)).reduce((all, n) => all + n.toString(36).padStart(7, "0"), "");
+            await write(at, id);
+          }
+          return id;
+        },
+        async load(identity) {
+          key = `${name}:${identity}`;
+          const [transport, until] = (await read(`${key}:won`)).split(" ");
+          const [cursor, ids] = (await read(key)).split(" ");
+          fresh = split(ids);
+          return {
+            cursor: cursor || undefined,
+            ids: [...split(await read(`${key}:ids`)), ...fresh],
+            won: until ? { transport: transport!, until: +until } : undefined,
+          };
+        },
+        note: (id) => void fresh.push(id),
+        save(cursor, all, done) {
+          const written = (): void => {
+            keeper.writing = false;
+            troubles = 0;
+            done();
+          };
+          const failed = (e: unknown): void => {
+            keeper.writing = false;
+            if (!troubles++) trouble("written", e);
+            clock.after(again(troubles), () => keeper.save(cursor, all, done));
+          };
+          let wait;
+          try {
+            wait = put(cursor, all);
+          } catch (e) {
+            return failed(e);
+          }
+          if (!wait) return written();
+          keeper.writing = true;
+          wait.then(written, failed);
+        },
+        remember: (won) => void write(`${key}:won`, won ? `${won.transport} ${won.until}` : ""),
       };
-      return full ? full.then(shorten) : shorten();
+      return keeper;
     },
   };
 }

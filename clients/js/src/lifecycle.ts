@@ -1,7 +1,4 @@
-// What the page and the network do, as far as a client goes by it. Where a runtime has none of it, nothing is told.
-
-/** What happened. `frozen` is also what leaving a page is: it may come back. */
-export type Happening = "online" | "offline" | "visible" | "frozen" | "thawed";
+import type { Happening, PageEvents } from "./types.js";
 
 /** The events that tell, and what of. */
 const events: Record<string, Happening> = {
@@ -15,8 +12,8 @@ const events: Record<string, Happening> = {
   pageshow: "thawed",
 };
 
-/** Tells what happens until the returned function is called. */
-export function lifecycle(tell: (what: Happening) => void): () => void {
+/** What the page and the network do, as far as a client goes by it. Where a runtime has none of it, nothing is told. */
+export const pageEvents: PageEvents = (tell) => {
   const heard = ({ type, target }: Event): void => {
     // On its way down to the document an event passes the window; so does the focus of each field, which is none of ours.
     if (!(target as Node).parentNode && (type !== "visibilitychange" || !document.hidden)) tell(events[type]!);
@@ -26,4 +23,4 @@ export function lifecycle(tell: (what: Happening) => void): () => void {
   };
   each("addEventListener");
   return () => each("removeEventListener");
-}
+};

@@ -1,4 +1,4 @@
-import { check, known } from "./codec.js";
+import { check } from "./codec.js";
 import { connectQuery, httpTransport, refusal, type Fetch } from "./http.js";
 import type { Transport } from "./types.js";
 
@@ -19,7 +19,7 @@ export function longPoll({ fetch }: { fetch?: Fetch } = {}): Transport {
       if (!response.ok) return x.end(await refusal(response));
       const { session, cursor, frames } = (await response.json()) as { session: string; cursor: string; frames: unknown[] };
       x.sink.heard();
-      const read = known(frames, check);
+      const read = frames.flatMap((f) => check(f) ?? []);
       await new Promise<void>((handled) => x.sink.frames(read, handled));
       if (read.some((f) => f.type === "kick" || f.type === "goaway")) return x.end({});
       // The next poll acknowledges all of the answer; until it has begun, a goodbye has to say so.

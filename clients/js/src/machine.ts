@@ -1,15 +1,13 @@
-// When to connect, over what, and what to do when that ends: the state machine of `api/client.md`, which every SDK has, without I/O. Time comes
+// When to connect and what to do when that ends: the state machine of `api/client.md`, which every SDK has, without I/O. Time comes
 // with each input, chance from a function. `api/testdata/client/transitions.json` replays it.
+//
+// This is the machine of one transport. What `race.ts` puts around it makes it that of several.
 
 import { backoff } from "./backoff.js";
 import type { State, TokenReason } from "./types.js";
 
-/** Each transport after the first gets its chance that much after the one before. */
-const STAGGER_MS = 2500;
-/** How long one transport may take to be welcomed. */
-const ATTEMPT_MS = 10_000;
-/** How long a transport that won over a better one is tried first. */
-const REMEMBER_MS = 30 * 60_000;
+/** How long a transport may take to be welcomed. */
+export const ATTEMPT_MS = 10_000;
 /** How long the gateway may take to answer the ping by which a client finds out whether its connection is still there. */
 const PROBE_MS = 5000;
 /** How long to wait where the system says that there is no network: it may be wrong. */
@@ -69,6 +67,8 @@ export type Input =
   | { readonly in: "visible" }
   | { readonly in: "frozen" }
   | { readonly in: "thawed" }
+  /** A connect was given up, and may be opened all the same. */
+  | { readonly in: "given_up" }
   /** The time is {@link Machine.wake}, or later. */
   | { readonly in: "time" };
 
@@ -88,7 +88,7 @@ export interface Effects {
   ping(): void;
   /** Send the new token over the connection. */
   refresh(): void;
-  /** Keep, or without one forget, which transport won. */
+  /** Keep, or without one forget, which transport won. Of a race alone. */
   remember(won?: Remembered): void;
   /** Why the state is going to be `failed`, or what is being tried again. */
   error(code: "unauthorized" | "token_refused" | "kicked" | "unreachable" | "silent"): void;
@@ -97,6 +97,8 @@ export interface Effects {
 /** What a machine is made of. */
 export interface MachineConfig {
   readonly endpoints: readonly string[];
+  /** How long an attempt may take, in milliseconds; 10 000 by default. */
+  readonly patience?: number;
   readonly random: () => number;
   readonly effects: Effects;
 }
@@ -110,16 +112,9 @@ export interface Remembered {
 /** The machine. */
 export interface Machine {
   readonly state: State;
-  /** When it wants `time`; undefined: not before something else happens. */
-  readonly wake: number | undefined;
+  /** When it wants `time`; Infinity: not before something else happens. */
+  readonly wake: number;
   step(now: number, input: Input): void;
-}
-
-interface Attempt {
-  readonly id: number;
-  readonly transport: string;
-  /** When it is given up. */
-  readonly until: number;
 }
 
 /** What a close code asks of a client: by its hundreds, so that a later code is obeyed too. */
@@ -131,13 +126,12 @@ export function dutyOf(code: number | undefined): "come_back" | "renew_token" | 
 const REPLACED = 4200;
 
 /** Makes a machine, which is `idle`. */
-export function createMachine({ endpoints, random, effects: fx }: MachineConfig): Machine {
+export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }: MachineConfig): Machine {
   let state: State = "idle";
   let online = true;
   let hiddenReplaced = false; // suspended as another client of this device is connected
-  let route: readonly string[] = [];
+  let route: string | undefined;
   let needsToken = true;
-  let remembered: Remembered | undefined;
 
   // The token.
   let asked: TokenReason | undefined; // being fetched
@@ -147,14 +141,13 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
   let renewals = 0; // in a row that failed
   let refusals = 0; // since the last welcome
 
-  // Attempts and the connection.
-  let last = 0; // the number of the last attempt
-  let attempts: Attempt[] = [];
-  let untried: string[] = [];
-  let nextAt: number | undefined; // when the next of them gets its chance
-  let spoken = 0; // the longest delay that somebody named in this round
-  let live: (Attempt & { alive: Liveness; heartbeat: number; grace: number }) | undefined;
-  let upgradeAt: number | undefined;
+  // The attempt, or the connection that it has become.
+  let last = 0;
+  let current: number | undefined;
+  let until: number | undefined; // when the attempt is given up
+  let live: { alive: Liveness; heartbeat: number; grace: number } | undefined;
+  let pingAt: number | undefined;
+  let silentAt: number | undefined; // unless something is heard before
   let orphanUntil = 0;
   let fresh = false;
 
@@ -165,12 +158,7 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
   let endpoint = 0;
   let detour: string | undefined;
 
-  // Signs of life.
-  let heardAt = 0;
-  let pingAt: number | undefined;
-  let pongBy: number | undefined;
-
-  const idleStates = (): boolean => state === "idle" || state === "closed" || state === "failed" || state === "suspended";
+  const resting = (): boolean => state === "idle" || state === "closed" || state === "failed" || state === "suspended";
 
   function enter(next: State, retry?: number): void {
     if (state === next && retry === undefined) return;
@@ -185,11 +173,8 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
   }
 
   function drop(goodbye: boolean): void {
-    for (const a of attempts) fx.drop(a.id, false);
-    if (live) fx.drop(live.id, goodbye);
-    attempts = [];
-    untried = [];
-    live = nextAt = pingAt = pongBy = upgradeAt = retryAt = undefined;
+    if (current) fx.drop(current, goodbye && !!live);
+    current = until = live = pingAt = silentAt = retryAt = undefined;
   }
 
   function stop(next: State): void {
@@ -203,35 +188,16 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
     retryAt = undefined;
     enter("connecting");
     if (needsToken && !(have && (expires === undefined || expires - now > TOKEN_MARGIN_MS))) {
-      if (!asked) ask(refusals > 0 ? "refused" : "connect");
-      return;
-    }
-    round(now);
+      if (!asked) ask(refusals ? "refused" : "connect");
+    } else open(now);
   }
 
-  function order(now: number): string[] {
-    if (remembered && (remembered.until <= now || !route.includes(remembered.transport))) remembered = undefined;
-    const first = remembered?.transport;
-    return first === undefined ? [...route] : [first, ...route.filter((t) => t !== first)];
-  }
-
-  function round(now: number): void {
-    untried = order(now);
-    spoken = 0;
-    if (untried.length) next(now);
-  }
-
-  function next(now: number): void {
-    open(now, untried.shift()!);
-    nextAt = untried.length ? now + STAGGER_MS : undefined;
-  }
-
-  function open(now: number, transport: string): void {
+  function open(now: number): void {
+    if (!route) return;
+    current = ++last;
     // Another tab may take its time: it tells when it is connected.
-    const a = { id: ++last, transport, until: needsToken ? now + ATTEMPT_MS : Infinity };
-    attempts.push(a);
-    const at = detour ?? endpoints[endpoint % endpoints.length]!;
-    fx.open(a.id, transport, at, fresh);
+    until = now + (needsToken ? patience : Infinity);
+    fx.open(current, route, detour ?? endpoints[endpoint % endpoints.length]!, fresh);
   }
 
   function wait(now: number, delay = 0): void {
@@ -251,90 +217,30 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
     stop("failed");
   }
 
-  function ended(now: number, { attempt, code, own, delay, address }: Input & { in: "ended" }): void {
-    const wasLive = live?.id === attempt;
-    const known = attempts.some((a) => a.id === attempt);
-    if (!wasLive && !known) return;
-    attempts = attempts.filter((a) => a.id !== attempt);
-    const upgrading = live !== undefined && !wasLive;
-    if (upgrading) {
-      // What the gateway says to a connection that is not needed changes nothing about the one that is there.
-      if (!attempts.length) remember(now, live!.transport, true);
-      return;
-    }
-    if (wasLive) live = pingAt = pongBy = undefined;
-    if (code === undefined) {
-      // A better transport that is on its way may be why: nobody has to notice.
-      if (wasLive && attempts.length) return;
-      if (wasLive) return wait(now, delay);
-      spoken = Math.max(spoken, delay ?? 0);
-      if (untried.length) return next(now);
-      if (attempts.length) return;
+  function ended(now: number, { attempt, code, own, delay, address }: Omit<Input & { in: "ended" }, "in">): void {
+    if (attempt !== current) return;
+    const wasLive = live;
+    current = until = live = pingAt = silentAt = undefined;
+    detour = address;
+    if (!code && !wasLive) {
       fx.error("unreachable");
       endpoint++;
-      detour = undefined;
-      return wait(now, spoken);
     }
-    detour = address;
-    switch (dutyOf(code)) {
-      case "come_back":
-        return wait(now, delay);
-      case "renew_token":
-        have = false;
-        if (++refusals > 1) return fail("token_refused");
-        return wait(now, delay);
-      case "stay_away":
-        if (code === REPLACED && own) {
-          if (now < orphanUntil) {
-            // A connect of ours that was given up was opened all the same, and took the place. Once: the next time it is another client.
-            orphanUntil = 0;
-            fresh = true;
-            return wait(now);
-          }
-          hiddenReplaced = true;
-          return stop("suspended");
-        }
-        return fail("kicked");
+    const duty = dutyOf(code);
+    if (duty === "renew_token") {
+      have = false;
+      if (++refusals > 1) return fail("token_refused");
     }
-  }
-
-  function welcome(now: number, w: Input & { in: "welcome" }): void {
-    const a = attempts.find((x) => x.id === w.attempt);
-    if (!a) return;
-    attempts = attempts.filter((x) => x !== a);
-    if (attempts.length) orphanUntil = now + ORPHAN_MS;
-    for (const other of attempts) fx.drop(other.id, false);
-    if (live) fx.drop(live.id, false);
-    attempts = [];
-    untried = [];
-    nextAt = undefined;
-    fresh = false;
-    refusals = 0;
-    live = { ...a, alive: w.alive, heartbeat: w.heartbeat, grace: w.grace };
-    heard(now);
-    sent(now);
-    if (w.expires !== undefined && needsToken) expires = w.expires;
-    plan(now);
-    remember(now, a.transport);
-    fx.live(a.id);
-    // Also where it was: another transport carries it now.
-    state = "connected";
-    fx.state(state);
-  }
-
-  function remember(now: number, transport: string, again = false): void {
-    if (transport === route[0]) {
-      upgradeAt = undefined;
-      if (!remembered) return;
-      remembered = undefined;
-      fx.remember();
-      return;
+    if (duty !== "stay_away") return wait(now, delay);
+    if (code !== REPLACED || !own) return fail("kicked");
+    if (now < orphanUntil) {
+      // A connect of ours that was given up was opened all the same, and took the place. Once: the next time it is another client.
+      orphanUntil = 0;
+      fresh = true;
+      return wait(now);
     }
-    if (again || remembered?.transport !== transport) {
-      remembered = { transport, until: now + REMEMBER_MS };
-      fx.remember(remembered);
-    }
-    upgradeAt = remembered.until;
+    hiddenReplaced = true;
+    stop("suspended");
   }
 
   /** Plans the renewal of the token in use. */
@@ -348,8 +254,7 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
   }
 
   function heard(now: number): void {
-    heardAt = now;
-    pongBy = undefined;
+    silentAt = live?.alive === "listen" && live.heartbeat ? now + live.heartbeat + live.grace : undefined;
   }
 
   function sent(now: number): void {
@@ -357,52 +262,22 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
     if (live?.alive === "ping") pingAt = now + Math.floor(live.heartbeat * (0.75 + random() / 5));
   }
 
-  function ping(now: number, within: number): void {
+  function ping(now: number, within = PROBE_MS): void {
     if (live?.alive !== "ping") return;
     fx.ping();
-    pongBy ??= now + within;
+    silentAt ??= now + within;
     sent(now);
   }
 
-  function silent(now: number): void {
-    fx.error("silent");
-    wait(now);
-  }
+  /** Whether the time of something has come. */
+  const due = (now: number, at: number | undefined): boolean => at! <= now;
 
-  function silentAt(): number | undefined {
-    return live?.alive === "listen" && live.heartbeat ? heardAt + live.heartbeat + live.grace : undefined;
-  }
-
-  function due(now: number, at: number | undefined): boolean {
-    return at !== undefined && at <= now;
-  }
-
-  function time(now: number): void {
-    if (due(now, retryAt)) begin(now);
-    for (const a of attempts) {
-      if (attempts.includes(a) && due(now, a.until)) {
-        fx.drop(a.id, false);
-        orphanUntil = now + ORPHAN_MS;
-        ended(now, { in: "ended", attempt: a.id });
-      }
-    }
-    if (due(now, nextAt)) next(now);
-    if (due(now, pongBy) || due(now, silentAt())) silent(now);
-    if (due(now, pingAt)) ping(now, live!.grace);
-    if (due(now, renewAt) && live) ask("expiring");
-    if (due(now, upgradeAt)) {
-      upgradeAt = undefined;
-      // The best alone, beside the connection that is there.
-      open(now, route[0]!);
-    }
-  }
-
-  function input(now: number, i: Input): void {
+  function step(now: number, i: Input): void {
     switch (i.in) {
       case "connect":
         if (state === "waiting" || state === "offline") {
           if (!named) begin(now);
-        } else if (idleStates()) {
+        } else if (resting()) {
           failed = refusals = 0;
           // Whoever has the place now is to give it up.
           fresh = state !== "idle";
@@ -413,21 +288,17 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
       case "close":
         if (state !== "closed") stop("closed");
         return;
-      case "token": {
-        const why = asked;
+      case "token":
+        if (!asked) return;
         asked = undefined;
-        if (!why) return;
         have = true;
         expires = i.expires;
         renewals = 0;
         if (live) {
           fx.refresh();
           plan(now);
-        } else if (state === "connecting") {
-          round(now);
-        }
+        } else if (state === "connecting") open(now); // also if it has run out by our clock, which may be wrong
         return;
-      }
       case "token_failed":
         if (!asked) return;
         asked = undefined;
@@ -435,20 +306,28 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
         if (live) renewAt = now + backoff(++renewals + 1, random());
         else if (state === "connecting") wait(now);
         return;
-      case "route": {
+      case "route":
         drop(true);
-        route = i.transports;
+        route = i.transports[0];
         needsToken = i.token;
-        remembered = i.remembered;
         if (!needsToken) asked = renewAt = undefined;
-        if (idleStates()) return;
+        if (resting()) return;
         failed = 0;
-        enter("connecting");
-        begin(now);
-        return;
-      }
+        return begin(now);
       case "welcome":
-        return welcome(now, i);
+        if (i.attempt !== current) return;
+        until = undefined;
+        fresh = false;
+        refusals = 0;
+        live = i;
+        heard(now);
+        sent(now);
+        if (needsToken) expires = i.expires ?? expires;
+        plan(now);
+        fx.live(current);
+        // Also where it was: another transport carries it now.
+        state = "connected";
+        return fx.state(state);
       case "caught_up":
         failed = 0;
         return;
@@ -459,57 +338,51 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
         return;
       case "renewed":
         renewals = 0;
-        if (i.expires !== undefined) expires = i.expires;
+        expires = i.expires ?? expires;
         return plan(now);
       case "heard":
         return heard(now);
       case "sent":
         return sent(now);
-      case "online": {
-        const was = online;
-        online = true;
-        // It may be another network, where the best gets through.
-        if (!was && remembered) {
-          remembered = undefined;
-          fx.remember();
-          if (live) upgradeAt = now;
-        }
-        if (state === "offline") {
-          failed = 0;
-          wait(now);
-        } else ping(now, PROBE_MS);
+      case "given_up":
+        orphanUntil = now + ORPHAN_MS;
         return;
-      }
+      case "online":
+        online = true;
+        if (state !== "offline") return ping(now);
+        failed = 0;
+        return wait(now);
       case "offline":
         online = false;
-        if (state === "waiting") {
-          retryAt = Math.max(retryAt!, now + OFFLINE_MS);
-          enter("offline", retryAt);
-        } else ping(now, PROBE_MS);
-        return;
+        if (state !== "waiting") return ping(now);
+        retryAt = Math.max(retryAt!, now + OFFLINE_MS);
+        return enter("offline", retryAt);
       case "visible":
-        if (state === "suspended" && hiddenReplaced) {
-          hiddenReplaced = false;
-          fresh = true;
-          failed = 0;
-          begin(now);
-        } else if (state === "waiting" && !named && failed > 1) {
-          failed = 1;
-          retryAt = Math.min(retryAt!, now + backoff(1, random()));
-          enter("waiting", retryAt);
-        } else ping(now, PROBE_MS);
-        return;
+        if (hiddenReplaced && state === "suspended") return step(now, { in: "connect" });
+        if (state !== "waiting" || named || failed < 2) return ping(now);
+        failed = 1;
+        retryAt = Math.min(retryAt!, now + backoff(1, random()));
+        return enter(state, retryAt);
       case "frozen":
-        if (!idleStates()) stop("suspended");
+        if (!resting()) stop("suspended");
         return;
       case "thawed":
-        if (state === "suspended" && !hiddenReplaced) {
-          failed = 0;
-          begin(now);
-        } else ping(now, PROBE_MS);
-        return;
+        if (state !== "suspended" || hiddenReplaced) return ping(now);
+        failed = 0;
+        return begin(now);
       case "time":
-        return time(now);
+        if (due(now, retryAt)) begin(now);
+        if (due(now, until)) {
+          orphanUntil = now + ORPHAN_MS;
+          fx.drop(current!, false);
+          ended(now, { attempt: current! });
+        }
+        if (due(now, silentAt)) {
+          fx.error("silent");
+          wait(now);
+        }
+        if (due(now, pingAt)) ping(now, live!.grace);
+        if (live && due(now, renewAt)) ask("expiring");
     }
   }
 
@@ -518,10 +391,13 @@ export function createMachine({ endpoints, random, effects: fx }: MachineConfig)
       return state;
     },
     get wake() {
-      const times = [retryAt, nextAt, pongBy, silentAt(), pingAt, live && renewAt, upgradeAt, ...attempts.map((a) => a.until)];
-      const first = Math.min(...times.map((t) => t ?? Infinity));
-      return first < Infinity ? first : undefined;
+      return earliest(retryAt, until, silentAt, pingAt, live && renewAt);
     },
-    step: input,
+    step,
   };
+}
+
+/** The first of these times; Infinity if there is none. */
+export function earliest(...times: (number | undefined)[]): number {
+  return Math.min(...times.map((t) => t ?? Infinity));
 }

@@ -1,4 +1,4 @@
-import { decode, known } from "./codec.js";
+import { decode } from "./codec.js";
 import { connectQuery, httpTransport, refusal, type Fetch } from "./http.js";
 import type { Transport } from "./types.js";
 
@@ -26,7 +26,7 @@ export function sse({ fetch }: { fetch?: Fetch } = {}): Transport {
       const { value, done } = await reader.read();
       if (done) return end({});
       sink.heard();
-      sink.frames(known(events(value), decode));
+      sink.frames(events(value).flatMap((text) => decode(text) ?? []));
     }
   });
 }

@@ -45,12 +45,16 @@ export function sharedTabs(): Tabs {
       let sink: Sink | undefined;
       /** What came since the connection of the leader stands, while nobody takes it here. */
       let early: ServerFrame[] = [];
+      let followed = false; // and was welcomed
       let cancelAsk = (): void => {};
 
       const give = (frames: readonly ServerFrame[]): void => {
-        if (frames[0]?.type === "welcome") early = [];
-        if (sink) sink.frames(frames);
-        else early.push(...frames);
+        const begins = frames[0]?.type === "welcome";
+        if (begins) early = [];
+        if (sink) {
+          followed ||= begins;
+          sink.frames(frames);
+        } else early.push(...frames);
       };
       const ask = (): void => {
         cancelAsk();
@@ -68,7 +72,7 @@ export function sharedTabs(): Tabs {
           early = [];
           if (waiting.length) {
             // Not before this has returned.
-            void Promise.resolve().then(() => sink === to && to.frames(waiting));
+            void Promise.resolve().then(() => sink === to && give(waiting));
           } else post({ t: "hello", from: self });
           const stop = (): void => {
             if (sink === to) sink = undefined;
@@ -129,7 +133,8 @@ export function sharedTabs(): Tabs {
         sink = undefined;
         early = [];
         post({ t: "lead" });
-        member.lead();
+        member.lead(followed);
+        followed = false;
       }
 
       /** Waits for the lock, or takes it from whoever does not answer. */
@@ -146,7 +151,7 @@ export function sharedTabs(): Tabs {
         navigator.locks.request(name, steal ? { steal } : { signal: gone.signal }, held).catch(() => {
           if (gone.signal.aborted) return;
           // Another tab took the lead, as this one did not answer.
-          holds = leads = false;
+          holds = leads = followed = false;
           up = undefined;
           member.follow(follower);
           ask();
@@ -160,7 +165,9 @@ export function sharedTabs(): Tabs {
       compete(false);
 
       return {
-        welcomed: (frame) => void (up = frame),
+        welcomed(frame) {
+          if (leads) up = frame;
+        },
         frames(frames) {
           if (leads && listened()) post({ t: "frames", frames });
         },

@@ -1,3 +1,5 @@
+import type { createMachine, Remembered } from "./machine.js";
+
 /** What a client is doing. The words are the same in every SDK; `api/client.md` has the whole machine. */
 export type State =
   /** Made, and not asked to connect yet. */
@@ -34,7 +36,7 @@ export interface TokenRequest {
   readonly reason: TokenReason;
   /** Aborted when the answer is of no use any more. */
   readonly signal: AbortSignal;
-  /** A random name of this browser profile, kept in {@link ClientOptions.storage}: good for the claim `did`. 28 letters and digits. */
+  /** A random name of this browser profile, kept in {@link ClientOptions.storage}: good for the claim `did`. 28 letters and digits; empty without a storage. */
   readonly deviceId: string;
 }
 
@@ -151,16 +153,53 @@ export interface Storage {
   set(key: string, value: string): Awaitable<void>;
 }
 
-/** How {@link createClient} is told what to do. */
-export interface ClientOptions {
+/** Several transports for one connection. Made by `fallback`. */
+export interface Fallback {
+  /** The best first. */
+  readonly transports: readonly Transport[];
+  /** @internal */
+  readonly machine: typeof createMachine;
+}
+
+/** Keeps a device's place across runs. Made by `persistent`. */
+export interface Persistence {
+  /** Where it is kept. */
+  readonly storage: Storage;
+  /** @internal */
+  open(name: string, clock: Clock, trouble: (what: "read" | "written", cause: unknown) => void): Keeper;
+}
+
+/**
+ * What is kept of a device.
+ *
+ * @internal
+ */
+export interface Keeper {
+  /** A write is under way that takes its time. */
+  writing: boolean;
+  /** The random name of this browser profile. */
+  device(): Promise<string>;
+  /** What is kept of an identity, whose everything is from now on. */
+  load(identity: string): Promise<{ cursor?: string | undefined; ids: string[]; won?: Remembered | undefined }>;
+  /** Notes the id of a message that was handled for the next `save`. */
+  note(id: string): void;
+  /** Writes the cursor, and calls `done` then: at once where the storage is. What fails is tried again. One at a time. */
+  save(cursor: string, all: Iterable<string>, done: () => void): void;
+  remember(won?: Remembered): void;
+}
+
+/** What happens to the page or the network. `frozen` is also what leaving a page is: it may come back. */
+export type Happening = "online" | "offline" | "visible" | "frozen" | "thawed";
+
+/** Tells what happens until the returned function is called. `pageEvents` is one, for browsers. */
+export type PageEvents = (tell: (what: Happening) => void) => () => void;
+
+/** What every client is told. */
+export interface CommonOptions {
   /** The gateway's address, as `https://push.example.com`, or several to try in turn. */
   endpoint: string | readonly string[];
   /** Gets a device token from your server. Rejecting with an {@link UnauthorizedError}, or `null`, ends the client; other failures are tried again. */
   getToken(request: TokenRequest): Awaitable<string | null>;
-  /** What may carry the connection, the best first. The second one is tried beside the first after 2.5 s, the third after 5 s, or when those before failed. */
-  transports?: readonly Transport[];
-  /** Where the cursor and the last ids are kept. */
-  storage?: Storage;
   /** Begins the keys in the storage, and the names of locks and channels. Default: `carillon`. */
   name?: string;
   /** One connection for all tabs. `false`: each tab has its own, and they have to be different devices. */
@@ -177,6 +216,24 @@ export interface ClientOptions {
   /** Time and chance, for tests. */
   clock?: Clock;
   random?: () => number;
+}
+
+/** How {@link createClient} is told what to do. */
+export interface ClientOptions extends CommonOptions {
+  /** What may carry the connection, the best first. The second one is tried beside the first after 2.5 s, the third after 5 s, or when those before failed. */
+  transports?: readonly Transport[];
+  /** Where the cursor and the last ids are kept. Default: `localStorage`. */
+  storage?: Storage;
+}
+
+/** How the client of `@carillon/client/core` is told what to do: what it is not given is not in the bundle. */
+export interface CoreOptions extends CommonOptions {
+  /** What carries the connection; several with `fallback(webSocket(), sse())`. */
+  transports: readonly [Transport] | Fallback;
+  /** Keeps the cursor and the last ids: `persistent(localStorageStorage())`. Without it a new run is a new device, unless your tokens name it. */
+  storage?: Persistence;
+  /** Goes by what happens to the page and the network: `pageEvents`. Without it a client finds out by itself, which takes longer. */
+  page?: PageEvents;
 }
 
 /** One device's client, as `@carillon/client/core` makes it. */
@@ -313,15 +370,15 @@ export interface Tabs {
 
 /** What a tab is told. */
 export interface TabMember {
-  /** This tab leads: it connects, over its own transports. */
-  lead(): void;
+  /** This tab leads: it connects, over its own transports. `followed`: it has been welcomed as one that follows, and knows where it is. */
+  lead(followed?: boolean): void;
   /** This tab follows, over this transport. Called at first, and again when the lead was taken from it. */
   follow(transport: Transport): void;
   /** A tab that follows has something to say to the gateway. The answer, if there is one, goes to that tab. */
   said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
 }
 
-/** A tab's place among the tabs. The leading tab tells here what happens to its connection. */
+/** A tab's place among the tabs. It tells here what happens to its connection; what one that follows tells is nobody's business. */
 export interface TabSeat {
   /** It stands. `frame` gives the welcome for a tab that comes later; those that are there have it by `frames`. */
   welcomed(frame: () => ServerFrame): void;

@@ -1,4 +1,4 @@
-import { decode, known } from "./codec.js";
+import { decode } from "./codec.js";
 import type { Connection, OpenRequest, Sink, Transport } from "./types.js";
 
 /** What {@link webSocket} needs of a WebSocket: browsers, workers, Node from 22 on and the package `ws` have it. */
@@ -47,14 +47,14 @@ function open(socket: InstanceType<WebSocketLike>, request: OpenRequest, sink: S
   socket.onmessage = ({ data }) => {
     if (over) return;
     sink.heard();
-    let frames;
+    let frame;
     try {
-      frames = known([String(data)], decode);
+      frame = decode(String(data));
     } catch (e) {
       close();
       return sink.ended({ detail: (e as Error).message });
     }
-    sink.frames(frames);
+    if (frame) sink.frames([frame]);
   };
   socket.onclose = (e) => end(e.code, e.reason);
   socket.onerror = () => {}; // `onclose` follows

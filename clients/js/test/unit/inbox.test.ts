@@ -34,7 +34,7 @@ function play({ cursor, ids, steps }: Script): Step[] {
   return steps.map(({ out: _, ...step }) => {
     const out: Partial<NonNullable<Step["out"]>> = {};
     if (step.frame) {
-      const notice = inbox.receive(check(structuredClone(step.frame)));
+      const notice = inbox.receive(check(structuredClone(step.frame))!);
       if (notice) out.notice = notice;
     }
     if (step.take) {

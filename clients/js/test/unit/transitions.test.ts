@@ -1,6 +1,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { createMachine, type Effects, type Input } from "../../src/machine.js";
+import { createRace } from "../../src/race.js";
 
 interface Step {
   at: number;
@@ -22,7 +23,7 @@ const scripts = JSON.parse(readFileSync(file, "utf8")) as Script[];
 const update = process.env["UPDATE_VECTORS"] === "1";
 
 /** Plays a script, and returns its steps with what came of each. */
-function play({ endpoints, random, steps }: Script): Step[] {
+function play({ endpoints, random, steps }: Script, make = createRace): Step[] {
   let drawn = 0;
   let out: unknown[] = [];
   const note =
@@ -42,11 +43,11 @@ function play({ endpoints, random, steps }: Script): Step[] {
     remember: note("remember", "won"),
     error: note("error", "code"),
   };
-  const machine = createMachine({ endpoints, random: () => random[drawn++ % random.length]!, effects });
+  const machine = make({ endpoints, random: () => random[drawn++ % random.length]!, effects });
   return steps.map(({ at, in: input }) => {
     out = [];
     machine.step(at, input);
-    return { at, in: input, out, state: machine.state, wake: machine.wake ?? null };
+    return { at, in: input, out, state: machine.state, wake: machine.wake < Infinity ? machine.wake : null };
   });
 }
 
@@ -61,4 +62,9 @@ if (update) {
 
 test.skipIf(update).each(scripts.map((s) => [s.name, s] as const))("%s", (_, script) => {
   expect(play(script)).toEqual(script.steps);
+});
+
+const alone = scripts.filter(({ steps }) => steps.every(({ in: i }) => i.in !== "route" || i.transports.length === 1));
+test.skipIf(update).each(alone.map((s) => [s.name, s] as const))("without a race: %s", (_, script) => {
+  expect(play(script, createMachine)).toEqual(script.steps);
 });

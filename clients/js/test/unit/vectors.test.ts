@@ -2,8 +2,9 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { backoff } from "../../src/backoff.js";
-import { bodyOf, check, decode, FrameError } from "../../src/codec.js";
-import { formatCursor, moveCursor, parseCursor } from "../../src/cursor.js";
+import { bodyOf, check, decode } from "../../src/codec.js";
+import { moveCursor, placeIn, readCursor } from "../../src/cursor.js";
+import { CarillonError } from "../../src/errors.js";
 import { dutyOf } from "../../src/machine.js";
 
 const load = (name: string): any => JSON.parse(readFileSync(new URL(`../../../../api/testdata/${name}.json`, import.meta.url), "utf8"));
@@ -14,7 +15,7 @@ describe("frames of a gateway", () => {
   for (const f of load("frames").filter((f: any) => f.direction === "server")) {
     const texts: [string, string][] = [["as it is written", f.json], ...(f.variants ?? []).filter((v: any) => v.json).map((v: any) => [v.note, v.json])];
     test.each(texts)(`${f.name}, %s`, (_, text) => {
-      const got = decode(text);
+      const got = decode(text)!;
       for (const [name, want] of Object.entries<any>(f.frame)) {
         if (name === "headers") expect(Object.entries(got["headers"] ?? {}).sort()).toEqual([...want].sort());
         else if (name === "body_text") expect(bodyOf(got)).toEqual(JSON.parse(want));
@@ -31,10 +32,15 @@ describe("what is no frame of a gateway", () => {
   const invalid = load("invalid").filter((f: any) => f.direction === "server" && f.json !== undefined && !f.optional);
   test.each(named(invalid))("%s", (_, { code, json: text }) => {
     try {
+      // A frame of a later version is no error to a client: it is passed over.
+      if (code === "unknown_frame") {
+        expect(decode(text)).toBeUndefined();
+        return;
+      }
       decode(text);
     } catch (e) {
-      expect(e).toBeInstanceOf(FrameError);
-      expect((e as FrameError).code).toBe(code);
+      expect(e).toBeInstanceOf(CarillonError);
+      expect((e as CarillonError).code).toBe(code);
       // What was sent may be anybody's secret.
       expect(String(e)).not.toContain("s3cret");
       return;
@@ -46,12 +52,12 @@ describe("what is no frame of a gateway", () => {
   const malformed = load("invalid").filter((f: any) => f.code === "malformed_frame" && f.json !== undefined && !f.optional);
   const stricter = /twice|two types|nested|surrogate|UTF-8|type and/i; // JSON.parse takes these
   test.each(named(malformed.filter((f: any) => !stricter.test(f.name))))("%s", (_, { json: text }) => {
-    expect(() => decode(text)).toThrow(FrameError);
+    expect(() => decode(text)).toThrow(CarillonError);
   });
 
   test("names that every object has are no types of frames", () => {
     for (const type of ["toString", "constructor", "__proto__", "hasOwnProperty"]) {
-      expect(() => check({ type })).toThrow(FrameError);
+      expect(check({ type })).toBeUndefined();
     }
   });
 });
@@ -59,23 +65,24 @@ describe("what is no frame of a gateway", () => {
 describe("cursors", () => {
   const { valid, invalid, builds } = load("cursor");
   test.each(named(valid))("%s", (_, v) => {
-    const c = parseCursor(v.cursor)!;
-    expect(BigInt(`0x${c.owner}`).toString()).toBe(v.owner);
+    const c = readCursor(v.cursor)!;
+    expect(c).toBe(v.cursor);
+    expect(BigInt(`0x${c.split(".")[1]}`).toString()).toBe(v.owner);
     for (const [i, slot] of ["own", "common"].entries()) {
-      expect(BigInt(`0x${c.slots[i]!.epoch}`).toString()).toBe(v[slot].epoch);
-      expect(BigInt(`0x${c.slots[i]!.lineage}`).toString()).toBe(v[slot].lineage);
-      expect(BigInt(`0x${c.slots[i]!.pos}`).toString()).toBe(v[slot].position);
+      const place = placeIn(c, i);
+      expect(BigInt(`0x${place.epoch}`).toString()).toBe(v[slot].epoch);
+      expect(BigInt(`0x${place.lineage}`).toString()).toBe(v[slot].lineage);
+      expect(BigInt(`0x${place.pos}`).toString()).toBe(v[slot].position);
     }
-    expect(formatCursor(c)).toBe(v.cursor);
   });
   test.each(named(invalid))("no cursor: %s", (_, { cursor: text }) => {
-    expect(parseCursor(text)).toBeUndefined();
+    expect(readCursor(text)).toBeUndefined();
   });
   test.each(named(builds))("%s", (_, b) => {
-    let c = parseCursor(b.start);
+    let c = readCursor(b.start);
     for (const step of b.steps) {
-      c = moveCursor(c, decode(step.frame));
-      expect(formatCursor(c!)).toBe(step.cursor);
+      c = moveCursor(c, decode(step.frame)!);
+      expect(c).toBe(step.cursor);
     }
   });
 });
