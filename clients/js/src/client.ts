@@ -50,8 +50,8 @@ const system: Clock = {
 
 /** Something that has frames of its own to say, and answers to them. */
 export interface Extra {
-  /** There is a connection now, over which that many frames a second may be said; or with 0 there is none any more. */
-  live(rate: number): void;
+  /** There is a connection now, which was welcomed so; or there is none any more. */
+  live(welcome?: ServerFrame): void;
   /** Takes a frame that answers; reports whether it was its own. */
   answer(frame: ServerFrame): boolean;
   /** Another tab has frames to say. */
@@ -110,7 +110,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   const listeners: { [K in keyof ClientEvents<Body>]?: Set<(value: never) => unknown> } = {};
   let state: State = "idle";
   let failure: CarillonError | undefined;
-  let waiters: { resolve(): void; reject(e: Error): void }[] = [];
 
   let token = "";
   let claims: Claims | undefined;
@@ -129,7 +128,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   let leads = false; // and so keeps what is handled
   let routes = transports; // these, or another tab
   let extra: Extra | undefined;
-  let rate = 0; // how many frames a second it may say
+  let welcome: ServerFrame | undefined; // of the connection that stands
 
   const emit = <K extends keyof ClientEvents<Body>>(event: K, value: ClientEvents<Body>[K]): void => {
     for (const f of [...(listeners[event] ?? [])]) {
@@ -156,20 +155,20 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         const previous = state;
         state = next;
         const connected = next === "connected";
-        const ended = next === "failed" || next === "closed";
         if (!connected) lose();
-        if (!ended) failure = undefined;
+        if (next === "failed" || next === "closed") {
+          asking?.abort();
+          leavePage?.();
+          leavePage = undefined;
+          stand();
+          extra?.over();
+        } else failure = undefined;
         emit("state", {
           state,
           previous,
           ...(retry && { retryAt: new Date(retry) }),
           ...(connected && { transport: live!.transport }),
         });
-        if (!connected && !ended) return;
-        for (const w of waiters.splice(0)) {
-          if (connected) w.resolve();
-          else w.reject(failure ?? new CarillonError("closed", "client closed"));
-        }
       },
       token: (reason) => void ask(reason),
       open,
@@ -206,13 +205,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     for (let i; (i = inputs.shift()); ) machine.step(clock.now(), i);
     stepping = false;
     arm();
-    if (state === "closed" || state === "failed") {
-      asking?.abort();
-      leavePage?.();
-      leavePage = undefined;
-      stand();
-      extra?.over();
-    }
   }
 
   function arm(): void {
@@ -232,11 +224,11 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   /** What ends with a connection. */
   function lose(): void {
     if (!live) return;
-    live = undefined;
+    live = welcome = undefined;
     // The last acknowledgement may have been lost with it.
     if (acked) inbox.acknowledged(undefined);
     acked = false;
-    extra?.live((rate = 0));
+    extra?.live();
     seat?.down();
   }
 
@@ -287,7 +279,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   function settle(): void {
     if (settled) return;
     settled = true;
-    if (tabs) seat = tabs.join(`${name}:${claims!.identity}`, { lead, follow, said: (frames, answer) => extra?.said(frames, answer) }, clock);
+    if (tabs) seat = tabs.join(`${name}:${claims!.identity}`, { lead, follow, cursor: () => inbox.cursor, said: (frames, answer) => extra?.said(frames, answer) }, clock);
     else lead();
   }
 
@@ -323,7 +315,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   }
 
   function open(attempt: number, transport: string, endpoint: string, fresh: boolean): void {
-    const cursor = inbox.cursor;
     let mine: Opened;
     const current = (): boolean => opened.get(attempt) === mine;
     const sink = {
@@ -362,8 +353,8 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
             version: VERSION,
             token,
             client: options.clientName ?? "carillon-js/0.1",
-            ...(cursor && { cursor }),
-            ...(session && !fresh && { after: session }),
+            cursor: inbox.cursor,
+            after: fresh ? undefined : session,
           },
           clock,
         },
@@ -404,11 +395,8 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew,
         });
-        // Who comes later begins where this tab is now.
-        seat?.welcomed(() => ({ ...frame, cursor: inbox.cursor }));
-        // Half of what is allowed, as pings and acknowledgements count too.
-        rate = Math.ceil((f["frames_per_second"] || 20) / 2);
-        extra?.live(rate);
+        welcome = frame;
+        extra?.live(frame);
         return store();
       case "ping":
         return from.connection!.send([{ type: "pong" }]);
@@ -596,7 +584,12 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         if (signal?.aborted) return reject(new CarillonError("closed", "aborted"));
         signal?.addEventListener("abort", client.close);
         if (state === "connected") return resolve();
-        waiters.push({ resolve, reject });
+        const stop = client.on("state", ({ state }) => {
+          if (state === "connected") resolve();
+          else if (state === "failed" || state === "closed") reject(failure ?? new CarillonError("closed", "client closed"));
+          else return;
+          stop();
+        });
         closing = false;
         leavePage ??= page?.(happened);
         if (claims) settle();
@@ -632,7 +625,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     say,
     use(e) {
       extra = e;
-      e.live(rate);
+      e.live(welcome);
     },
   });
   return client;

@@ -63,8 +63,9 @@ function makeSpeaker(client: CoreClient<any>, { clock, say, use }: Port): Speake
   const closed: ServerFrame = { type: "error", code: "closed", detail: "client closed" };
 
   use({
-    live(r) {
-      rate = r;
+    live(welcome) {
+      // Half of what is allowed, as pings and acknowledgements count too.
+      rate = welcome ? Math.ceil(((welcome["frames_per_second"] as number) || 20) / 2) : 0;
       asked = false; // what was asked over the connection before is asked again
       flush();
     },

@@ -36,8 +36,8 @@ export function sharedTabs(): Tabs {
 
       // ---- as one that leads ----
 
-      /** What a tab needs that has just come: the last welcome, while the connection stands. */
-      let up: (() => ServerFrame) | undefined;
+      /** The welcome, while the connection stands. */
+      let up: ServerFrame | undefined;
       const listened = (): boolean => others.size > 0 || clock.now() - since < ALOUD_MS;
 
       // ---- as one that follows ----
@@ -96,7 +96,8 @@ export function sharedTabs(): Tabs {
         switch (said.t) {
           case "hello":
             others.add(said.from);
-            if (leads && up) post({ t: "frames", frames: [up()], to: said.from });
+            // Who has just come begins where this tab is now.
+            if (leads && up) post({ t: "frames", frames: [{ ...up, cursor: member.cursor() }], to: said.from });
             return;
           case "bye":
             others.delete(said.from);
@@ -165,11 +166,10 @@ export function sharedTabs(): Tabs {
       compete(false);
 
       return {
-        welcomed(frame) {
-          if (leads) up = frame;
-        },
         frames(frames) {
-          if (leads && listened()) post({ t: "frames", frames });
+          if (!leads) return;
+          if (frames[0]?.type === "welcome") up = frames[0];
+          if (listened()) post({ t: "frames", frames });
         },
         down() {
           up = undefined;

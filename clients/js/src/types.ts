@@ -374,15 +374,15 @@ export interface TabMember {
   lead(followed?: boolean): void;
   /** This tab follows, over this transport. Called at first, and again when the lead was taken from it. */
   follow(transport: Transport): void;
+  /** Where this tab is. */
+  cursor(): string | undefined;
   /** A tab that follows has something to say to the gateway. The answer, if there is one, goes to that tab. */
   said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
 }
 
 /** A tab's place among the tabs. It tells here what happens to its connection; what one that follows tells is nobody's business. */
 export interface TabSeat {
-  /** It stands. `frame` gives the welcome for a tab that comes later; those that are there have it by `frames`. */
-  welcomed(frame: () => ServerFrame): void;
-  /** These came over it. */
+  /** These came over it, the welcome first. */
   frames(frames: readonly ServerFrame[]): void;
   /** It ended. */
   down(): void;
@@ -397,9 +397,9 @@ export interface ConnectFrame {
   readonly type: "connect";
   readonly version: number;
   readonly token: string;
-  readonly cursor?: string;
+  readonly cursor?: string | undefined;
   readonly client?: string;
-  readonly after?: string;
+  readonly after?: string | undefined;
 }
 
 /** A frame of a client, after `connect`. */

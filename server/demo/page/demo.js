@@ -529,7 +529,6 @@ function makeClient(options) {
   const listeners = {};
   let state = "idle";
   let failure;
-  let waiters = [];
   let token = "";
   let claims;
   let asking;
@@ -546,7 +545,7 @@ function makeClient(options) {
   let leads = false;
   let routes = transports2;
   let extra;
-  let rate = 0;
+  let welcome;
   const emit = (event, value) => {
     for (const f of [...listeners[event] ?? []]) {
       try {
@@ -568,20 +567,20 @@ function makeClient(options) {
         const previous = state;
         state = next;
         const connected = next === "connected";
-        const ended = next === "failed" || next === "closed";
         if (!connected) lose();
-        if (!ended) failure = void 0;
+        if (next === "failed" || next === "closed") {
+          asking?.abort();
+          leavePage?.();
+          leavePage = void 0;
+          stand();
+          extra?.over();
+        } else failure = void 0;
         emit("state", {
           state,
           previous,
           ...retry && { retryAt: new Date(retry) },
           ...connected && { transport: live.transport }
         });
-        if (!connected && !ended) return;
-        for (const w of waiters.splice(0)) {
-          if (connected) w.resolve();
-          else w.reject(failure ?? new CarillonError("closed", "client closed"));
-        }
       },
       token: (reason) => void ask(reason),
       open: open2,
@@ -616,13 +615,6 @@ function makeClient(options) {
     for (let i; i = inputs.shift(); ) machine.step(clock.now(), i);
     stepping = false;
     arm();
-    if (state === "closed" || state === "failed") {
-      asking?.abort();
-      leavePage?.();
-      leavePage = void 0;
-      stand();
-      extra?.over();
-    }
   }
   function arm() {
     const at = machine.wake;
@@ -638,10 +630,10 @@ function makeClient(options) {
   }
   function lose() {
     if (!live) return;
-    live = void 0;
+    live = welcome = void 0;
     if (acked) inbox.acknowledged(void 0);
     acked = false;
-    extra?.live(rate = 0);
+    extra?.live();
     seat?.down();
   }
   async function ask(reason) {
@@ -684,7 +676,7 @@ function makeClient(options) {
   function settle() {
     if (settled) return;
     settled = true;
-    if (tabs2) seat = tabs2.join(`${name}:${claims.identity}`, { lead, follow, said: (frames2, answer) => extra?.said(frames2, answer) }, clock);
+    if (tabs2) seat = tabs2.join(`${name}:${claims.identity}`, { lead, follow, cursor: () => inbox.cursor, said: (frames2, answer) => extra?.said(frames2, answer) }, clock);
     else lead();
   }
   function stand() {
@@ -713,7 +705,6 @@ function makeClient(options) {
     step({ in: "route", transports: over.map((t) => t.name), token: token2, remembered });
   }
   function open2(attempt, transport, endpoint, fresh) {
-    const cursor = inbox.cursor;
     let mine;
     const current = () => opened.get(attempt) === mine;
     const sink = {
@@ -752,8 +743,8 @@ function makeClient(options) {
             version: VERSION,
             token,
             client: options.clientName ?? "carillon-js/0.1",
-            ...cursor && { cursor },
-            ...session && !fresh && { after: session }
+            cursor: inbox.cursor,
+            after: fresh ? void 0 : session
           },
           clock
         },
@@ -788,9 +779,8 @@ function makeClient(options) {
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew
         });
-        seat?.welcomed(() => ({ ...frame, cursor: inbox.cursor }));
-        rate = Math.ceil((f["frames_per_second"] || 20) / 2);
-        extra?.live(rate);
+        welcome = frame;
+        extra?.live(frame);
         return store();
       case "ping":
         return from.connection.send([{ type: "pong" }]);
@@ -952,7 +942,12 @@ function makeClient(options) {
         if (signal?.aborted) return reject(new CarillonError("closed", "aborted"));
         signal?.addEventListener("abort", client.close);
         if (state === "connected") return resolve();
-        waiters.push({ resolve, reject });
+        const stop = client.on("state", ({ state: state2 }) => {
+          if (state2 === "connected") resolve();
+          else if (state2 === "failed" || state2 === "closed") reject(failure ?? new CarillonError("closed", "client closed"));
+          else return;
+          stop();
+        });
         closing = false;
         leavePage ??= page?.(happened);
         if (claims) settle();
@@ -988,7 +983,7 @@ function makeClient(options) {
     say: say2,
     use(e) {
       extra = e;
-      e.live(rate);
+      e.live(welcome);
     }
   });
   return client;
@@ -1053,8 +1048,8 @@ function makeSpeaker(client, { clock, say: say2, use }) {
   }
   const closed = { type: "error", code: "closed", detail: "client closed" };
   use({
-    live(r) {
-      rate = r;
+    live(welcome) {
+      rate = welcome ? Math.ceil((welcome["frames_per_second"] || 20) / 2) : 0;
       asked = false;
       flush();
     },
@@ -1689,7 +1684,7 @@ function sharedTabs() {
         switch (said.t) {
           case "hello":
             others.add(said.from);
-            if (leads && up) post2({ t: "frames", frames: [up()], to: said.from });
+            if (leads && up) post2({ t: "frames", frames: [{ ...up, cursor: member.cursor() }], to: said.from });
             return;
           case "bye":
             others.delete(said.from);
@@ -1751,11 +1746,10 @@ function sharedTabs() {
       ask();
       compete(false);
       return {
-        welcomed(frame) {
-          if (leads) up = frame;
-        },
         frames(frames2) {
-          if (leads && listened()) post2({ t: "frames", frames: frames2 });
+          if (!leads) return;
+          if (frames2[0]?.type === "welcome") up = frames2[0];
+          if (listened()) post2({ t: "frames", frames: frames2 });
         },
         down() {
           up = void 0;

@@ -1,6 +1,6 @@
 // The client without defaults: what it does without the parts that it was not given, and that each of them joins it.
 import { expect, test } from "vitest";
-import { createClient, fallback, memoryStorage, persistent } from "../../src/core.js";
+import { createClient, displayed, fallback, memoryStorage, persistent } from "../../src/core.js";
 import type { CoreOptions, Happening, TokenRequest } from "../../src/types.js";
 import { cursor, FakeClock, FakeTransport, settled, tokenFor } from "./fake.js";
 
@@ -68,6 +68,18 @@ test("with a fallback the next transport is tried beside the first", async () =>
   two.last.welcome();
   expect(w.client.transport).toBe("sse");
   expect(one.last.left).toBe("abort");
+});
+
+test("an event that is the first, and said while there is no connection, waits for one", async () => {
+  const w = made();
+  void w.client.connect();
+  await settled();
+  w.transport.last.welcome();
+  w.transport.last.end();
+  displayed(w.client, "7");
+  await w.clock.pass(1000);
+  w.transport.last.welcome();
+  expect(w.transport.last.sent).toMatchObject([{ type: "event", event: "displayed", id: "7" }]);
 });
 
 test("goes by its page while it runs", async () => {
