@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { Message } from "../../src/index.js";
-import { acknowledged, Device, gatewayForTest, transportNames } from "../kit/device.js";
+import { acknowledged, away, Device, gatewayForTest, transportNames } from "../kit/device.js";
 import { eventually } from "../kit/eventually.js";
 
 describe.each(transportNames)("over %s", (name) => {
@@ -144,7 +144,7 @@ describe.each(transportNames)("over %s", (name) => {
     await acknowledged(gateway, alice);
     if (name !== "longpoll") {
       // A session of polls lingers for the next one; the others end with the goodbye.
-      await eventually(async () => !(await gateway.userInfo("alice")).online, "the gateway knows that alice has gone", { within: 5000 });
+      await away(gateway, "alice");
     }
 
     // Another storage knows nothing: that nothing comes again is the gateway's knowledge.

@@ -28,43 +28,18 @@ test("where WebSockets are refused, an event stream wins at once", async () => {
   await acknowledged(gateway, alice);
 });
 
-test("where WebSockets are swallowed, an event stream wins beside them", async () => {
+test.each([
+  ["where WebSockets are swallowed, an event stream wins beside them", "swallow", false, "sse"],
+  ["where WebSockets are refused and streams buffered, long-poll wins", "refuse", true, "longpoll"],
+  ["where WebSockets are swallowed and streams buffered, long-poll wins", "swallow", true, "longpoll"],
+] as const)("%s", async (_, webSockets, bufferStreams, transport) => {
   const gateway = await gatewayForTest();
   const proxy = await proxyForTest(gateway);
-  proxy.webSockets = "swallow";
+  Object.assign(proxy, { webSockets, bufferStreams });
   const alice = new Device(gateway, { endpoint: proxy.url, over: all });
   await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
   await alice.connected();
-  expect(alice.client.transport).toBe("sse");
-  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
-  await alice.hasEverything();
-  await acknowledged(gateway, alice);
-});
-
-test("where streams are buffered as well, long-poll wins", async () => {
-  const gateway = await gatewayForTest();
-  const proxy = await proxyForTest(gateway);
-  proxy.webSockets = "refuse";
-  proxy.bufferStreams = true;
-  const alice = new Device(gateway, { endpoint: proxy.url, over: all });
-  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
-  await alice.connected();
-  expect(alice.client.transport).toBe("longpoll");
-  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
-  await alice.hasEverything();
-  await acknowledged(gateway, alice);
-  expect(alice.kicks).toEqual([]);
-});
-
-test("where WebSockets are swallowed and streams buffered, long-poll wins", async () => {
-  const gateway = await gatewayForTest();
-  const proxy = await proxyForTest(gateway);
-  proxy.webSockets = "swallow";
-  proxy.bufferStreams = true;
-  const alice = new Device(gateway, { endpoint: proxy.url, over: all });
-  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
-  await alice.connected();
-  expect(alice.client.transport).toBe("longpoll");
+  expect(alice.client.transport).toBe(transport);
   await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
   await alice.hasEverything();
   await acknowledged(gateway, alice);

@@ -1,6 +1,5 @@
-import { readFileSync, writeFileSync } from "node:fs";
-import { expect, test } from "vitest";
 import { createMachine, type Effects, type Input } from "../../src/machine.js";
+import { playScripts } from "./scripts.js";
 
 interface Step {
   at: number;
@@ -15,11 +14,6 @@ interface Script {
   random: number[];
   steps: Step[];
 }
-
-const file = new URL("../../../../api/testdata/client/transitions.json", import.meta.url);
-const scripts = JSON.parse(readFileSync(file, "utf8")) as Script[];
-// `UPDATE_VECTORS=1 npx vitest run transitions` writes what this implementation does, for people to judge.
-const update = process.env["UPDATE_VECTORS"] === "1";
 
 /** Plays a script, and returns its steps with what came of each. */
 function play({ endpoints, random, steps }: Script): Step[] {
@@ -50,15 +44,4 @@ function play({ endpoints, random, steps }: Script): Step[] {
   });
 }
 
-if (update) {
-  const text = scripts.map((s) => {
-    const { steps: _, ...head } = s;
-    const lines = play(s).map((step) => `      ${JSON.stringify(step)}`);
-    return `  {\n    ${JSON.stringify(head).slice(1, -1)},\n    "steps": [\n${lines.join(",\n")}\n    ]\n  }`;
-  });
-  writeFileSync(file, `[\n${text.join(",\n")}\n]\n`);
-}
-
-test.skipIf(update).each(scripts.map((s) => [s.name, s] as const))("%s", (_, script) => {
-  expect(play(script)).toEqual(script.steps);
-});
+playScripts("transitions", play);

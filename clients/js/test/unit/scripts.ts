@@ -1,0 +1,24 @@
+// The scripts in api/testdata/client, which every SDK plays: steps, each with what comes of it.
+import { readFileSync, writeFileSync } from "node:fs";
+import { expect, test } from "vitest";
+
+/**
+ * Makes a test of each script in a file there: played, its steps are what stands there. With `UPDATE_VECTORS=1` there are no tests, and what this
+ * implementation does is written there instead, for people to judge.
+ */
+export function playScripts<Script extends { name: string; steps: unknown[] }>(name: string, play: (script: Script) => Script["steps"]): void {
+  const file = new URL(`../../../../api/testdata/client/${name}.json`, import.meta.url);
+  const scripts = JSON.parse(readFileSync(file, "utf8")) as Script[];
+  const update = process.env["UPDATE_VECTORS"] === "1";
+  if (update) {
+    const text = scripts.map((s) => {
+      const { steps: _, ...head } = s;
+      const lines = play(s).map((step) => `      ${JSON.stringify(step)}`);
+      return `  {\n    ${JSON.stringify(head).slice(1, -1)},\n    "steps": [\n${lines.join(",\n")}\n    ]\n  }`;
+    });
+    writeFileSync(file, `[\n${text.join(",\n")}\n]\n`);
+  }
+  test.skipIf(update).each(scripts.map((s) => [s.name, s] as const))("%s", (_, script) => {
+    expect(play(script)).toEqual(script.steps);
+  });
+}
