@@ -60,15 +60,15 @@ step_generated() {
 	return 1
 }
 
-# The SDK for JavaScript: its types, its tests on a clock of their own, and what its users get: the package, its size, its
-# public surface, its reference, and the types of what the documentation shows.
+# The SDK for JavaScript: its types, its tests on a clock of their own, those of what step browser judges it with, and what its users get: the package, its
+# size, its public surface, its reference, and the types of what the documentation shows.
 step_js() {
 	need_js || return 1
 	(
 		cd clients/js || exit 1
 		failed=0
 		npx tsc -p . || failed=1
-		npx vitest run --project unit --reporter ./test/kit/reporter.ts || failed=1
+		npx vitest run --project unit --project kit --reporter ./test/kit/reporter.ts || failed=1
 		npm run --silent build || exit 1
 		npx publint --strict || failed=1
 		npx attw --pack . || failed=1
