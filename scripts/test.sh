@@ -60,15 +60,15 @@ step_generated() {
 	return 1
 }
 
-# The SDK for JavaScript: its types, its tests on a clock of their own, and what its users get: the package, its size, its
-# public surface, its reference, and the types of what the documentation shows.
+# The SDK for JavaScript: its types, its tests on a clock of their own, those of what step browser judges it with, and what its users get: the package, its
+# size, its public surface, its reference, and the types of what the documentation shows.
 step_js() {
 	need_js || return 1
 	(
 		cd clients/js || exit 1
 		failed=0
 		npx tsc -p . || failed=1
-		npx vitest run --project unit --reporter ./test/kit/reporter.ts || failed=1
+		npx vitest run --project unit --project kit --reporter ./test/kit/reporter.ts || failed=1
 		npm run --silent build || exit 1
 		npx publint --strict || failed=1
 		npx attw --pack . || failed=1
@@ -286,13 +286,19 @@ install_redis() (
 	true
 )
 
-# Node and what npm has for it, in the versions that the lock file names.
+# Node and what npm has for it, in the versions that the lock file names. npm writes .package-lock.json when all the rest is in its place: where that file is
+# newer than what it was made from, everything is there. It is removed beforehand, as npm clears the folder in no order and may be killed at that.
 need_js() {
 	if ! command -v npm >/dev/null; then
 		echo "the tests of clients/js need Node 20 or later, with npm"
 		return 1
 	fi
-	(cd clients/js && npm ci --no-audit --no-fund)
+	(
+		cd clients/js || exit 1
+		installed=node_modules/.package-lock.json
+		[[ $installed -nt package-lock.json && $installed -nt package.json ]] && exit 0
+		rm -f "$installed" && npm ci --no-audit --no-fund
+	)
 }
 
 # A browser, from Debian's package, or another one that CHROMIUM names.

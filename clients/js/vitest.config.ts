@@ -7,6 +7,7 @@ export default defineConfig({
   test: {
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.{ts,tsx}"] } },
+      { test: { name: "kit", include: ["test/kit/**/*.test.ts"], ...real } },
       { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...real } },
       // Needs /usr/bin/chromium, or CHROMIUM.
       { test: { name: "browser", include: ["test/browser/**/*.test.ts"], ...real } },

@@ -3,9 +3,9 @@
 //
 // # Place in the flow
 //
-// The page's sources are clients/js/demo, written against the browser SDK; clients/js/scripts/demo.mjs builds them into page/, which is
-// committed so that a gateway needs Go alone. Its devices connect to /connect as all do. What a product's server would do for them is asked
-// of this package:
+// The page and its style are page/index.html and page/demo.css. Its script is clients/js/demo, written against the browser SDK;
+// clients/js/scripts/demo.mjs builds it into page/demo.js, which is committed so that a gateway needs Go alone. Its devices connect to
+// /connect as all do. What a product's server would do for them is asked of this package:
 //
 //	GET  /demo/        the page
 //	POST /demo/token   a device token, signed with the development key

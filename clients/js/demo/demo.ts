@@ -1,5 +1,5 @@
-// The demo page: two devices side by side, and the form that sends to them. It is shown by a gateway in development (`server/demo`), and driven by
-// end-to-end tests.
+// The demo page: two devices side by side, and the form that sends to them. The page and its style are in `server/demo/page`, of the gateway that shows it in
+// development; end-to-end tests drive it.
 //
 // The address may say: ?left=alice/laptop&right=bob/phone (user/device), tabs=1 (the tabs of this browser share one connection), single=1 (the left
 // device alone), life=seconds (of tokens), transport=websocket|sse|longpoll.

@@ -1,15 +1,14 @@
-// Builds the demo page into the Go package that serves it. With --check it writes nothing, and fails if what is there is not what would be written.
+// Builds the script of the demo page, clients/js/demo, into the Go package that serves it; the page and its style stand there themselves. With --check it writes
+// nothing, and fails if what is there is not what would be written.
 //
 // The outcome is committed, so that a gateway is built without Node: it has to be the same on every machine, and be readable in a review.
 
-import { readdir, readFile, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const from = new URL("../demo/", import.meta.url);
-const to = new URL("../../../server/demo/page/", import.meta.url);
-const check = process.argv.includes("--check");
+const to = new URL("../../../server/demo/page/demo.js", import.meta.url);
 
 const { outputFiles } = await build({
   absWorkingDir: root,
@@ -25,20 +24,10 @@ const { outputFiles } = await build({
   write: false,
   logLevel: "warning",
 });
+const built = outputFiles[0].text;
 
-const files = new Map([
-  ["demo.js", outputFiles[0].text],
-  ["index.html", await readFile(new URL("index.html", from), "utf8")],
-  ["demo.css", await readFile(new URL("demo.css", from), "utf8")],
-]);
-
-const wrong = [];
-for (const [name, text] of files) {
-  if (!check) await writeFile(new URL(name, to), text);
-  else if ((await readFile(new URL(name, to), "utf8").catch(() => "")) !== text) wrong.push(name);
-}
-for (const name of await readdir(to)) if (!files.has(name)) wrong.push(`${name} (nothing makes it)`);
-if (wrong.length) {
-  console.error(`server/demo/page is not what clients/js/demo makes: ${wrong.join(", ")}. Run node scripts/demo.mjs in clients/js.`);
+if (!process.argv.includes("--check")) await writeFile(to, built);
+else if ((await readFile(to, "utf8").catch(() => "")) !== built) {
+  console.error("server/demo/page/demo.js is not what clients/js/demo makes. Run node scripts/demo.mjs in clients/js.");
   process.exitCode = 1;
 }

@@ -1,8 +1,9 @@
 // The demo page in a browser, as a gateway in development serves it.
 
 import axe from "axe-core";
-import { chromium, type Browser, type BrowserContext, type Page } from "playwright-core";
+import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { launch, noteComplaints } from "../kit/browser.js";
 import { Gateway } from "../kit/server.js";
 
 type Side = "left" | "right";
@@ -19,10 +20,7 @@ let bob = "";
 
 beforeAll(async () => {
   gateway = await Gateway.start();
-  browser = await chromium.launch({
-    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
+  browser = await launch();
 });
 
 afterAll(async () => {
@@ -44,11 +42,7 @@ afterEach(async () => {
 
 async function open(query: string): Promise<Page> {
   const page = await context.newPage();
-  page.on("pageerror", (e) => complaints.push(e.message));
-  page.on("console", (m) => {
-    // Chromium itself tells of answers that are no success.
-    if (m.type() === "error" && !m.text().startsWith("Failed to load resource")) complaints.push(m.text());
-  });
+  noteComplaints(page, complaints);
   await page.goto(`${gateway.url}/demo/?${query}`);
   return page;
 }

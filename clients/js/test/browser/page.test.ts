@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Chromium } from "../kit/browser.js";
-import { acknowledged, gatewayForTest, proxyForTest } from "../kit/device.js";
+import { acknowledged, away, gatewayForTest, proxyForTest } from "../kit/device.js";
 import { eventually } from "../kit/eventually.js";
 
 const alice = { user: "alice", device: "laptop" };
@@ -130,7 +130,7 @@ test("a page that is left and come back to goes on, whether it was kept or is lo
     await gateway.stream(to, 20, [tab.ledger]);
     await tab.hasEverything();
     await tab.page.goto(`${chromium.site.url}/elsewhere`);
-    await eventually(async () => !(await gateway.userInfo("alice")).online, "the gateway knows that the page has gone", { seen: () => gateway.userInfo("alice") });
+    await away(gateway, "alice");
     await gateway.stream(to, 20, [tab.ledger]);
     await tab.back();
     await tab.is("connected", "websocket");

@@ -1,9 +1,9 @@
 // The hooks, in a page that draws with React, in strict mode, against a real gateway.
 
 import { build } from "esbuild";
-import { chromium, type Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { Gateway } from "../kit/server.js";
+import { expect, test } from "vitest";
+import { barePageForTest } from "../kit/browser.js";
+import { gatewayForTest } from "../kit/device.js";
 
 const application = `
 import { StrictMode, useState } from "react";
@@ -41,16 +41,7 @@ function Inbox() {
 }
 `;
 
-let gateway: Gateway;
-let browser: Browser;
-let script: string;
-
-beforeAll(async () => {
-  gateway = await Gateway.start();
-  browser = await chromium.launch({
-    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
+test("components draw states and messages, and the client goes with them", async () => {
   const { outputFiles } = await build({
     stdin: { contents: application, resolveDir: import.meta.dirname, loader: "jsx" },
     bundle: true,
@@ -58,25 +49,9 @@ beforeAll(async () => {
     jsx: "automatic",
     define: { "process.env.NODE_ENV": '"development"' },
   });
-  script = outputFiles[0]!.text;
-});
-
-afterAll(async () => {
-  await browser?.close();
-  await gateway?.stop();
-});
-
-test("components draw states and messages, and the client goes with them", async () => {
-  const page = await browser.newPage({ bypassCSP: true });
-  const complaints: string[] = [];
-  page.on("pageerror", (e) => complaints.push(e.message));
-  page.on("console", (m) => {
-    // Chromium itself tells of answers that are no success: it asks for an icon.
-    if (m.type() === "error" && !m.text().startsWith("Failed to load resource")) complaints.push(m.text());
-  });
-  // Any page of the gateway's own origin will do.
-  await page.goto(`${gateway.url}/demo/demo.css`);
-  await page.addScriptTag({ content: script });
+  const gateway = await gatewayForTest();
+  const { page, complaints } = await barePageForTest(gateway);
+  await page.addScriptTag({ content: outputFiles[0]!.text });
   await page.evaluate(([url, token]) => (window as any).start(url, token), [gateway.url, gateway.mint("alice", "react")]);
   await page.locator("output", { hasText: /^connected$/ }).waitFor();
 

@@ -1,10 +1,10 @@
 // A client in a worker, which has no window and no localStorage: it keeps in IndexedDB, is ended in the middle of a stream, and another one goes on.
 
 import { build } from "esbuild";
-import { chromium, type Browser } from "playwright-core";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
+import { barePageForTest } from "../kit/browser.js";
+import { gatewayForTest } from "../kit/device.js";
 import { eventually } from "../kit/eventually.js";
-import { Gateway } from "../kit/server.js";
 
 const inWorker = `
 import { createClient, indexedDBStorage } from "../../src/index.js";
@@ -23,28 +23,10 @@ self.onmessage = ({ data: { endpoint, token, n } }) => {
 };
 `;
 
-let gateway: Gateway;
-let browser: Browser;
-let script: string;
-
-beforeAll(async () => {
-  gateway = await Gateway.start();
-  browser = await chromium.launch({
-    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-    args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-  });
-  const { outputFiles } = await build({ stdin: { contents: inWorker, resolveDir: import.meta.dirname }, bundle: true, write: false });
-  script = outputFiles[0]!.text;
-});
-
-afterAll(async () => {
-  await browser?.close();
-  await gateway?.stop();
-});
-
 test("a worker is ended in the middle of a stream, and the next one goes on", async () => {
-  const page = await browser.newPage({ bypassCSP: true });
-  await page.goto(`${gateway.url}/demo/demo.css`); // any page of the gateway's origin will do
+  const { outputFiles } = await build({ stdin: { contents: inWorker, resolveDir: import.meta.dirname }, bundle: true, write: false });
+  const gateway = await gatewayForTest();
+  const { page, complaints } = await barePageForTest(gateway);
   const told: { state?: string; transport?: string; n?: number; error?: string }[] = [];
   await page.exposeFunction("tell", (t: (typeof told)[number]) => void told.push(t));
   await page.evaluate(
@@ -61,7 +43,7 @@ test("a worker is ended in the middle of a stream, and the next one goes on", as
         },
       });
     },
-    [script, gateway.url, gateway.mint("alice", "worker")],
+    [outputFiles[0]!.text, gateway.url, gateway.mint("alice", "worker")],
   );
   const got = (): number[] => told.flatMap((t) => (t.n === undefined ? [] : [t.n]));
   const work = async (): Promise<void> => page.evaluate(() => void (window as any).work());
@@ -84,5 +66,5 @@ test("a worker is ended in the middle of a stream, and the next one goes on", as
   expect(all.length).toBeLessThanOrEqual(201);
   expect([...new Set(all)]).toEqual(Array.from({ length: 200 }, (_, i) => i));
   expect(told.flatMap((t) => t.error ?? [])).toEqual([]);
-  await page.close();
+  expect(complaints).toEqual([]);
 });

@@ -1,6 +1,6 @@
 import { expect, describe, test } from "vitest";
 import { memoryStorage } from "../../src/index.js";
-import { acknowledged, Device, gatewayForTest, transportNames } from "../kit/device.js";
+import { acknowledged, away, Device, gatewayForTest, transportNames } from "../kit/device.js";
 import { eventually } from "../kit/eventually.js";
 
 describe.each(transportNames)("over %s", (name) => {
@@ -86,7 +86,7 @@ describe.each(transportNames)("over %s", (name) => {
     expect(alice.messages[0]).toMatchObject({ id, persistent: false, body: "now" });
 
     alice.client.close();
-    await eventually(async () => !(await gateway.userInfo("alice")).online, "the gateway knows that alice is away");
+    await away(gateway, "alice");
     await gateway.send({ users: ["alice"], body: "missed", persistent: false });
     const back = await new Device(gateway, { over, storage: alice.storage }).connected();
     await gateway.stream({ users: ["alice"] }, 1, [back.ledger]);

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { JumpClock } from "../kit/clock.js";
 import { acknowledged, Device, gatewayForTest, proxyForTest, transportNames } from "../kit/device.js";
 import { eventually } from "../kit/eventually.js";
 import { freePort } from "../kit/server.js";
@@ -28,43 +29,18 @@ test("where WebSockets are refused, an event stream wins at once", async () => {
   await acknowledged(gateway, alice);
 });
 
-test("where WebSockets are swallowed, an event stream wins beside them", async () => {
+test.each([
+  ["where WebSockets are swallowed, an event stream wins beside them", "swallow", false, "sse"],
+  ["where WebSockets are refused and streams buffered, long-poll wins", "refuse", true, "longpoll"],
+  ["where WebSockets are swallowed and streams buffered, long-poll wins", "swallow", true, "longpoll"],
+] as const)("%s", async (_, webSockets, bufferStreams, transport) => {
   const gateway = await gatewayForTest();
   const proxy = await proxyForTest(gateway);
-  proxy.webSockets = "swallow";
+  Object.assign(proxy, { webSockets, bufferStreams });
   const alice = new Device(gateway, { endpoint: proxy.url, over: all });
   await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
   await alice.connected();
-  expect(alice.client.transport).toBe("sse");
-  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
-  await alice.hasEverything();
-  await acknowledged(gateway, alice);
-});
-
-test("where streams are buffered as well, long-poll wins", async () => {
-  const gateway = await gatewayForTest();
-  const proxy = await proxyForTest(gateway);
-  proxy.webSockets = "refuse";
-  proxy.bufferStreams = true;
-  const alice = new Device(gateway, { endpoint: proxy.url, over: all });
-  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
-  await alice.connected();
-  expect(alice.client.transport).toBe("longpoll");
-  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
-  await alice.hasEverything();
-  await acknowledged(gateway, alice);
-  expect(alice.kicks).toEqual([]);
-});
-
-test("where WebSockets are swallowed and streams buffered, long-poll wins", async () => {
-  const gateway = await gatewayForTest();
-  const proxy = await proxyForTest(gateway);
-  proxy.webSockets = "swallow";
-  proxy.bufferStreams = true;
-  const alice = new Device(gateway, { endpoint: proxy.url, over: all });
-  await gateway.stream({ users: ["alice"] }, 20, [alice.ledger]);
-  await alice.connected();
-  expect(alice.client.transport).toBe("longpoll");
+  expect(alice.client.transport).toBe(transport);
   await gateway.stream({ users: ["alice"] }, 20, [alice.ledger], { from: 20 });
   await alice.hasEverything();
   await acknowledged(gateway, alice);
@@ -94,6 +70,51 @@ test("a WebSocket that is cut after a while each time loses nothing and repeats 
   await alice.hasEverything();
   expect(proxy.webSocketsCut).toBeGreaterThan(1);
   expect(alice.kicks).toEqual([]);
+});
+
+test("what won has its time, then the best transport is tried beside it: in vain, and the next time it takes over", async () => {
+  // Nothing else is due when the clock is put forward: no signs of life, and no new token.
+  const gateway = await gatewayForTest(["--heartbeat-interval=1h"]);
+  const proxy = await proxyForTest(gateway);
+  const clock = new JumpClock();
+  proxy.webSockets = "refuse";
+  const alice = await new Device(gateway, { endpoint: proxy.url, over: all, clock, claims: { life: 6 * 3600 } }).connected();
+  expect(alice.client.transport).toBe("sse");
+  const sending = gateway.stream({ users: ["alice"] }, 300, [alice.ledger], { gap: 3 });
+
+  const tried = proxy.counts.webSocket;
+  await eventually(() => alice.ledger.gotCount >= 50, "50 came");
+  clock.jump(30 * 60_000);
+  await eventually(() => proxy.counts.webSocket > tried, "the WebSocket is tried again");
+  await eventually(() => alice.ledger.gotCount >= 100, "50 more came");
+  expect(alice.trail).toBe("connecting connected");
+
+  proxy.webSockets = "pass";
+  clock.jump(30 * 60_000);
+  await eventually(() => alice.client.transport === "websocket", "the WebSocket takes over", { seen: () => alice.trail });
+  await sending;
+  await alice.hasEverything();
+  await acknowledged(gateway, alice);
+  // Never away in between, as the application sees it, and nobody took its place.
+  expect(alice.states.map((s) => [s.state, s.transport])).toEqual([
+    ["connecting", undefined],
+    ["connected", "sse"],
+    ["connected", "websocket"],
+  ]);
+  expect(alice.kicks).toEqual([]);
+});
+
+test("a WebSocket that is cut in the middle of a frame loses nothing and repeats nothing", async () => {
+  const gateway = await gatewayForTest();
+  const proxy = await proxyForTest(gateway);
+  // No multiple of a frame's length: the cuts fall anywhere in it.
+  proxy.cutWebSocketAfterBytes = 5003;
+  const alice = await new Device(gateway, { endpoint: proxy.url }).connected();
+  await gateway.stream({ users: ["alice"] }, 150, [alice.ledger]);
+  await alice.hasEverything();
+  expect(proxy.webSocketsCut).toBeGreaterThan(2);
+  expect(alice.kicks).toEqual([]);
+  expect(alice.errorCodes.filter((c) => c === "protocol")).toEqual([]);
 });
 
 test("the first endpoint is dead, and the second one serves", async () => {
@@ -159,6 +180,17 @@ describe.each(transportNames)("over %s", (name) => {
     await alice.hasEverything();
     await acknowledged(gateway, alice);
     expect(alice.kicks).toEqual([]);
+  });
+
+  test("on a slow network nothing is lost and nothing comes twice", async () => {
+    const gateway = await gatewayForTest();
+    const proxy = await proxyForTest(gateway);
+    proxy.delay = 200;
+    const alice = await new Device(gateway, { endpoint: proxy.url, over }).connected();
+    await gateway.stream({ users: ["alice"] }, 100, [alice.ledger]);
+    await alice.hasEverything();
+    await acknowledged(gateway, alice);
+    expect(alice.trail).toBe("connecting connected");
   });
 
   test("a connection with nothing to say stays, by its heartbeats", async () => {

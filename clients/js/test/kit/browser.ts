@@ -5,7 +5,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { chromium, type Browser, type BrowserContext, type CDPSession, type Page } from "playwright-core";
+import { chromium, type Browser, type BrowserContext, type CDPSession, type LaunchOptions, type Page } from "playwright-core";
 import { expect, onTestFinished } from "vitest";
 import type { State, StateChange, TokenRequest } from "../../src/index.js";
 import { eventually } from "./eventually.js";
@@ -48,6 +48,38 @@ declare global {
   interface Window {
     test: InPage;
   }
+}
+
+/** Starts Chromium, which whoever asked for it has to close. */
+export function launch({ args = [], ...options }: LaunchOptions = {}): Promise<Browser> {
+  return chromium.launch({
+    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
+    args: [
+      ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+      ...args,
+    ],
+    ...options,
+  });
+}
+
+/** Notes what a page's console and its scripts say that is wrong, but for what Chromium itself has to say about the network. */
+export function noteComplaints(page: Page, complaints: string[], network = /^Failed to load resource/): void {
+  page.on("pageerror", (e) => complaints.push(String(e)));
+  page.on("console", (m) => {
+    if (m.type() === "error" && !network.test(m.text())) complaints.push(m.text());
+  });
+}
+
+/** A page of the gateway's own origin for what a test brings itself. It and its browser end with the test. */
+export async function barePageForTest(gateway: Gateway): Promise<{ page: Page; complaints: string[] }> {
+  const browser = await launch();
+  onTestFinished(() => browser.close());
+  const page = await browser.newPage({ bypassCSP: true });
+  const complaints: string[] = [];
+  noteComplaints(page, complaints);
+  // Any address there will do.
+  await page.goto(`${gateway.url}/demo/demo.css`);
+  return { page, complaints };
 }
 
 let bundled: Promise<string> | undefined;
@@ -124,13 +156,8 @@ export class Chromium {
     const site = new Site(gateway, claims);
     const stopSite = await site.start();
     const port = await freePort();
-    const launched = await chromium.launch({
-      executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-      args: [
-        `--remote-debugging-port=${port}`,
-        ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
-        ...["--disable-component-update", "--disable-sync", "--js-flags=--expose-gc"],
-      ],
+    const launched = await launch({
+      args: [`--remote-debugging-port=${port}`],
       // What is tested is what users have, and they have it.
       ignoreDefaultArgs: ["--disable-back-forward-cache"],
     });
@@ -174,11 +201,8 @@ export class Tab {
     readonly url: string,
     readonly ledger: Ledger,
   ) {
-    page.on("pageerror", (e) => this.complaints.push(String(e)));
-    page.on("console", (m) => {
-      // A browser notes each connection that it cannot make; that is the network's doing.
-      if (m.type() === "error" && !/net::ERR_|WebSocket connection to/.test(m.text())) this.complaints.push(m.text());
-    });
+    // A browser notes each connection that it cannot make; that is the network's doing.
+    noteComplaints(page, this.complaints, /net::ERR_|WebSocket connection to/);
     page.on("crash", () => (this.#crashed = true));
   }
 

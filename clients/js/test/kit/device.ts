@@ -140,3 +140,8 @@ export async function acknowledged(gateway: Gateway, { user, device }: { user: s
     seen: () => gateway.userInfo(user),
   });
 }
+
+/** Waits until the gateway knows that no device of the user is there any more. */
+export async function away(gateway: Gateway, user: string): Promise<void> {
+  await eventually(async () => !(await gateway.userInfo(user)).online, `the gateway knows that ${user} is away`, { seen: () => gateway.userInfo(user) });
+}

@@ -2,6 +2,8 @@
 // WebSockets and event streams from the rest.
 
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import type { Clock } from "../../src/index.js";
+import { JumpClock } from "./clock.js";
 
 /** `pass`: everything. `cut`: all connections are reset, and new ones too. `blackhole`: connections are taken, and nothing is forwarded until that ends. */
 export type Mode = "pass" | "cut" | "blackhole";
@@ -13,6 +15,12 @@ interface Pair {
   kind: "webSocket" | "stream" | "other";
   /** Whether the head of the stream's answer has passed. */
   headPassed: boolean;
+  /** Bytes that the gateway said over the WebSocket, its handshake among them. */
+  bytes: number;
+  /** Whether something of it was delayed: from then on everything goes behind that. */
+  slow?: boolean;
+  /** What is on its way in each direction while the network is slow: one behind the other, so that a delay that changes reorders nothing. */
+  readonly onWay: { said: Promise<void>; answered: Promise<void> };
 }
 
 export class Proxy {
@@ -20,11 +28,16 @@ export class Proxy {
   webSockets: "pass" | "refuse" | "swallow" = "pass";
   /** WebSockets are reset that long after their upgrade, in milliseconds. 0: not at all. */
   cutWebSocketAfter = 0;
+  /** WebSockets are reset once the gateway has said that many bytes, wherever in a frame that falls. 0: not at all. */
+  cutWebSocketAfterBytes = 0;
+  /** How much later everything arrives, in milliseconds of `clock`, in each direction. */
+  delay = 0;
+  clock: Clock = new JumpClock();
   /** The bodies of event streams are held back, as by a proxy that waits for their end. */
   bufferStreams = false;
   /** How many upgrades, and requests for streams, polls and frames, have come. */
   readonly counts = { webSocket: 0, sse: 0, poll: 0, frames: 0 };
-  /** How many WebSockets were reset by `cutWebSocketAfter`. */
+  /** How many WebSockets were reset by `cutWebSocketAfter` or `cutWebSocketAfterBytes`. */
   webSocketsCut = 0;
   #mode: Mode = "pass";
   readonly #pairs = new Set<Pair>();
@@ -76,7 +89,7 @@ export class Proxy {
       client.resetAndDestroy();
       return;
     }
-    const p: Pair = { client, upstream: undefined, kind: "other", headPassed: false };
+    const p: Pair = { client, upstream: undefined, kind: "other", headPassed: false, bytes: 0, onWay: { said: Promise.resolve(), answered: Promise.resolve() } };
     this.#pairs.add(p);
     client.setNoDelay(true);
     client.on("error", () => drop(p));
@@ -84,8 +97,8 @@ export class Proxy {
       this.#pairs.delete(p);
       drop(p);
     });
-    client.on("end", () => p.upstream?.end());
-    client.on("data", (data) => this.#said(p, data));
+    client.on("end", () => this.#later(p, "said", () => p.upstream?.end()));
+    client.on("data", (data) => this.#later(p, "said", () => this.#said(p, data)));
     if (this.#mode === "blackhole") client.pause();
     else this.#forward(p);
   }
@@ -95,9 +108,21 @@ export class Proxy {
     const upstream = (p.upstream = connect(this.target, "127.0.0.1"));
     upstream.setNoDelay(true);
     upstream.on("error", () => drop(p));
-    upstream.on("close", () => drop(p));
-    upstream.on("end", () => p.client.end());
-    upstream.on("data", (data) => this.#answered(p, data));
+    upstream.on("close", () => this.#later(p, "answered", () => drop(p)));
+    upstream.on("end", () => this.#later(p, "answered", () => p.client.end()));
+    upstream.on("data", (data) => this.#later(p, "answered", () => this.#answered(p, data)));
+  }
+
+  #later(p: Pair, way: keyof Pair["onWay"], what: () => void): void {
+    if (!this.delay && !p.slow) return what();
+    p.slow = true;
+    const { clock } = this;
+    const due = clock.now() + this.delay;
+    p.onWay[way] = p.onWay[way].then(async () => {
+      const left = due - clock.now();
+      if (left > 0) await new Promise<void>((done) => clock.after(left, done));
+      if (this.#pairs.has(p)) what();
+    });
   }
 
   /** A client has one request at a time on a connection, so that each begins a piece of its own. */
@@ -141,6 +166,15 @@ export class Proxy {
       p.headPassed = true;
       const end = data.indexOf("\r\n\r\n");
       data = end < 0 ? data : data.subarray(0, end + 4);
+    }
+    p.bytes += data.length;
+    if (p.kind === "webSocket" && this.cutWebSocketAfterBytes && p.bytes >= this.cutWebSocketAfterBytes) {
+      const passed = data.subarray(0, data.length - (p.bytes - this.cutWebSocketAfterBytes));
+      this.webSocketsCut++;
+      // What is before the cut arrives, and then the reset: a client has to do with half of a frame.
+      p.client.write(passed, () => drop(p));
+      p.upstream!.destroy();
+      return;
     }
     if (!p.client.write(data)) {
       p.upstream!.pause();

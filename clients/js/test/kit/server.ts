@@ -264,6 +264,11 @@ export class Gateway {
     return this.call("GET", `/v1/users/${user}`);
   }
 
+  /** What an operator does: a command of the binary, which finds keys and addresses beside the data. */
+  command(...args: string[]): string {
+    return execFileSync(binary(), [...args, "--data", join(this.data, "store")], { encoding: "utf8", timeout: 20_000 });
+  }
+
   /** What is known of a device, or undefined before its first connect. */
   async deviceInfo(user: string, device: string): Promise<DeviceInfo | undefined> {
     return (await this.userInfo(user)).devices.find((d) => d.device === device);

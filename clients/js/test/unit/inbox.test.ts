@@ -1,7 +1,6 @@
-import { readFileSync, writeFileSync } from "node:fs";
-import { expect, test } from "vitest";
 import { check } from "../../src/codec.js";
 import { makeInbox, type Entry } from "../../src/inbox.js";
+import { playScripts } from "./scripts.js";
 
 interface Step {
   /** A frame comes. */
@@ -22,10 +21,6 @@ interface Script {
   ids: string[];
   steps: Step[];
 }
-
-const file = new URL("../../../../api/testdata/client/inbox.json", import.meta.url);
-const scripts = JSON.parse(readFileSync(file, "utf8")) as Script[];
-const update = process.env["UPDATE_VECTORS"] === "1";
 
 function play({ cursor, ids, steps }: Script): Step[] {
   const inbox = makeInbox();
@@ -49,15 +44,4 @@ function play({ cursor, ids, steps }: Script): Step[] {
   });
 }
 
-if (update) {
-  const text = scripts.map((s) => {
-    const { steps: _, ...head } = s;
-    const lines = play(s).map((step) => `      ${JSON.stringify(step)}`);
-    return `  {\n    ${JSON.stringify(head).slice(1, -1)},\n    "steps": [\n${lines.join(",\n")}\n    ]\n  }`;
-  });
-  writeFileSync(file, `[\n${text.join(",\n")}\n]\n`);
-}
-
-test.skipIf(update).each(scripts.map((s) => [s.name, s] as const))("%s", (_, script) => {
-  expect(play(script)).toEqual(script.steps);
-});
+playScripts("inbox", play);

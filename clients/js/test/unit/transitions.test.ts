@@ -1,7 +1,6 @@
-import { readFileSync, writeFileSync } from "node:fs";
-import { expect, test } from "vitest";
 import { createMachine, type Effects, type Input } from "../../src/machine.js";
 import { createRace } from "../../src/race.js";
+import { playScripts } from "./scripts.js";
 
 interface Step {
   at: number;
@@ -16,11 +15,6 @@ interface Script {
   random: number[];
   steps: Step[];
 }
-
-const file = new URL("../../../../api/testdata/client/transitions.json", import.meta.url);
-const scripts = JSON.parse(readFileSync(file, "utf8")) as Script[];
-// `UPDATE_VECTORS=1 npx vitest run transitions` writes what this implementation does, for people to judge.
-const update = process.env["UPDATE_VECTORS"] === "1";
 
 /** Plays a script, and returns its steps with what came of each. */
 function play({ endpoints, random, steps }: Script, make = createRace): Step[] {
@@ -51,20 +45,8 @@ function play({ endpoints, random, steps }: Script, make = createRace): Step[] {
   });
 }
 
-if (update) {
-  const text = scripts.map((s) => {
-    const { steps: _, ...head } = s;
-    const lines = play(s).map((step) => `      ${JSON.stringify(step)}`);
-    return `  {\n    ${JSON.stringify(head).slice(1, -1)},\n    "steps": [\n${lines.join(",\n")}\n    ]\n  }`;
-  });
-  writeFileSync(file, `[\n${text.join(",\n")}\n]\n`);
-}
+playScripts<Script>("transitions", play);
 
-test.skipIf(update).each(scripts.map((s) => [s.name, s] as const))("%s", (_, script) => {
-  expect(play(script)).toEqual(script.steps);
-});
-
-const alone = scripts.filter(({ steps }) => steps.every(({ in: i }) => i.in !== "route" || i.transports.length === 1));
-test.skipIf(update).each(alone.map((s) => [s.name, s] as const))("without a race: %s", (_, script) => {
-  expect(play(script, createMachine)).toEqual(script.steps);
-});
+// A client of one transport does without a race.
+const alone = ({ steps }: Script): boolean => steps.every(({ in: i }) => i.in !== "route" || i.transports.length === 1);
+playScripts<Script>("transitions", (script) => play(script, createMachine), { titled: "without a race: %s", of: alone });
