@@ -96,6 +96,8 @@ class Site {
   url!: string;
   /** How many tokens were asked for. */
   tokens = 0;
+  /** Scripts that a test brings itself, by their paths. */
+  readonly scripts = new Map<string, string>();
   constructor(
     private readonly gateway: Gateway,
     public claims: Claims,
@@ -112,6 +114,7 @@ class Site {
       };
       if (url.pathname === "/page") answer("text/html", '<!doctype html><title>page</title><link rel="icon" href="data:,"><script src="/page.js"></script>');
       else if (url.pathname === "/page.js") answer("text/javascript", script);
+      else if (this.scripts.has(url.pathname)) answer("text/javascript", this.scripts.get(url.pathname)!);
       else if (url.pathname === "/elsewhere") answer("text/html", '<!doctype html><title>elsewhere</title><link rel="icon" href="data:,">');
       else if (url.pathname === "/token") {
         this.tokens++;
