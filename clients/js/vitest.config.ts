@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-/** Real processes and a real clock: a few at a time, and with time enough on a machine that is busy. They need Go. */
-const real = { globalSetup: ["test/kit/build.ts"], maxWorkers: 2, testTimeout: 60_000, hookTimeout: 300_000 };
+/** Real processes and a real clock: a few at a time, behind the tests that are quick, and with time enough on a machine that is busy. They need Go. */
+const real = { globalSetup: ["test/kit/build.ts"], maxWorkers: 2, sequence: { groupOrder: 1 }, testTimeout: 60_000, hookTimeout: 300_000 };
 
 export default defineConfig({
   test: {
