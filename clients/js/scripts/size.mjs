@@ -5,7 +5,7 @@ import { gzipSync } from "node:zlib";
 // The limits are in bytes.
 const bundles = [
   // 6000 is what this is to come to.
-  { name: "core with WebSocket", limit: 7300, code: `import { createClient, webSocket } from "./dist/esm/core.js"; keep(createClient, webSocket);` },
+  { name: "core with WebSocket", limit: 7200, code: `import { createClient, webSocket } from "./dist/esm/core.js"; keep(createClient, webSocket);` },
   { name: "everything", limit: 12000, code: `import { createClient, indexedDBStorage } from "./dist/esm/index.js"; keep(createClient, indexedDBStorage);` },
 ];
 let over = false;

@@ -21,7 +21,7 @@ export function localStorageStorage(): Storage {
   }
 }
 
-/** Keeps in IndexedDB: in workers, too. The next message is handed out when the last one is written: some hundreds a second. */
+/** Keeps in IndexedDB: in workers, too. The next message is handed out when the last one is written, which takes its time. */
 export function indexedDBStorage(database = "carillon"): Storage {
   const store = "carillon";
   let opened: Promise<IDBDatabase> | undefined;

@@ -1,12 +1,16 @@
 // A real Chromium, and pages that load the SDK as an application does: bundled, from another origin than the gateway's, with tokens of a server of its own.
 
 import { build } from "esbuild";
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { chromium, type Browser, type BrowserContext, type CDPSession, type LaunchOptions, type Page } from "playwright-core";
 import { expect, onTestFinished } from "vitest";
+import WebSocket from "ws";
 import type { State, StateChange, TokenRequest } from "../../src/index.js";
 import { eventually } from "./eventually.js";
 import { clean, Ledger, type Verdict } from "./ledger.js";
@@ -50,16 +54,13 @@ declare global {
   }
 }
 
+const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
+// prettier-ignore
+const switches = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
 /** Starts Chromium, which whoever asked for it has to close. */
 export function launch({ args = [], ...options }: LaunchOptions = {}): Promise<Browser> {
-  return chromium.launch({
-    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-    args: [
-      ...["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-      ...args,
-    ],
-    ...options,
-  });
+  return chromium.launch({ executablePath, args: [...switches, ...args], ...options });
 }
 
 /** Notes what a page's console and its scripts say that is wrong, but for what Chromium itself has to say about the network. */
@@ -131,6 +132,71 @@ class Site {
         server.close(() => done());
         server.closeAllConnections();
       });
+  }
+}
+
+/** A page that nobody listens to: Playwright has each frame of each WebSocket reported to it, which costs a page under load more than the frame does. */
+export class QuietPage {
+  #last = 0;
+  readonly #waiting = new Map<number, { resolve(result: any): void; reject(e: Error): void }>();
+
+  private constructor(private readonly debug: WebSocket) {
+    debug.on("message", (data) => {
+      const { id, result, error } = JSON.parse(String(data));
+      const w = this.#waiting.get(id);
+      this.#waiting.delete(id);
+      if (error) w?.reject(new Error(error.message));
+      else w?.resolve(result);
+    });
+  }
+
+  /** Opens one in a Chromium of its own, which ends with the test. */
+  static async forTest(gateway: Gateway, config: Partial<PageConfig> = {}): Promise<QuietPage> {
+    const site = new Site(gateway, {});
+    onTestFinished(await site.start());
+    const port = await freePort();
+    const profile = mkdtempSync(join(tmpdir(), "carillon-page-"));
+    const complete = { endpoint: gateway.url, user: "alice", device: "laptop", ...config };
+    const url = `${site.url}/page?${new URLSearchParams({ config: JSON.stringify(complete) })}`;
+    const running = spawn(executablePath, [...switches, "--headless=new", `--remote-debugging-port=${port}`, `--user-data-dir=${profile}`, url], { stdio: "ignore" });
+    const over = new Promise((done) => running.once("exit", done));
+    onTestFinished(async () => {
+      running.kill();
+      await over;
+      rmSync(profile, { recursive: true, force: true });
+    });
+    let address: string | undefined;
+    await eventually(async () => {
+      const pages = await fetch(`http://127.0.0.1:${port}/json/list`).then((r) => r.json() as Promise<{ url: string; webSocketDebuggerUrl: string }[]>, () => []);
+      address = pages.find((p) => p.url === url)?.webSocketDebuggerUrl;
+      return address !== undefined;
+    }, "Chromium has opened the page");
+    const debug = new WebSocket(address!);
+    await new Promise((open, failed) => debug.once("open", open).once("error", failed));
+    onTestFinished(() => debug.close());
+    return new QuietPage(debug);
+  }
+
+  private ask(method: string, params: object = {}): Promise<any> {
+    const id = ++this.#last;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.debug.send(JSON.stringify({ id, method, params }));
+    });
+  }
+
+  /** Something that the page has. */
+  async see<T>(what: (test: InPage) => T): Promise<T> {
+    const { result, exceptionDetails } = await this.ask("Runtime.evaluate", { expression: `(${what.toString()})(window.test)`, returnByValue: true });
+    if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
+    return result.value as T;
+  }
+
+  /** Bytes of the page's heap, once its garbage is gone. */
+  async heap(): Promise<number> {
+    await this.ask("HeapProfiler.enable");
+    await this.ask("HeapProfiler.collectGarbage");
+    return (await this.ask("Runtime.getHeapUsage")).usedSize;
   }
 }
 

@@ -1,7 +1,11 @@
-// The real clock, which a test can put forward: what is due by then comes at once, and not after half an hour.
+// Clocks for clients at a real gateway.
 
 import type { Clock } from "../../src/index.js";
 
+/** A clock by which nothing ever falls due: what happens by it waited for no time. */
+export const stillClock: Clock = { now: () => Date.now(), after: () => () => {} };
+
+/** The real clock, which a test can put forward: what is due by then comes at once, and not after half an hour. */
 export class JumpClock implements Clock {
   #ahead = 0;
   readonly #timers = new Set<{ at: number; run: () => void }>();
