@@ -298,7 +298,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     const { cursor, ids, won } = (await keeper?.load(claims!.identity)) ?? { ids: [] };
     if (mine !== turn) return;
     for (const id of inbox.ids) keeper?.note(id);
-    inbox.restore(followed ? inbox.cursor : cursor, followed ? [] : ids);
+    inbox.restore((!followed && cursor) || inbox.cursor, followed ? [] : ids);
     leads = true;
     route(transports, true, won);
   }
@@ -514,14 +514,14 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     dirty = false;
     const text = inbox.cursor;
     storing = true;
-    const stored = (): void => {
+    const stored = (written: boolean): void => {
       storing = false;
-      saved(text);
-      if (dirty) store();
+      if (written) saved(text);
+      if (dirty || !written) store();
       pump();
     };
     if (keeper && leads && text) keeper.save(text, inbox.ids, stored);
-    else stored();
+    else stored(true);
   }
 
   /** Goes on with what is written, which may be less than is handled by now. */

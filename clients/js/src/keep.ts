@@ -75,12 +75,12 @@ export function persistent(storage: Storage): Persistence {
           const written = (): void => {
             keeper.writing = false;
             troubles = 0;
-            done();
+            done(true);
           };
           const failed = (e: unknown): void => {
             keeper.writing = false;
             if (!troubles++) trouble("written", e);
-            clock.after(again(troubles), () => keeper.save(cursor, all, done));
+            clock.after(again(troubles), () => done(false));
           };
           let wait;
           try {

@@ -183,8 +183,8 @@ export interface Keeper {
   load(identity: string): Promise<{ cursor?: string | undefined; ids: string[]; won?: Remembered | undefined }>;
   /** Notes the id of a message that was handled for the next `save`. */
   note(id: string): void;
-  /** Writes the cursor, and calls `done` then: at once where the storage is. What fails is tried again. One at a time. */
-  save(cursor: string, all: Iterable<string>, done: () => void): void;
+  /** Writes the cursor, and calls `done` then: at once where the storage is; or, if that failed, when to try again. One at a time. */
+  save(cursor: string, all: Iterable<string>, done: (written: boolean) => void): void;
   remember(won?: Remembered): void;
 }
 

@@ -691,7 +691,7 @@ function makeClient(options) {
     const { cursor, ids, won } = await keeper?.load(claims.identity) ?? { ids: [] };
     if (mine !== turn) return;
     for (const id of inbox.ids) keeper?.note(id);
-    inbox.restore(followed ? inbox.cursor : cursor, followed ? [] : ids);
+    inbox.restore(!followed && cursor || inbox.cursor, followed ? [] : ids);
     leads = true;
     route(transports2, true, won);
   }
@@ -882,14 +882,14 @@ function makeClient(options) {
     dirty = false;
     const text = inbox.cursor;
     storing = true;
-    const stored = () => {
+    const stored = (written) => {
       storing = false;
-      saved(text);
-      if (dirty) store();
+      if (written) saved(text);
+      if (dirty || !written) store();
       pump();
     };
     if (keeper && leads && text) keeper.save(text, inbox.ids, stored);
-    else stored();
+    else stored(true);
   }
   function saved(text) {
     savedText = text;
@@ -1374,12 +1374,12 @@ function persistent(storage) {
           const written = () => {
             keeper.writing = false;
             troubles = 0;
-            done();
+            done(true);
           };
           const failed = (e) => {
             keeper.writing = false;
             if (!troubles++) trouble("written", e);
-            clock.after(again(troubles), () => keeper.save(cursor, all, done));
+            clock.after(again(troubles), () => done(false));
           };
           let wait;
           try {

@@ -2,9 +2,9 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import type { Complete } from "../../src/full.js";
 import { UnauthorizedError } from "../../src/errors.js";
 import { memoryStorage } from "../../src/storage.js";
-import type { TabMember, Tabs, TokenRequest } from "../../src/types.js";
+import type { Storage, TabMember, Tabs, TokenRequest } from "../../src/types.js";
 import { cursor, FakeTransport, settled, tokenFor } from "./fake.js";
-import { connected, world } from "./world.js";
+import { connected, world, type World } from "./world.js";
 
 afterEach(() => void vi.unstubAllGlobals());
 
@@ -321,9 +321,11 @@ describe("the surface", () => {
 });
 
 describe("among tabs", () => {
-  test("a tab follows without a token's renewal, leads with what was stored, and hands on what comes", async () => {
+  /** A tab that follows, and was welcomed. */
+  async function following(storage: Storage = memoryStorage()): Promise<{ w: World; member: TabMember; tab: FakeTransport; told: string[] }> {
     let member!: TabMember;
-    const told: unknown[] = [];
+    const told: string[] = [];
+    const tab = new FakeTransport("tab", { alive: "self", acknowledges: true });
     const tabs: Tabs = {
       available: true,
       join: (name, m) => {
@@ -337,23 +339,62 @@ describe("among tabs", () => {
         };
       },
     };
-    const tab = new FakeTransport("tab", { alive: "self", acknowledges: true });
+    const w = world({ tabs, storage });
+    w.client.on("message", (m) => void w.got.push(m.id));
+    void w.client.connect();
+    await settled();
+    tab.last.welcome();
+    return { w, member, tab, told };
+  }
+
+  test("one that leads no more does not write again what could not be written", async () => {
+    const kept = memoryStorage();
+    let broken = false;
+    const writes: string[] = [];
+    const storage: Storage = {
+      get: kept.get,
+      set(key, value) {
+        if (broken) throw new Error("full");
+        writes.push(value);
+        return kept.set(key, value);
+      },
+    };
+    const { w, member, tab } = await following(storage);
+    member.lead(true);
+    await settled();
+    w.transport.last.welcome();
+    broken = true;
+    w.transport.last.message(11, "1");
+    await w.clock.pass(0);
+    expect(w.errors).toEqual(["storage"]);
+    // Another tab takes the lead, and writes what is newer.
+    member.follow(tab);
+    broken = false;
+    writes.length = 0;
+    await w.clock.pass(60_000);
+    expect(writes).toEqual([]);
+  });
+
+  test("one that loses the lead while it reads what is kept goes on following", async () => {
+    const { w, member, tab } = await following();
+    member.lead(true);
+    member.follow(tab);
+    await settled();
+    expect(w.transport.peers).toHaveLength(0);
+    tab.last.welcome();
+    expect(w.client.transport).toBe("tab");
+  });
+
+  test("a tab follows without a token's renewal, leads with what was stored, and hands on what comes", async () => {
     const storage = memoryStorage();
-    const w = await (async () => {
-      const w = world({ tabs, storage });
-      w.client.on("message", (m) => void w.got.push(m.id));
-      void w.client.connect();
-      await settled();
-      tab.last.welcome();
-      return w;
-    })();
+    const { w, member, tab, told } = await following(storage);
     expect(w.client.transport).toBe("tab");
     tab.last.message(11, "1");
     await w.clock.pass(2000);
     expect(w.got).toEqual(["1"]);
     expect(tab.last.acks).toEqual([]);
     // The tab that leads has handled one more, and dies before this one hears of it.
-    const key = told[0] as string;
+    const key = told[0]!;
     await storage.set(key, `${cursor(12, 5)} 1,2`);
 
     member.lead(true);
@@ -370,7 +411,7 @@ describe("among tabs", () => {
     expect(w.transport.last.acks).toEqual([cursor(12, 5)]);
     w.client.close();
     // What one that follows tells is nobody's business.
-    const following = ["welcome", "message"];
-    expect(told).toEqual([expect.stringContaining("alice"), ...following, "down", "welcome", "message", "message", "down", "leave"]);
+    const followed = ["welcome", "message"];
+    expect(told).toEqual([expect.stringContaining("alice"), ...followed, "down", "welcome", "message", "message", "down", "leave"]);
   });
 });
