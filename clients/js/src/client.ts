@@ -1,25 +1,27 @@
 // One device's client: joins the machine, the inbox, the transports, the storage and the other tabs. Everything runs on one thread; what is
 // asynchronous here is the token, a storage that is, and handlers. What not every page needs is in `extras.ts`, and comes in by a port.
 
+import { again } from "./backoff.js";
 import { bodyOf, VERSION } from "./codec.js";
 import { CarillonError, UnauthorizedError } from "./errors.js";
 import { makeInbox, type Entry } from "./inbox.js";
-import { createMachine, dutyOf, type Input, type Remembered } from "./machine.js";
-import { again } from "./backoff.js";
+import { createMachine, dutyOf, type Fallback, type Input } from "./machine.js";
 import { claimsOf, type Claims } from "./token.js";
 import type {
   ClientEvents,
   ClientFrame,
   Clock,
+  CommonOptions,
   Connection,
   CoreClient,
-  CoreOptions,
   End,
-  Fallback,
   Gap,
   Happening,
   Kick,
   Message,
+  PageEvents,
+  Persistence,
+  Remembered,
   ServerFrame,
   State,
   TabSeat,
@@ -47,6 +49,16 @@ const system: Clock = {
     return () => clearTimeout(timer);
   },
 };
+
+/** How the client of `@carillon/client/core` is told what to do: what it is not given is not in the bundle. */
+export interface CoreOptions extends CommonOptions {
+  /** What carries the connection; several with `fallback(webSocket(), sse())`. */
+  transports: readonly [Transport] | Fallback;
+  /** Keeps the cursor and the last ids: `persistent(localStorageStorage())`. Without it a new run is a new device, unless your tokens name it. */
+  storage?: Persistence;
+  /** Goes by what happens to the page and the network: `pageEvents`. Without it a client finds out by itself, which takes longer. */
+  page?: PageEvents;
+}
 
 /** Something that has frames of its own to say, and answers to them. */
 export interface Extra {

@@ -3,12 +3,13 @@
  *
  * @packageDocumentation
  */
-export { makeClient as createClient } from "./client.js";
+export { makeClient as createClient, type CoreOptions } from "./client.js";
 export { CarillonError, UnauthorizedError } from "./errors.js";
 export { clicked, deviceTags, displayed, messages } from "./extras.js";
 export { persistent } from "./keep.js";
 export { pageEvents } from "./lifecycle.js";
 export { longPoll } from "./longpoll.js";
+export type { Fallback } from "./machine.js";
 export { fallback } from "./race.js";
 export { sse } from "./sse.js";
 export { indexedDBStorage, localStorageStorage, memoryStorage } from "./storage.js";

@@ -4,7 +4,7 @@
 // This is the machine of one transport. What `race.ts` puts around it makes it that of several.
 
 import { backoff } from "./backoff.js";
-import type { State, TokenReason } from "./types.js";
+import type { Remembered, State, TokenReason, Transport } from "./types.js";
 
 /** How long a transport may take to be welcomed. */
 export const ATTEMPT_MS = 10_000;
@@ -103,18 +103,24 @@ export interface MachineConfig {
   readonly effects: Effects;
 }
 
-/** A transport that won over a better one. */
-export interface Remembered {
-  readonly transport: string;
-  readonly until: number;
-}
-
 /** The machine. */
 export interface Machine {
   readonly state: State;
   /** When it wants `time`; Infinity: not before something else happens. */
   readonly wake: number;
   step(now: number, input: Input): void;
+}
+
+/** Several transports for one connection. Made by `fallback`. */
+export interface Fallback {
+  /** The best first. */
+  readonly transports: readonly Transport[];
+  /**
+   * Chooses among them.
+   *
+   * @internal
+   */
+  readonly machine: (config: MachineConfig) => Machine;
 }
 
 /** What a close code asks of a client: by its hundreds, so that a later code is obeyed too. */

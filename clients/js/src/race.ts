@@ -1,8 +1,8 @@
 // Several transports for one connection, as `api/client.md` has it: which is tried when, who wins, and the quiet way back to a better one. It stands
 // between a client and the machine of one transport, whose one attempt is a race here. Without I/O, as the machine is.
 
-import { ATTEMPT_MS, createMachine, earliest, type Input, type Machine, type MachineConfig, type Remembered } from "./machine.js";
-import type { Fallback, Transport } from "./types.js";
+import { ATTEMPT_MS, createMachine, earliest, type Fallback, type Input, type Machine, type MachineConfig } from "./machine.js";
+import type { Remembered, Transport } from "./types.js";
 
 /** Several transports for one connection, the best first: the second is tried beside the first after 2.5 s, the third after 5 s, or when those before failed. */
 export function fallback(...transports: Transport[]): Fallback {

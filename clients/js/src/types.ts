@@ -1,5 +1,3 @@
-import type { createMachine, Remembered } from "./machine.js";
-
 /** What a client is doing. The words are the same in every SDK; `api/client.md` has the whole machine. */
 export type State =
   /** Made, and not asked to connect yet. */
@@ -153,20 +151,22 @@ export interface Storage {
   set(key: string, value: string): Awaitable<void>;
 }
 
-/** Several transports for one connection. Made by `fallback`. */
-export interface Fallback {
-  /** The best first. */
-  readonly transports: readonly Transport[];
-  /** @internal */
-  readonly machine: typeof createMachine;
-}
-
 /** Keeps a device's place across runs. Made by `persistent`. */
 export interface Persistence {
   /** Where it is kept. */
   readonly storage: Storage;
   /** @internal */
   open(name: string, clock: Clock, trouble: (what: "read" | "written", cause: unknown) => void): Keeper;
+}
+
+/**
+ * A transport that won over a better one.
+ *
+ * @internal
+ */
+export interface Remembered {
+  readonly transport: string;
+  readonly until: number;
 }
 
 /**
@@ -224,16 +224,6 @@ export interface ClientOptions extends CommonOptions {
   transports?: readonly Transport[];
   /** Where the cursor and the last ids are kept. Default: `localStorage`. */
   storage?: Storage;
-}
-
-/** How the client of `@carillon/client/core` is told what to do: what it is not given is not in the bundle. */
-export interface CoreOptions extends CommonOptions {
-  /** What carries the connection; several with `fallback(webSocket(), sse())`. */
-  transports: readonly [Transport] | Fallback;
-  /** Keeps the cursor and the last ids: `persistent(localStorageStorage())`. Without it a new run is a new device, unless your tokens name it. */
-  storage?: Persistence;
-  /** Goes by what happens to the page and the network: `pageEvents`. Without it a client finds out by itself, which takes longer. */
-  page?: PageEvents;
 }
 
 /** One device's client, as `@carillon/client/core` makes it. */

@@ -1,7 +1,6 @@
 // The client without defaults: what it does without the parts that it was not given, and that each of them joins it.
 import { expect, test } from "vitest";
-import { createClient, displayed, fallback, memoryStorage, persistent } from "../../src/core.js";
-import type { CoreOptions, Happening, TokenRequest } from "../../src/types.js";
+import { createClient, displayed, fallback, memoryStorage, persistent, type CoreOptions, type Happening, type TokenRequest } from "../../src/core.js";
 import { cursor, FakeClock, FakeTransport, settled, tokenFor } from "./fake.js";
 
 function made(more: Partial<CoreOptions> = {}) {
