@@ -60,23 +60,17 @@ export interface CoreOptions extends CommonOptions {
   page?: PageEvents;
 }
 
-/** Something that has frames of its own to say, and answers to them. */
-export interface Extra {
-  /** There is a connection now, which was welcomed so; or there is none any more. */
-  live(welcome?: ServerFrame): void;
-  /** Takes a frame that answers; reports whether it was its own. */
-  answer(frame: ServerFrame): boolean;
-  /** Another tab has frames to say. */
-  said(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
-  /** The client was closed or has failed: nothing that waits is answered any more. */
-  over(): void;
-}
-
-/** What an extra may do. */
+/** What `extras.ts` has of a client: it has frames of its own to say, and answers to them. */
 export interface Port {
   readonly clock: Clock;
+  /** How the connection that stands was welcomed. */
+  readonly welcome: ServerFrame | undefined;
+  /** Says something over it. */
   say(frame: ClientFrame): void;
-  use(extra: Extra): void;
+  /** Takes a frame that answers; reports whether it was its own. */
+  answer?(frame: ServerFrame): boolean;
+  /** Takes what another tab has to say. */
+  said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
 }
 
 /** The ports of clients, for extras alone. */
@@ -139,7 +133,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   let turn = 0; // of leading and following
   let leads = false; // and so keeps what is handled
   let routes = transports; // these, or another tab
-  let extra: Extra | undefined;
   let welcome: ServerFrame | undefined; // of the connection that stands
 
   const emit = <K extends keyof ClientEvents<Body>>(event: K, value: ClientEvents<Body>[K]): void => {
@@ -173,7 +166,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
           leavePage?.();
           leavePage = undefined;
           stand();
-          extra?.over();
         } else failure = undefined;
         emit("state", {
           state,
@@ -240,7 +232,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     // The last acknowledgement may have been lost with it.
     if (acked) inbox.acknowledged(undefined);
     acked = false;
-    extra?.live();
     seat?.down();
   }
 
@@ -291,7 +282,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   function settle(): void {
     if (settled) return;
     settled = true;
-    if (tabs) seat = tabs.join(`${name}:${claims!.identity}`, { lead, follow, cursor: () => inbox.cursor, said: (frames, answer) => extra?.said(frames, answer) }, clock);
+    if (tabs) seat = tabs.join(`${name}:${claims!.identity}`, { lead, follow, cursor: () => inbox.cursor, said: (frames, answer) => port.said?.(frames, answer) }, clock);
     else lead();
   }
 
@@ -399,6 +390,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         session = f["session"];
         skew = f["time"] - clock.now();
         inbox.receive(frame);
+        welcome = frame;
         step({
           in: "welcome",
           attempt,
@@ -407,8 +399,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew,
         });
-        welcome = frame;
-        extra?.live(frame);
         return store();
       case "ping":
         return from.connection!.send([{ type: "pong" }]);
@@ -428,7 +418,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         return step(f["expires"] ? { in: "renewed", expires: f["expires"] - skew } : { in: "token_wanted" });
       case "tags":
       case "error":
-        if (extra?.answer(frame)) return;
+        if (port.answer?.(frame)) return;
         if (f["code"] === "try_again") step({ in: "token_wanted" });
         else if (f["code"]) trouble(f["code"], f["detail"] ?? "refused");
         return;
@@ -632,14 +622,14 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
       if (e?.handed) done(e);
     },
   };
-  ports.set(client, {
+  const port: Port = {
     clock,
     say,
-    use(e) {
-      extra = e;
-      e.live(welcome);
+    get welcome() {
+      return welcome;
     },
-  });
+  };
+  ports.set(client, port);
   return client;
 }
 

@@ -23,8 +23,8 @@ function speakerOf(client: CoreClient<any>): Speaker {
   return s;
 }
 
-function makeSpeaker(client: CoreClient<any>, { clock, say, use }: Port): Speaker {
-  let rate = 0; // frames a second; 0: there is no connection
+function makeSpeaker(client: CoreClient<any>, port: Port): Speaker {
+  const { clock, say } = port;
   let spent = 0;
   let spentAt = 0;
   let cancel: (() => void) | undefined;
@@ -42,8 +42,9 @@ function makeSpeaker(client: CoreClient<any>, { clock, say, use }: Port): Speake
     }
     for (;;) {
       const change = asked ? undefined : changes[0]?.frame;
-      if (!rate || !(change || events[0])) return;
-      if (spent >= rate) {
+      if (!port.welcome || (!change && !events[0])) return;
+      // Half of what is allowed, as pings and acknowledgements count too.
+      if (spent >= ((port.welcome["frames_per_second"] as number) || 20) / 2) {
         cancel = clock.after(spentAt + 1000 - now, flush);
         return;
       }
@@ -62,13 +63,12 @@ function makeSpeaker(client: CoreClient<any>, { clock, say, use }: Port): Speake
   }
   const closed: ServerFrame = { type: "error", code: "closed", detail: "client closed" };
 
-  use({
-    live(welcome) {
-      // Half of what is allowed, as pings and acknowledgements count too.
-      rate = welcome ? Math.ceil(((welcome["frames_per_second"] as number) || 20) / 2) : 0;
-      asked = false; // what was asked over the connection before is asked again
-      flush();
-    },
+  client.on("state", ({ state }) => {
+    asked = false; // what was asked over the connection before is asked again
+    flush();
+    if (state === "closed" || state === "failed") for (const c of changes.splice(0)) c.answer(closed);
+  });
+  Object.assign<Port, Partial<Port>>(port, {
     answer(f) {
       if (!asked) return false;
       const code = f["code"] as string | undefined;
@@ -87,9 +87,6 @@ function makeSpeaker(client: CoreClient<any>, { clock, say, use }: Port): Speake
     },
     said(frames, answer) {
       for (const f of frames) add(f, f.type === "tags" ? (a) => answer([a]) : undefined);
-    },
-    over() {
-      for (const c of changes.splice(0)) c.answer(closed);
     },
   });
   return {

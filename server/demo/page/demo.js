@@ -544,7 +544,6 @@ function makeClient(options) {
   let turn = 0;
   let leads = false;
   let routes = transports2;
-  let extra;
   let welcome;
   const emit = (event, value) => {
     for (const f of [...listeners[event] ?? []]) {
@@ -573,7 +572,6 @@ function makeClient(options) {
           leavePage?.();
           leavePage = void 0;
           stand();
-          extra?.over();
         } else failure = void 0;
         emit("state", {
           state,
@@ -633,7 +631,6 @@ function makeClient(options) {
     live = welcome = void 0;
     if (acked) inbox.acknowledged(void 0);
     acked = false;
-    extra?.live();
     seat?.down();
   }
   async function ask(reason) {
@@ -676,7 +673,7 @@ function makeClient(options) {
   function settle() {
     if (settled) return;
     settled = true;
-    if (tabs2) seat = tabs2.join(`${name}:${claims.identity}`, { lead, follow, cursor: () => inbox.cursor, said: (frames2, answer) => extra?.said(frames2, answer) }, clock);
+    if (tabs2) seat = tabs2.join(`${name}:${claims.identity}`, { lead, follow, cursor: () => inbox.cursor, said: (frames2, answer) => port.said?.(frames2, answer) }, clock);
     else lead();
   }
   function stand() {
@@ -771,6 +768,7 @@ function makeClient(options) {
         session = f["session"];
         skew = f["time"] - clock.now();
         inbox.receive(frame);
+        welcome = frame;
         step({
           in: "welcome",
           attempt,
@@ -779,8 +777,6 @@ function makeClient(options) {
           grace: f["grace_ms"],
           expires: f["expires"] && f["expires"] - skew
         });
-        welcome = frame;
-        extra?.live(frame);
         return store();
       case "ping":
         return from.connection.send([{ type: "pong" }]);
@@ -799,7 +795,7 @@ function makeClient(options) {
         return step(f["expires"] ? { in: "renewed", expires: f["expires"] - skew } : { in: "token_wanted" });
       case "tags":
       case "error":
-        if (extra?.answer(frame)) return;
+        if (port.answer?.(frame)) return;
         if (f["code"] === "try_again") step({ in: "token_wanted" });
         else if (f["code"]) trouble(f["code"], f["detail"] ?? "refused");
         return;
@@ -978,14 +974,14 @@ function makeClient(options) {
       if (e?.handed) done(e);
     }
   };
-  ports.set(client, {
+  const port = {
     clock,
     say: say2,
-    use(e) {
-      extra = e;
-      e.live(welcome);
+    get welcome() {
+      return welcome;
     }
-  });
+  };
+  ports.set(client, port);
   return client;
 }
 function messageOf({ frame: f, id, persistent: persistent2 }) {
@@ -1011,8 +1007,8 @@ function speakerOf(client) {
   if (!s) speakers.set(client, s = makeSpeaker(client, ports.get(client)));
   return s;
 }
-function makeSpeaker(client, { clock, say: say2, use }) {
-  let rate = 0;
+function makeSpeaker(client, port) {
+  const { clock, say: say2 } = port;
   let spent = 0;
   let spentAt = 0;
   let cancel;
@@ -1029,8 +1025,8 @@ function makeSpeaker(client, { clock, say: say2, use }) {
     }
     for (; ; ) {
       const change = asked ? void 0 : changes[0]?.frame;
-      if (!rate || !(change || events2[0])) return;
-      if (spent >= rate) {
+      if (!port.welcome || !change && !events2[0]) return;
+      if (spent >= (port.welcome["frames_per_second"] || 20) / 2) {
         cancel = clock.after(spentAt + 1e3 - now, flush);
         return;
       }
@@ -1047,12 +1043,12 @@ function makeSpeaker(client, { clock, say: say2, use }) {
     flush();
   }
   const closed = { type: "error", code: "closed", detail: "client closed" };
-  use({
-    live(welcome) {
-      rate = welcome ? Math.ceil((welcome["frames_per_second"] || 20) / 2) : 0;
-      asked = false;
-      flush();
-    },
+  client.on("state", ({ state }) => {
+    asked = false;
+    flush();
+    if (state === "closed" || state === "failed") for (const c of changes.splice(0)) c.answer(closed);
+  });
+  Object.assign(port, {
     answer(f) {
       if (!asked) return false;
       const code = f["code"];
@@ -1071,9 +1067,6 @@ function makeSpeaker(client, { clock, say: say2, use }) {
     },
     said(frames2, answer) {
       for (const f of frames2) add(f, f.type === "tags" ? (a) => answer([a]) : void 0);
-    },
-    over() {
-      for (const c of changes.splice(0)) c.answer(closed);
     }
   });
   return {
