@@ -56,6 +56,7 @@ type sent struct {
 	ok        bool
 	recalled  bool
 	collapsed bool          // a newer one took its place, or may have
+	repeated  bool          // sent more than once
 	again     bool          // sent again after the store lost something: it may lie behind what its sender sent later
 	last      time.Duration // when it was sent last
 	done      time.Duration // when its last outcome was known
@@ -127,6 +128,7 @@ type checker struct {
 	refused []refusal
 	losses  []Record
 	stalls  []Record
+	ends    []time.Duration
 	asked   map[tagSet][]*tagged // tags, in the order in which they were asked for
 	sets    map[Device][]tagSet  // those of asked by whose they are
 	answers int                  // how many of tags there were
@@ -177,6 +179,8 @@ func (c *checker) noteFaults(history Seq) {
 			c.losses = append(c.losses, *r)
 		case Stall:
 			c.stalls = append(c.stalls, *r)
+		case Ended:
+			c.ends = append(c.ends, r.At)
 		}
 		c.end = r.At
 	}
@@ -225,8 +229,8 @@ func (c *checker) index(history Seq) (rests []Record) {
 func (c *checker) invoke(k sendKey, r *Record) {
 	s := c.sends[k]
 	if s != nil {
-		s.again = s.again || slices.ContainsFunc(c.losses, func(l Record) bool { return l.At > s.At && l.from() <= r.At })
-		s.last = r.At
+		s.repeated, s.last = true, r.At
+		c.noteAgain(s, r.At)
 		return
 	}
 	s = &sent{
@@ -301,8 +305,14 @@ func (c *checker) unanswered() map[string]*sent {
 	return byBody
 }
 
+// noteAgain notes that a message was sent again after the store lost something, if it was: what was sent before that may be carried out after it.
+func (c *checker) noteAgain(s *sent, at time.Duration) {
+	s.again = s.again || s.repeated && slices.ContainsFunc(c.losses, func(l Record) bool { return l.At > s.At && l.from() <= at })
+}
+
 // accept notes an answer.
 func (c *checker) accept(s *sent, r *Record) {
+	c.noteAgain(s, r.At)
 	id := c.number(r.ID)
 	if n := len(s.accepted); n > 0 && s.accepted[n-1].id != id && !c.lostSince(s.Product, s.At, r.At) {
 		c.violate("idempotency", "%s/%d has the ids %s and %s", r.Sender, r.Seq, c.ids[s.accepted[n-1].id].id, r.ID)

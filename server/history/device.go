@@ -2,6 +2,7 @@ package history
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -234,9 +235,17 @@ func (w *watch) silence(r *event, s *sent) {
 		}
 	}
 	for _, at := range w.off[r.session] {
+		if ok && c.endedBetween(at, w.newer[own].at) {
+			continue // it was another session, of the same number
+		}
 		if r.at-at > within && c.calm(dev, at, r.at) {
 			c.violate("kick", "%v saw %s/%d on a session that had to go %v before", dev, s.Sender, s.Seq, r.at-at)
 			return
 		}
 	}
+}
+
+// endedBetween reports whether every session ended in that time.
+func (c *checker) endedBetween(from, to time.Duration) bool {
+	return slices.ContainsFunc(c.ends, func(at time.Duration) bool { return from <= at && at <= to })
 }

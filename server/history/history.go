@@ -69,6 +69,7 @@ const (
 	Gap     Kind = "gap"     // a device was told of a gap in Slot: Device, Reset
 	Crash   Kind = "crash"   // a device's application saw ID and died before it noted that: it may see it again
 	Forget  Kind = "forget"  // a device lost its storage: it may see again whatever it saw
+	Ended   Kind = "ended"   // every session ended with its process, and what was not flushed was lost: a number of one that was not welcomed may come again
 	Stall   Kind = "stall"   // Device (every one, if it is zero) took nothing from Since to At: what came to it then came late
 	Lost    Kind = "lost"    // at At the store lost what it took since Since: all of it, or of Product the slots of To or Everyone; see Throughout
 	Stored  Kind = "stored"  // at rest, the server's idea of a device's cursor: Device, Slot, Pos

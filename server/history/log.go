@@ -115,7 +115,7 @@ func (l *Log) Records() []Record {
 
 // kinds are all kinds, by the number that stands for each in a packed record.
 var kinds = []Kind{
-	Invoke, OK, Fail, Unknown, Recall, Online, Off, Deliver, Peek, Ack, Gap, Crash, Forget, Stall, Lost, Stored, Live, TagAsk, TagAnswer, TagRest,
+	Invoke, OK, Fail, Unknown, Recall, Online, Off, Deliver, Peek, Ack, Gap, Crash, Forget, Ended, Stall, Lost, Stored, Live, TagAsk, TagAnswer, TagRest,
 	MoveAsk, MoveAnswer, Held, Told,
 }
 

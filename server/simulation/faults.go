@@ -114,6 +114,7 @@ func (w *world) nodeEnds(power bool) {
 	keep := 100
 	if power {
 		keep = 0
+		w.note(history.Record{Kind: history.Ended})
 	}
 	left := w.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: keep, RNG: rand.New(rand.NewPCG(1, 1))})
 	w.killCenter()
