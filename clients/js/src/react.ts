@@ -3,7 +3,7 @@
  *
  * @packageDocumentation
  */
-import { createContext, createElement, useContext, useEffect, useRef, useState, useSyncExternalStore, type ReactNode } from "react";
+import { createContext, createElement, useCallback, useContext, useEffect, useRef, useState, useSyncExternalStore, type ReactNode } from "react";
 import type { Client, ClientEvents, CoreClient, Message, State } from "./types.js";
 
 const Context = createContext<CoreClient<any> | undefined>(undefined);
@@ -32,7 +32,8 @@ export function useCarillon<Body = unknown>(): Client<Body> {
 export function useCarillonState(): State {
   const client = useCarillon();
   return useSyncExternalStore(
-    (changed) => client.on("state", changed),
+    // The same at each drawing, or React would listen anew.
+    useCallback((changed: () => void) => client.on("state", changed), [client]),
     () => client.state,
     () => "idle",
   );
