@@ -127,7 +127,7 @@ export function deviceTags(client: CoreClient<any>): DeviceTags {
 }
 
 /**
- * The messages, one after the other. One is handled when the loop asks for the next, or ends. The loop ends when the client is closed or fails, and when
+ * The messages, one after the other. One is handled when the loop asks for the next, or ends, also by an exception: catch what may fail, or use `on`. The loop ends when the client is closed or fails, and when
  * `signal` is aborted; what it did not get to is handed out again.
  */
 export function messages<Body>(client: CoreClient<Body>, { signal }: { signal?: AbortSignal } = {}): AsyncIterableIterator<Message<Body>> {

@@ -257,7 +257,7 @@ export interface CoreClient<Body = unknown> {
 
 /** One device's client. */
 export interface Client<Body = unknown> extends CoreClient<Body> {
-  /** The messages, one after the other. One is handled when the loop asks for the next, or ends. Ends with `close`, when the client fails, and with `signal`. */
+  /** The messages, one after the other. One is handled when the loop asks for the next, or ends, also by an exception: catch what may fail, or use `on`. Ends with `close`, when the client fails, and with `signal`. */
   messages(options?: { signal?: AbortSignal }): AsyncIterableIterator<Message<Body>>;
   /** A person saw the message. Sent once, as soon as the client is connected. */
   displayed(message: Message | string): void;
