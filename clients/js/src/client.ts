@@ -79,6 +79,7 @@ export const ports = new WeakMap<object, Port>();
 interface Opened {
   readonly transport: string;
   readonly connection: Connection | undefined; // none, where it could not be opened
+  welcome?: ServerFrame;
   goodbye?: End & { kick?: Kick };
 }
 
@@ -133,7 +134,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   let turn = 0; // of leading and following
   let leads = false; // and so keeps what is handled
   let routes = transports; // these, or another tab
-  let welcome: ServerFrame | undefined; // of the connection that stands
 
   const emit = <K extends keyof ClientEvents<Body>>(event: K, value: ClientEvents<Body>[K]): void => {
     for (const f of [...(listeners[event] ?? [])]) {
@@ -228,7 +228,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   /** What ends with a connection. */
   function lose(): void {
     if (!live) return;
-    live = welcome = undefined;
+    live = undefined;
     // The last acknowledgement may have been lost with it.
     if (acked) inbox.acknowledged(undefined);
     acked = false;
@@ -390,7 +390,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         session = f["session"];
         skew = f["time"] - clock.now();
         inbox.receive(frame);
-        welcome = frame;
+        from.welcome = frame;
         step({
           in: "welcome",
           attempt,
@@ -626,7 +626,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     clock,
     say,
     get welcome() {
-      return welcome;
+      return live?.welcome;
     },
   };
   ports.set(client, port);

@@ -544,7 +544,6 @@ function makeClient(options) {
   let turn = 0;
   let leads = false;
   let routes = transports2;
-  let welcome;
   const emit = (event, value) => {
     for (const f of [...listeners[event] ?? []]) {
       try {
@@ -628,7 +627,7 @@ function makeClient(options) {
   }
   function lose() {
     if (!live) return;
-    live = welcome = void 0;
+    live = void 0;
     if (acked) inbox.acknowledged(void 0);
     acked = false;
     seat?.down();
@@ -768,7 +767,7 @@ function makeClient(options) {
         session = f["session"];
         skew = f["time"] - clock.now();
         inbox.receive(frame);
-        welcome = frame;
+        from.welcome = frame;
         step({
           in: "welcome",
           attempt,
@@ -978,7 +977,7 @@ function makeClient(options) {
     clock,
     say: say2,
     get welcome() {
-      return welcome;
+      return live?.welcome;
     }
   };
   ports.set(client, port);

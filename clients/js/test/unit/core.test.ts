@@ -81,6 +81,22 @@ test("an event that is the first, and said while there is no connection, waits f
   expect(w.transport.last.sent).toMatchObject([{ type: "event", event: "displayed", id: "7" }]);
 });
 
+test("what is said goes over the connection that took the place of another", async () => {
+  const as = { alive: "self", acknowledges: false } as const;
+  const [one, two] = [new FakeTransport("websocket", as), new FakeTransport("sse", as)];
+  const w = made({ transports: fallback(one, two) });
+  void w.client.connect();
+  await settled();
+  one.last.end();
+  two.last.welcome();
+  displayed(w.client, "1");
+  await w.clock.pass(30 * 60_000);
+  one.last.welcome();
+  expect(w.client.transport).toBe("websocket");
+  displayed(w.client, "2");
+  expect([two, one].map((t) => t.last.sent.flatMap((f) => (f.type === "event" ? [f.id] : [])))).toEqual([["1"], ["2"]]);
+});
+
 test("goes by its page while it runs", async () => {
   let tell: ((what: Happening) => void) | undefined;
   const w = made({
