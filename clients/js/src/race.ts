@@ -140,6 +140,7 @@ export function createRace({ endpoints, random, effects: fx }: MachineConfig): M
         untried = [];
         nextAt = undefined;
         fresh = false;
+        spoken = 0;
         live = won;
         remember(won.transport, false);
         return machine.step(now, { ...i, attempt: one });

@@ -1261,6 +1261,7 @@ function createRace({ endpoints, random, effects: fx }) {
         untried = [];
         nextAt = void 0;
         fresh = false;
+        spoken = 0;
         live = won;
         remember(won.transport, false);
         return machine.step(now, { ...i, attempt: one });
