@@ -112,10 +112,11 @@ func (r *rates) bucket(row int, a Address) *bucket {
 
 // take takes a token of the address; if neither of its buckets has one, it returns in what time there is.
 func (r *rates) take(a Address, p pace, now moment) (wait time.Duration, ok bool) {
-	turn := &r.turns[maphash.Comparable(r.seeds[0], a)%uint64(len(r.turns))]
+	h := maphash.Comparable(r.seeds[0], a)
+	turn := &r.turns[h%uint64(len(r.turns))]
 	turn.Lock()
 	defer turn.Unlock()
-	first, ok := r.bucket(0, a).take(p, now)
+	first, ok := r.rows[0][h%rateBuckets].take(p, now)
 	second, okToo := r.bucket(1, a).take(p, now)
 	return min(first, second), ok || okToo
 }

@@ -54,7 +54,7 @@ const system: Clock = {
 export interface CoreOptions extends CommonOptions {
   /** What carries the connection; several with `fallback(webSocket(), sse())`. */
   transports: readonly [Transport] | Fallback;
-  /** Keeps the cursor and the last ids: `persistent(localStorageStorage())`. Without it a new run is a new device, unless your tokens name it. */
+  /** Keeps the cursor and the last ids: `persistent(localStorageStorage())`. Without it `deviceId` is empty, and your tokens have to name the device. */
   storage?: Persistence;
   /** Goes by what happens to the page and the network: `pageEvents`. Without it a client finds out by itself, which takes longer. */
   page?: PageEvents;
@@ -107,7 +107,8 @@ const texts: Record<string, string> = {
 export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Body> {
   const { getToken, acknowledge = "auto", concurrency = 1, name = "carillon", page, clock = system, random = Math.random } = options;
   const endpoints = [options.endpoint].flat().map(baseOf);
-  const { transports: all = options.transports as readonly Transport[], machine: make = createMachine } = options.transports as Partial<Fallback>;
+  const over = options.transports;
+  const { transports: all, machine: make }: Fallback = "machine" in over ? over : { transports: over, machine: createMachine };
   const transports = all.filter((t) => t.available);
   const tabs = options.tabs && options.tabs.available && options.tabs;
   if (!endpoints[0]) throw invalid("endpoint: none");
@@ -133,7 +134,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   let seat: TabSeat | undefined;
   let turn = 0; // of leading and following
   let leads = false; // and so keeps what is handled
-  let routes = transports; // these, or another tab
+  let routes: readonly Transport[] = transports; // these, or another tab
 
   const emit = <K extends keyof ClientEvents<Body>>(event: K, value: ClientEvents<Body>[K]): void => {
     for (const f of [...(listeners[event] ?? [])]) {
@@ -313,7 +314,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   }
 
   function route(over: readonly Transport[], token: boolean, remembered?: Remembered): void {
-    routes = over as Transport[];
+    routes = over;
     step({ in: "route", transports: over.map((t) => t.name), token, remembered });
   }
 

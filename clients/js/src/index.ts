@@ -3,9 +3,12 @@
  *
  * @packageDocumentation
  */
+import { makeClient } from "./client.js";
 import { clicked, deviceTags, displayed, messages } from "./extras.js";
-import { makeFullClient } from "./full.js";
+import { persistent } from "./keep.js";
+import { pageEvents } from "./lifecycle.js";
 import { longPoll } from "./longpoll.js";
+import { fallback } from "./race.js";
 import { sse } from "./sse.js";
 import { localStorageStorage } from "./storage.js";
 import { sharedTabs } from "./tabs.js";
@@ -19,10 +22,11 @@ import { webSocket } from "./websocket.js";
  * @throws {CarillonError} with code `invalid`, for options that cannot be
  */
 export function createClient<Body = unknown>(options: ClientOptions): Client<Body> {
-  const core = makeFullClient<Body>({
+  const core = makeClient<Body>({
     ...options,
-    transports: options.transports ?? [webSocket(), sse(), longPoll()],
-    storage: options.storage ?? localStorageStorage(),
+    transports: fallback(...(options.transports ?? [webSocket(), sse(), longPoll()])),
+    storage: persistent(options.storage ?? localStorageStorage()),
+    page: pageEvents,
     tabs: options.tabs ?? sharedTabs(),
   });
   // Made now, so that what other tabs have to say is heard.

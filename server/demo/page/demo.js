@@ -520,7 +520,8 @@ var texts = {
 function makeClient(options) {
   const { getToken: getToken2, acknowledge = "auto", concurrency = 1, name = "carillon", page, clock = system, random = Math.random } = options;
   const endpoints = [options.endpoint].flat().map(baseOf);
-  const { transports: all = options.transports, machine: make = createMachine } = options.transports;
+  const over = options.transports;
+  const { transports: all, machine: make } = "machine" in over ? over : { transports: over, machine: createMachine };
   const transports2 = all.filter((t) => t.available);
   const tabs2 = options.tabs && options.tabs.available && options.tabs;
   if (!endpoints[0]) throw invalid("endpoint: none");
@@ -691,14 +692,14 @@ function makeClient(options) {
     leads = true;
     route(transports2, true, won);
   }
-  function follow(over) {
+  function follow(over2) {
     turn++;
     leads = false;
-    route([over], false);
+    route([over2], false);
   }
-  function route(over, token2, remembered) {
-    routes = over;
-    step({ in: "route", transports: over.map((t) => t.name), token: token2, remembered });
+  function route(over2, token2, remembered) {
+    routes = over2;
+    step({ in: "route", transports: over2.map((t) => t.name), token: token2, remembered });
   }
   function open2(attempt, transport, endpoint, fresh) {
     let mine;
@@ -851,9 +852,9 @@ function makeClient(options) {
   }
   function failed(e, cause) {
     if (cause === UNREAD) return inbox.again(e);
-    const over = ++e.failures >= TRIES || !e.persistent;
-    trouble(over ? "handler_gave_up" : "handler_failed", `message ${e.id}: ${cause}`, cause);
-    if (over) return done(e);
+    const over2 = ++e.failures >= TRIES || !e.persistent;
+    trouble(over2 ? "handler_gave_up" : "handler_failed", `message ${e.id}: ${cause}`, cause);
+    if (over2) return done(e);
     clock.after(again(e.failures), () => {
       inbox.again(e);
       pump();
@@ -1149,6 +1150,259 @@ function messages(client, { signal } = {}) {
   };
 }
 
+// src/keep.ts
+var MANY = 64;
+function persistent(storage) {
+  return {
+    storage,
+    open(name, clock, trouble) {
+      const split = (s = "") => s.split(",").filter(Boolean);
+      let key = "";
+      let fresh = [];
+      let troubles = 0;
+      async function read(key2) {
+        try {
+          return await storage.get(key2) ?? "";
+        } catch (e) {
+          trouble("read", e);
+          return "";
+        }
+      }
+      async function write(key2, value) {
+        try {
+          await storage.set(key2, value);
+        } catch (e) {
+          trouble("written", e);
+        }
+      }
+      function put(cursor, all) {
+        const short = () => storage.set(key, `${cursor} ${fresh}`);
+        if (fresh.length < MANY) return short();
+        const full = storage.set(`${key}:ids`, [...all].join());
+        const written = fresh.length;
+        const shorten = () => {
+          fresh = fresh.slice(written);
+          return short();
+        };
+        return full ? full.then(shorten) : shorten();
+      }
+      const keeper = {
+        writing: false,
+        async device() {
+          const at = `${name}:device`;
+          let id = await read(at);
+          if (!id) {
+            id = crypto.getRandomValues(new Uint32Array(4)).reduce((all, n) => all + n.toString(36).padStart(7, "0"), "");
+            await write(at, id);
+          }
+          return id;
+        },
+        async load(identity) {
+          key = `${name}:${identity}`;
+          const [transport, until] = (await read(`${key}:won`)).split(" ");
+          const [cursor, ids] = (await read(key)).split(" ");
+          fresh = split(ids);
+          return {
+            cursor: cursor || void 0,
+            ids: [...split(await read(`${key}:ids`)), ...fresh],
+            won: until ? { transport, until: +until } : void 0
+          };
+        },
+        note: (id) => void fresh.push(id),
+        save(cursor, all, done) {
+          const written = () => {
+            keeper.writing = false;
+            troubles = 0;
+            done(true);
+          };
+          const failed = (e) => {
+            keeper.writing = false;
+            if (!troubles++) trouble("written", e);
+            clock.after(again(troubles), () => done(false));
+          };
+          let wait;
+          try {
+            wait = put(cursor, all);
+          } catch (e) {
+            return failed(e);
+          }
+          if (!wait) return written();
+          keeper.writing = true;
+          wait.then(written, failed);
+        },
+        remember: (won) => void write(`${key}:won`, won ? `${won.transport} ${won.until}` : "")
+      };
+      return keeper;
+    }
+  };
+}
+
+// src/lifecycle.ts
+var events = {
+  online: "online",
+  offline: "offline",
+  focus: "visible",
+  visibilitychange: "visible",
+  freeze: "frozen",
+  pagehide: "frozen",
+  resume: "thawed",
+  pageshow: "thawed"
+};
+var pageEvents = (tell) => {
+  const heard = ({ type, target }) => {
+    if (!target.parentNode && (type !== "visibilitychange" || !document.hidden)) tell(events[type]);
+  };
+  const each = (method) => {
+    for (const type in events) globalThis[method]?.(type, heard, true);
+  };
+  each("addEventListener");
+  return () => each("removeEventListener");
+};
+
+// src/http.ts
+var codes = {
+  going_away: 4e3,
+  overloaded: 4003,
+  internal: 4004,
+  product_full: 4007,
+  token_expired: 4100,
+  token_refused: 4101,
+  unauthenticated: 4101,
+  replaced: 4200,
+  revoked: 4201,
+  protocol: 4202,
+  version: 4203,
+  flood: 4205,
+  deleted: 4206,
+  forbidden: 4207,
+  origin_forbidden: 4207,
+  host_forbidden: 4207,
+  kicked: 4208,
+  policy: 4209
+};
+function httpTransport(name, fetch2, as, read) {
+  const get = fetch2 ?? ((...args) => globalThis.fetch(...args));
+  return {
+    name,
+    available: Boolean(fetch2 ?? globalThis.fetch),
+    open(open2, sink) {
+      const stop = new AbortController();
+      const ask = (path, init) => get(open2.endpoint + path, {
+        signal: stop.signal,
+        cache: "no-store",
+        headers: { authorization: `Bearer ${open2.token()}` },
+        ...init
+      });
+      const cut = (last) => {
+        x.over = true;
+        poster.stop(last);
+        stop.abort();
+      };
+      const x = {
+        open: open2,
+        sink,
+        clock: open2.clock,
+        ask,
+        over: false,
+        last: [],
+        end(e) {
+          if (x.over) return;
+          cut([]);
+          sink.ended(e);
+        }
+      };
+      const poster = framePoster(x);
+      read(x).catch((e) => x.end(e instanceof CarillonError ? { detail: e.message } : {}));
+      return {
+        ...as,
+        send: poster.send,
+        close: () => cut(x.last.length ? x.last : void 0),
+        abort: () => cut([])
+      };
+    }
+  };
+}
+function connectQuery({ connect }, more = {}) {
+  const all = { cursor: connect.cursor, client: connect.client, after: connect.after, version: String(connect.version), ...more };
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(all)) if (value) query.set(name, value);
+  return `?${query}`;
+}
+async function refusal(response) {
+  const after = Number(response.headers.get("retry-after"));
+  const problem = await response.json().catch(() => null);
+  const name = problem?.code;
+  const code = typeof name === "string" ? codes[name] : void 0;
+  return {
+    ...code ? { code, reason: String(name) } : {},
+    ...after > 0 ? { delay: after * 1e3 } : {},
+    ...typeof problem?.detail === "string" ? { detail: problem.detail } : {}
+  };
+}
+var AGAIN_MS2 = 1e3;
+var MOST_FRAMES = 20;
+function framePoster({ ask, clock, end, sink }) {
+  let waiting = [];
+  let busy = false;
+  let stopped = false;
+  const post2 = (frames2, last) => ask("/connect/frames", { method: "POST", body: JSON.stringify(frames2), ...last && { keepalive: true, signal: null } });
+  async function flush() {
+    if (busy || stopped || !waiting.length) return;
+    busy = true;
+    const ack = waiting.filter((f) => f.type === "ack").at(-1);
+    waiting = waiting.filter((f) => f.type !== "ack" || f === ack);
+    const batch = waiting.slice(0, MOST_FRAMES);
+    let again2 = 0;
+    try {
+      const { status, headers } = await post2(batch, false);
+      if (status === 429 || status >= 500) {
+        again2 = Number(headers.get("retry-after")) * 1e3 || AGAIN_MS2;
+      } else if (status === 409) {
+        if (batch.some((f) => f.type === "refresh")) end({});
+        else sink.frames([{ type: "error", code: "no_session" }]);
+      }
+    } catch {
+      again2 = AGAIN_MS2;
+    }
+    busy = false;
+    if (!again2) waiting = waiting.slice(batch.length);
+    if (again2) clock.after(again2, () => void flush());
+    else void flush();
+  }
+  return {
+    send(frames2) {
+      waiting.push(...frames2);
+      void flush();
+    },
+    stop(last = waiting) {
+      if (!stopped && last.length) post2(last.slice(-MOST_FRAMES), true).catch(() => {
+      });
+      stopped = true;
+    }
+  };
+}
+
+// src/longpoll.ts
+var WAIT_S = 55;
+var LATE_MS = 1e4;
+function longPoll({ fetch: fetch2 } = {}) {
+  return httpTransport("longpoll", fetch2, { alive: "self", acknowledges: true }, async (x) => {
+    let query = connectQuery(x.open);
+    while (!x.over) {
+      const onTime = x.clock.after(WAIT_S * 1e3 + LATE_MS, () => x.end({}));
+      const response = await x.ask(`/connect/poll${query}`).finally(onTime);
+      if (!response.ok) return x.end(await refusal(response));
+      const { session, cursor, frames: frames2 } = await response.json();
+      x.sink.heard();
+      const read = frames2.flatMap((f) => check(f) ?? []);
+      await new Promise((handled) => x.sink.frames(read, handled));
+      if (read.some((f) => f.type === "kick" || f.type === "goaway")) return x.end({});
+      x.last = [{ type: "ack", cursor }];
+      query = connectQuery(x.open, { session, cursor, after: void 0 });
+    }
+  });
+}
+
 // src/race.ts
 function fallback(...transports2) {
   return { transports: transports2, machine: createRace };
@@ -1302,264 +1556,6 @@ function createRace({ endpoints, random, effects: fx }) {
     },
     step
   };
-}
-
-// src/keep.ts
-var MANY = 64;
-function persistent(storage) {
-  return {
-    storage,
-    open(name, clock, trouble) {
-      const split = (s = "") => s.split(",").filter(Boolean);
-      let key = "";
-      let fresh = [];
-      let troubles = 0;
-      async function read(key2) {
-        try {
-          return await storage.get(key2) ?? "";
-        } catch (e) {
-          trouble("read", e);
-          return "";
-        }
-      }
-      async function write(key2, value) {
-        try {
-          await storage.set(key2, value);
-        } catch (e) {
-          trouble("written", e);
-        }
-      }
-      function put(cursor, all) {
-        const short = () => storage.set(key, `${cursor} ${fresh}`);
-        if (fresh.length < MANY) return short();
-        const full = storage.set(`${key}:ids`, [...all].join());
-        const written = fresh.length;
-        const shorten = () => {
-          fresh = fresh.slice(written);
-          return short();
-        };
-        return full ? full.then(shorten) : shorten();
-      }
-      const keeper = {
-        writing: false,
-        async device() {
-          const at = `${name}:device`;
-          let id = await read(at);
-          if (!id) {
-            id = crypto.getRandomValues(new Uint32Array(4)).reduce((all, n) => all + n.toString(36).padStart(7, "0"), "");
-            await write(at, id);
-          }
-          return id;
-        },
-        async load(identity) {
-          key = `${name}:${identity}`;
-          const [transport, until] = (await read(`${key}:won`)).split(" ");
-          const [cursor, ids] = (await read(key)).split(" ");
-          fresh = split(ids);
-          return {
-            cursor: cursor || void 0,
-            ids: [...split(await read(`${key}:ids`)), ...fresh],
-            won: until ? { transport, until: +until } : void 0
-          };
-        },
-        note: (id) => void fresh.push(id),
-        save(cursor, all, done) {
-          const written = () => {
-            keeper.writing = false;
-            troubles = 0;
-            done(true);
-          };
-          const failed = (e) => {
-            keeper.writing = false;
-            if (!troubles++) trouble("written", e);
-            clock.after(again(troubles), () => done(false));
-          };
-          let wait;
-          try {
-            wait = put(cursor, all);
-          } catch (e) {
-            return failed(e);
-          }
-          if (!wait) return written();
-          keeper.writing = true;
-          wait.then(written, failed);
-        },
-        remember: (won) => void write(`${key}:won`, won ? `${won.transport} ${won.until}` : "")
-      };
-      return keeper;
-    }
-  };
-}
-
-// src/lifecycle.ts
-var events = {
-  online: "online",
-  offline: "offline",
-  focus: "visible",
-  visibilitychange: "visible",
-  freeze: "frozen",
-  pagehide: "frozen",
-  resume: "thawed",
-  pageshow: "thawed"
-};
-var pageEvents = (tell) => {
-  const heard = ({ type, target }) => {
-    if (!target.parentNode && (type !== "visibilitychange" || !document.hidden)) tell(events[type]);
-  };
-  const each = (method) => {
-    for (const type in events) globalThis[method]?.(type, heard, true);
-  };
-  each("addEventListener");
-  return () => each("removeEventListener");
-};
-
-// src/full.ts
-function makeFullClient({ transports: transports2, storage, ...options }) {
-  return makeClient({ ...options, transports: fallback(...transports2), storage: persistent(storage), page: pageEvents });
-}
-
-// src/http.ts
-var codes = {
-  going_away: 4e3,
-  overloaded: 4003,
-  internal: 4004,
-  product_full: 4007,
-  token_expired: 4100,
-  token_refused: 4101,
-  unauthenticated: 4101,
-  replaced: 4200,
-  revoked: 4201,
-  protocol: 4202,
-  version: 4203,
-  flood: 4205,
-  deleted: 4206,
-  forbidden: 4207,
-  origin_forbidden: 4207,
-  host_forbidden: 4207,
-  kicked: 4208,
-  policy: 4209
-};
-function httpTransport(name, fetch2, as, read) {
-  const get = fetch2 ?? ((...args) => globalThis.fetch(...args));
-  return {
-    name,
-    available: Boolean(fetch2 ?? globalThis.fetch),
-    open(open2, sink) {
-      const stop = new AbortController();
-      const ask = (path, init) => get(open2.endpoint + path, {
-        signal: stop.signal,
-        cache: "no-store",
-        headers: { authorization: `Bearer ${open2.token()}` },
-        ...init
-      });
-      const cut = (last) => {
-        x.over = true;
-        poster.stop(last);
-        stop.abort();
-      };
-      const x = {
-        open: open2,
-        sink,
-        clock: open2.clock,
-        ask,
-        over: false,
-        last: [],
-        end(e) {
-          if (x.over) return;
-          cut([]);
-          sink.ended(e);
-        }
-      };
-      const poster = framePoster(x);
-      read(x).catch((e) => x.end(e instanceof CarillonError ? { detail: e.message } : {}));
-      return {
-        ...as,
-        send: poster.send,
-        close: () => cut(x.last.length ? x.last : void 0),
-        abort: () => cut([])
-      };
-    }
-  };
-}
-function connectQuery({ connect }, more = {}) {
-  const all = { cursor: connect.cursor, client: connect.client, after: connect.after, version: String(connect.version), ...more };
-  const query = new URLSearchParams();
-  for (const [name, value] of Object.entries(all)) if (value) query.set(name, value);
-  return `?${query}`;
-}
-async function refusal(response) {
-  const after = Number(response.headers.get("retry-after"));
-  const problem = await response.json().catch(() => null);
-  const name = problem?.code;
-  const code = typeof name === "string" ? codes[name] : void 0;
-  return {
-    ...code ? { code, reason: String(name) } : {},
-    ...after > 0 ? { delay: after * 1e3 } : {},
-    ...typeof problem?.detail === "string" ? { detail: problem.detail } : {}
-  };
-}
-var AGAIN_MS2 = 1e3;
-var MOST_FRAMES = 20;
-function framePoster({ ask, clock, end, sink }) {
-  let waiting = [];
-  let busy = false;
-  let stopped = false;
-  const post2 = (frames2, last) => ask("/connect/frames", { method: "POST", body: JSON.stringify(frames2), ...last && { keepalive: true, signal: null } });
-  async function flush() {
-    if (busy || stopped || !waiting.length) return;
-    busy = true;
-    const ack = waiting.filter((f) => f.type === "ack").at(-1);
-    waiting = waiting.filter((f) => f.type !== "ack" || f === ack);
-    const batch = waiting.slice(0, MOST_FRAMES);
-    let again2 = 0;
-    try {
-      const { status, headers } = await post2(batch, false);
-      if (status === 429 || status >= 500) {
-        again2 = Number(headers.get("retry-after")) * 1e3 || AGAIN_MS2;
-      } else if (status === 409) {
-        if (batch.some((f) => f.type === "refresh")) end({});
-        else sink.frames([{ type: "error", code: "no_session" }]);
-      }
-    } catch {
-      again2 = AGAIN_MS2;
-    }
-    busy = false;
-    if (!again2) waiting = waiting.slice(batch.length);
-    if (again2) clock.after(again2, () => void flush());
-    else void flush();
-  }
-  return {
-    send(frames2) {
-      waiting.push(...frames2);
-      void flush();
-    },
-    stop(last = waiting) {
-      if (!stopped && last.length) post2(last.slice(-MOST_FRAMES), true).catch(() => {
-      });
-      stopped = true;
-    }
-  };
-}
-
-// src/longpoll.ts
-var WAIT_S = 55;
-var LATE_MS = 1e4;
-function longPoll({ fetch: fetch2 } = {}) {
-  return httpTransport("longpoll", fetch2, { alive: "self", acknowledges: true }, async (x) => {
-    let query = connectQuery(x.open);
-    while (!x.over) {
-      const onTime = x.clock.after(WAIT_S * 1e3 + LATE_MS, () => x.end({}));
-      const response = await x.ask(`/connect/poll${query}`).finally(onTime);
-      if (!response.ok) return x.end(await refusal(response));
-      const { session, cursor, frames: frames2 } = await response.json();
-      x.sink.heard();
-      const read = frames2.flatMap((f) => check(f) ?? []);
-      await new Promise((handled) => x.sink.frames(read, handled));
-      if (read.some((f) => f.type === "kick" || f.type === "goaway")) return x.end({});
-      x.last = [{ type: "ack", cursor }];
-      query = connectQuery(x.open, { session, cursor, after: void 0 });
-    }
-  });
 }
 
 // src/sse.ts
@@ -1817,10 +1813,11 @@ function open(socket, request, sink) {
 
 // src/index.ts
 function createClient(options) {
-  const core = makeFullClient({
+  const core = makeClient({
     ...options,
-    transports: options.transports ?? [webSocket(), sse(), longPoll()],
-    storage: options.storage ?? localStorageStorage(),
+    transports: fallback(...options.transports ?? [webSocket(), sse(), longPoll()]),
+    storage: persistent(options.storage ?? localStorageStorage()),
+    page: pageEvents,
     tabs: options.tabs ?? sharedTabs()
   });
   const tags = deviceTags(core);

@@ -104,6 +104,12 @@ class Site {
     public claims: Claims,
   ) {}
 
+  /** The address of the page, which says what it is told. */
+  page(config: Partial<PageConfig>): string {
+    const complete = { endpoint: this.gateway.url, user: "alice", device: "laptop", ...config };
+    return `${this.url}/page?${new URLSearchParams({ config: JSON.stringify(complete) })}`;
+  }
+
   async start(): Promise<() => Promise<void>> {
     const script = await bundle();
     const server = createServer((request, response) => {
@@ -156,8 +162,7 @@ export class QuietPage {
     onTestFinished(await site.start());
     const port = await freePort();
     const profile = mkdtempSync(join(tmpdir(), "carillon-page-"));
-    const complete = { endpoint: gateway.url, user: "alice", device: "laptop", ...config };
-    const url = `${site.url}/page?${new URLSearchParams({ config: JSON.stringify(complete) })}`;
+    const url = site.page(config);
     const running = spawn(executablePath, [...switches, "--headless=new", `--remote-debugging-port=${port}`, `--user-data-dir=${profile}`, url], { stdio: "ignore" });
     const over = new Promise((done) => running.once("exit", done));
     onTestFinished(async () => {
@@ -249,8 +254,7 @@ export class Chromium {
   /** Opens a tab, and its page. */
   async open(config: Partial<PageConfig> = {}, ledger = new Ledger()): Promise<Tab> {
     const page = await this.context.newPage();
-    const complete = { endpoint: this.gateway.url, user: "alice", device: "laptop", ...config };
-    const tab = new Tab(this, page, `${this.site.url}/page?${new URLSearchParams({ config: JSON.stringify(complete) })}`, ledger);
+    const tab = new Tab(this, page, this.site.page(config), ledger);
     this.tabs.push(tab);
     await tab.load();
     return tab;

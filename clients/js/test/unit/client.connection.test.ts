@@ -1,8 +1,7 @@
 import { afterEach, describe, expect, test, vi } from "vitest";
-import type { Complete } from "../../src/full.js";
 import { UnauthorizedError } from "../../src/errors.js";
 import { memoryStorage } from "../../src/storage.js";
-import type { Storage, TabMember, Tabs, TokenRequest } from "../../src/types.js";
+import type { ClientOptions, Storage, TabMember, Tabs, TokenRequest } from "../../src/types.js";
 import { cursor, FakeTransport, settled, tokenFor } from "./fake.js";
 import { connected, world, type World } from "./world.js";
 
@@ -235,7 +234,7 @@ describe("the surface", () => {
       [{ endpoint: "https://x/?token=secret" }, /endpoint/],
       [{ getToken: undefined as never }, /getToken/],
       [{ transports: [] }, /WebSocket/],
-    ] as [Partial<Complete>, RegExp][]) {
+    ] as [Partial<ClientOptions>, RegExp][]) {
       expect(() => world(options)).toThrow(expect.objectContaining({ code: "invalid", message: expect.stringMatching(text) }));
     }
   });

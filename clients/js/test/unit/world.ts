@@ -1,5 +1,5 @@
 // A client between a clock that goes when it is told to and a transport whose other side is the test, and what the client said.
-import { makeFullClient, type Complete } from "../../src/full.js";
+import { createClient, type ClientOptions } from "../../src/index.js";
 import { memoryStorage } from "../../src/storage.js";
 import type { CoreClient, Message } from "../../src/types.js";
 import { cursor, FakeClock, FakeTransport, settled, tokenFor } from "./fake.js";
@@ -13,10 +13,10 @@ export interface World {
   got: string[];
 }
 
-export function world(options: Partial<Complete> = {}): World {
+export function world(options: Partial<ClientOptions> = {}): World {
   const clock = new FakeClock();
   const transport = (options.transports?.[0] as FakeTransport | undefined) ?? new FakeTransport();
-  const client = makeFullClient<any>({
+  const client = createClient<any>({
     endpoint: "https://push.example.com",
     getToken: () => tokenFor(),
     transports: [transport],
@@ -32,7 +32,7 @@ export function world(options: Partial<Complete> = {}): World {
 }
 
 /** A world whose client is connected, and notes what it gets. */
-export async function connected(options: Partial<Complete> = {}, handler?: (m: Message<any>) => unknown): Promise<World> {
+export async function connected(options: Partial<ClientOptions> = {}, handler?: (m: Message<any>) => unknown): Promise<World> {
   const w = world(options);
   w.client.on("message", (m) => {
     w.got.push(m.id);
