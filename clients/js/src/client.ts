@@ -1,11 +1,11 @@
-// One device's client: joins the machine, the inbox, the transports, the storage and the other tabs. Everything runs on one thread; what is
-// asynchronous here is the token, a storage that is, and handlers. What not every page needs is in `extras.ts`, and comes in by a port.
+// One device's client: joins the machine, the inbox, the transports and the place where it is kept. Everything runs on one thread; what is
+// asynchronous here is the token, a storage that is, and handlers. What not every page needs comes in by options, or by its port.
 
 import { again } from "./backoff.js";
 import { bodyOf, VERSION } from "./codec.js";
 import { CarillonError, UnauthorizedError } from "./errors.js";
 import { makeInbox, type Entry } from "./inbox.js";
-import { createMachine, dutyOf, type Fallback, type Input } from "./machine.js";
+import { createMachine, dutyOf, STAY_AWAY, type Fallback, type Input } from "./machine.js";
 import { claimsOf, type Claims } from "./token.js";
 import type {
   ClientEvents,
@@ -20,11 +20,11 @@ import type {
   Kick,
   Message,
   PageEvents,
-  Persistence,
+  Place,
+  Port,
   Remembered,
   ServerFrame,
   State,
-  TabSeat,
   TokenReason,
   Transport,
 } from "./types.js";
@@ -38,6 +38,9 @@ const TURN_MS = 16;
 /** How long `getToken` may take. */
 const TOKEN_MS = 30_000;
 
+/** The longest delay of a timer is a little more: 24.8 days. */
+const MOST_MS = 2e9;
+
 /** What a handler rejects with when it did not get to the message: it is handed out again, and nothing is wrong. */
 export const UNREAD = Symbol();
 
@@ -45,7 +48,7 @@ const system: Clock = {
   now: () => Date.now(),
   after(ms, run) {
     // A longer delay would wrap around: who wakes too early asks again.
-    const timer = setTimeout(run, Math.min(ms, 2 ** 31 - 1));
+    const timer = setTimeout(run, Math.max(0, Math.min(ms, MOST_MS)));
     return () => clearTimeout(timer);
   },
 };
@@ -54,23 +57,15 @@ const system: Clock = {
 export interface CoreOptions extends CommonOptions {
   /** What carries the connection; several with `fallback(webSocket(), sse())`. */
   transports: readonly [Transport] | Fallback;
-  /** Keeps the cursor and the last ids: `persistent(localStorageStorage())`. Without it `deviceId` is empty, and your tokens have to name the device. */
-  storage?: Persistence;
+  /**
+   * Keeps the cursor and the last ids: `persistent(localStorageStorage())`, or, with one connection for all tabs, `shared(persistent(localStorageStorage()))`.
+   * Without it `deviceId` is empty, and your tokens have to name the device.
+   */
+  place?: Place;
   /** Goes by what happens to the page and the network: `pageEvents`. Without it a client finds out by itself, which takes longer. */
   page?: PageEvents;
-}
-
-/** What `extras.ts` has of a client: it has frames of its own to say, and answers to them. */
-export interface Port {
-  readonly clock: Clock;
-  /** How the connection that stands was welcomed. */
-  readonly welcome: ServerFrame | undefined;
-  /** Says something over it. */
-  say(frame: ClientFrame): void;
-  /** Takes a frame that answers; reports whether it was its own. */
-  answer?(frame: ServerFrame): boolean;
-  /** Takes what another tab has to say. */
-  said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
+  /** Checks the members of each frame: `checkFrame`. Without it the gateway is taken at its word, and a frame that cannot be read ends the connection. */
+  check?: (frame: ServerFrame) => ServerFrame | undefined;
 }
 
 /** The ports of clients, for extras alone. */
@@ -78,18 +73,18 @@ export const ports = new WeakMap<object, Port>();
 
 interface Opened {
   readonly transport: string;
-  readonly connection: Connection | undefined; // none, where it could not be opened
+  connection?: Connection; // none, where it could not be opened
   welcome?: ServerFrame;
-  goodbye?: End & { kick?: Kick };
+  goodbye?: Record<string, unknown>;
 }
 
-const invalid = (what: string): CarillonError => new CarillonError("invalid", what);
-
-/** The base of an address: `ws:` and the path of the protocol are as good as `http:` without. */
-const baseOf = (address: string): string => {
-  if (!/^(http|ws)s?:\/\/[^?#@]+$/.test(address)) throw invalid(`endpoint: ${address} is not like https://push.example.com`);
-  return address.replace(/^ws/, "http").replace(/(\/connect)?\/*$/, "");
+const invalid = (what: string): never => {
+  throw new CarillonError("invalid", what);
 };
+
+/** The base of an address, if it is one: `ws:` and the path of the protocol are as good as `http:` without. */
+const baseOf = (address: string): string | undefined =>
+  /^(http|ws)s?:\/\/[^?#@]+$/.test(address) ? address.replace(/^ws/, "http").replace(/(\/connect)?\/*$/, "") : undefined;
 
 const texts: Record<string, string> = {
   unauthorized: "getToken has no token for this user",
@@ -100,20 +95,17 @@ const texts: Record<string, string> = {
 
 /**
  * Makes a device's client, which is idle until {@link CoreClient.connect}. It has one transport, keeps its place in memory and shares nothing with other
- * tabs, unless it is told: with `fallback`, `persistent`, `pageEvents` and `sharedTabs` it is the client of `@carillon/client`.
+ * tabs, unless it is told: with `fallback`, `shared(persistent(…))`, `pageEvents` and `checkFrame` it is the client of `@carillon/client`.
  *
  * @throws {CarillonError} with code `invalid`, for options that cannot be
  */
 export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Body> {
-  const { getToken, acknowledge = "auto", concurrency = 1, name = "carillon", page, clock = system, random = Math.random } = options;
-  const endpoints = [options.endpoint].flat().map(baseOf);
-  const over = options.transports;
-  const { transports: all, machine: make }: Fallback = "machine" in over ? over : { transports: over, machine: createMachine };
-  const transports = all.filter((t) => t.available);
-  const tabs = options.tabs && options.tabs.available && options.tabs;
-  if (!endpoints[0]) throw invalid("endpoint: none");
-  if (typeof getToken !== "function") throw invalid("getToken: none");
-  if (!transports[0]) throw invalid("transports: none is available; pass webSocket({ WebSocket })");
+  const { getToken, acknowledge, concurrency = 1, page, clock = system, random = Math.random, check = (f) => (f.type ? f : undefined) } = options;
+  const endpoints = [options.endpoint].flat().map((a) => baseOf(a) ?? invalid(`endpoint: ${a} is not like https://push.example.com`));
+  const transports = options.transports.filter((t) => t.available);
+  if (!endpoints[0]) invalid("endpoint: none");
+  if (typeof getToken !== "function") invalid("getToken: none");
+  if (!transports[0]) invalid("transports: none is available; pass webSocket({ WebSocket })");
 
   const listeners: { [K in keyof ClientEvents<Body>]?: Set<(value: never) => unknown> } = {};
   let state: State = "idle";
@@ -130,10 +122,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   let session: string | undefined;
   let skew = 0; // the gateway's clock less ours
   let lastKick: Kick | undefined;
-  let settled = false;
-  let seat: TabSeat | undefined;
-  let turn = 0; // of leading and following
-  let leads = false; // and so keeps what is handled
   let routes: readonly Transport[] = transports; // these, or another tab
 
   const emit = <K extends keyof ClientEvents<Body>>(event: K, value: ClientEvents<Body>[K]): void => {
@@ -149,30 +137,28 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     }
   };
   const trouble = (code: string, message: string, cause?: unknown): void => emit("error", new CarillonError(code, message, { cause }));
-  const keeper = options.storage?.open(name, clock, (what, e) => trouble("storage", `storage cannot be ${what}`, e));
 
   // ---- the machine, and what it wants ----
 
-  const machine = make({
+  const machine = ((options.transports as { machine?: typeof createMachine }).machine ?? createMachine)({
     endpoints,
     random,
     effects: {
       state(next, retry) {
         const previous = state;
         state = next;
-        const connected = next === "connected";
-        if (!connected) lose();
+        if (next !== "connected") lose();
         if (next === "failed" || next === "closed") {
           asking?.abort();
           leavePage?.();
           leavePage = undefined;
-          stand();
+          keeper?.leave?.();
         } else failure = undefined;
         emit("state", {
           state,
           previous,
           ...(retry && { retryAt: new Date(retry) }),
-          ...(connected && { transport: live!.transport }),
+          ...(live && { transport: live.transport }),
         });
       },
       token: (reason) => void ask(reason),
@@ -189,26 +175,23 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
       remember: (won) => keeper?.remember(won),
       error(code) {
         const passing = code === "unreachable" || code === "silent";
-        const text = code === "kicked" ? `sent away: ${lastKick!.reason} ${lastKick!.detail ?? ""}` : texts[code]!;
-        const e = (!passing && failure) || new CarillonError(code, text, { kick: code === "kicked" ? lastKick : undefined });
+        const kick = code === "kicked" ? lastKick : undefined;
+        const text = kick ? `sent away: ${kick.reason} ${kick.detail ?? ""}` : texts[code]!;
+        const e = (!passing && failure) || new CarillonError(code, text, { kick });
         if (!passing) failure = e;
         emit("error", e);
       },
     },
   });
   const inputs: Input[] = [];
-  let stepping = false;
   let wakeAt = Infinity;
   let cancelWake: (() => void) | undefined;
   let leavePage: (() => void) | undefined;
 
   /** Gives the machine an input. What listeners cause on the way comes after that. */
   function step(input: Input): void {
-    inputs.push(input);
-    if (stepping) return;
-    stepping = true;
-    for (let i; (i = inputs.shift()); ) machine.step(clock.now(), i);
-    stepping = false;
+    if (inputs.push(input) > 1) return;
+    for (; inputs[0]; inputs.shift()) machine.step(clock.now(), inputs[0]);
     arm();
   }
 
@@ -218,12 +201,12 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     if (at >= wakeAt && at < Infinity) return;
     cancelWake?.();
     wakeAt = at;
-    if (at === Infinity) return;
-    cancelWake = clock.after(Math.max(0, at - clock.now()), () => {
-      wakeAt = Infinity;
-      if (machine.wake > clock.now()) arm();
-      else step({ in: "time" });
-    });
+    if (at < Infinity) {
+      cancelWake = clock.after(at - clock.now(), () => {
+        wakeAt = Infinity;
+        step({ in: "time" }); // or earlier, and then it asks again
+      });
+    }
   }
 
   /** What ends with a connection. */
@@ -233,7 +216,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     // The last acknowledgement may have been lost with it.
     if (acked) inbox.acknowledged(undefined);
     acked = false;
-    seat?.down();
+    keeper?.down?.();
   }
 
   // ---- tokens ----
@@ -242,15 +225,14 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     asking?.abort();
     const mine = (asking = new AbortController());
     const { signal } = mine;
-    let got: string | null = "";
-    let failed: unknown;
     const cancel = clock.after(TOKEN_MS, () => mine.abort());
     try {
       deviceId ||= (await keeper?.device()) ?? "";
-      got = await Promise.race([
+      const got = await Promise.race([
         getToken({ reason, signal, deviceId }),
         new Promise<never>((_, reject) => (signal.onabort = () => reject(new Error("timed out")))),
       ]);
+      if (asking !== mine) return;
       if (!got || (reason === "refused" && got === token)) throw new UnauthorizedError(got ? "the refused token again" : "");
       const c = claimsOf(got);
       if (claims && c.identity !== claims.identity) {
@@ -258,60 +240,28 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         throw new UnauthorizedError();
       }
       claims = c;
-    } catch (e) {
-      failed = e ?? "rejected";
-    }
-    cancel();
-    if (asking !== mine) return;
-    asking = undefined;
-    if (failed) {
-      const unauthorized = (failed as Error).name === "UnauthorizedError";
-      if (unauthorized) failure ??= new CarillonError("unauthorized", texts["unauthorized"]!, { cause: failed });
-      else trouble("token_unavailable", "getToken failed", failed);
+      token = got;
+    } catch (cause) {
+      if (asking !== mine) return;
+      asking = undefined;
+      const unauthorized = (cause as Error | undefined)?.name === "UnauthorizedError";
+      if (unauthorized) failure ??= new CarillonError("unauthorized", texts["unauthorized"]!, { cause });
+      else trouble("token_unavailable", "getToken failed", cause);
       return step({ in: "token_failed", unauthorized });
+    } finally {
+      cancel();
     }
-    token = got!;
+    asking = undefined;
     // The clock of who issued it is not ours: what counts is how long it lives.
-    const { expires, issued } = claims!;
-    step({ in: "token", expires: expires && (issued === undefined ? expires : clock.now() + expires - issued) });
+    const { expires, issued } = claims;
+    step({ in: "token", expires: clock.now() + expires - issued || expires || undefined });
     settle();
   }
 
-  // ---- over what to connect: this tab's own transports, or another tab ----
+  // ---- over what to connect ----
 
-  /** Once it is known whose client this is: joins the other tabs, or goes on alone. */
-  function settle(): void {
-    if (settled) return;
-    settled = true;
-    if (tabs) seat = tabs.join(`${name}:${claims!.identity}`, { lead, follow, cursor: () => inbox.cursor, said: (frames, answer) => port.said?.(frames, answer) }, clock);
-    else lead();
-  }
-
-  /** Leaves the other tabs. */
-  function stand(): void {
-    if (!tabs) return;
-    seat?.leave();
-    seat = undefined;
-    settled = false;
-    turn++;
-  }
-
-  /** Takes up what is kept. As one that followed, it goes by what it has seen: what the tab before kept may not all have come to this one. */
-  async function lead(followed?: boolean): Promise<void> {
-    const mine = ++turn;
-    const { cursor, ids, won } = (await keeper?.load(claims!.identity)) ?? { ids: [] };
-    if (mine !== turn) return;
-    for (const id of inbox.ids) keeper?.note(id);
-    inbox.restore((!followed && cursor) || inbox.cursor, followed ? [] : ids);
-    leads = true;
-    route(transports, true, won);
-  }
-
-  function follow(over: Transport): void {
-    turn++;
-    leads = false;
-    route([over], false);
-  }
+  /** Once it is known whose client this is. */
+  const settle = (): void => keeper?.join(claims!.identity);
 
   function route(over: readonly Transport[], token: boolean, remembered?: Remembered): void {
     routes = over;
@@ -319,79 +269,67 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   }
 
   function open(attempt: number, transport: string, endpoint: string, fresh: boolean): void {
-    let mine: Opened;
-    const current = (): boolean => opened.get(attempt) === mine;
+    const mine: Opened = { transport };
+    opened.set(attempt, mine);
     const sink = {
-      frames(frames: readonly ServerFrame[], handled?: () => void) {
-        if (!current()) return;
+      frames(given: readonly ServerFrame[]) {
+        if (!opened.has(attempt)) return;
+        const frames = given.flatMap((f) => check(f) ?? []);
         for (const f of frames) receive(attempt, mine, f);
-        if (mine === live) seat?.frames(frames);
+        if (mine === live) keeper?.frames?.(frames);
         pump();
-        if (handled) drains.push(handled);
         drained();
       },
       heard() {
         if (mine === live) step({ in: "heard" });
       },
       ended(end: End) {
-        if (!current()) return;
-        opened.delete(attempt);
-        const { code, reason, delay, address, detail, kick } = { ...mine.goodbye, ...end } as NonNullable<Opened["goodbye"]>;
+        if (!opened.delete(attempt)) return;
+        const { type: _, delay_ms, address, ...bye } = { reason: "", ...mine.goodbye, ...end } as Record<string, any> & Kick;
+        const { code, detail } = bye;
         if (mine === live) lose();
-        lastKick = dutyOf(code) === "stay_away" ? (kick ?? { code: code!, reason: reason!, ...(detail && { detail }) }) : undefined;
+        lastKick = dutyOf(code) === STAY_AWAY ? bye : undefined;
         if (!code && detail) trouble("protocol", detail);
-        const own = lastKick?.reason === "replaced" && (lastKick.by ?? claims!.device) === claims!.device;
-        step({ in: "ended", attempt, code, own, delay, address: safe(endpoint, address) });
+        const own = (bye.by ?? claims!.device) === claims!.device;
+        // Unless it would give up encryption.
+        const to = baseOf(address);
+        step({ in: "ended", attempt, code, own, delay: delay_ms, address: endpoint[4] === "s" && to?.[4] !== "s" ? undefined : to });
         if (lastKick && (state === "failed" || state === "suspended")) emit("kick", lastKick);
       },
     };
-    const t = routes.find((t) => t.name === transport)!;
-    let connection: Connection | undefined;
     try {
-      connection = t.open(
-        {
-          endpoint,
-          token: () => token,
-          connect: {
-            type: "connect",
-            version: VERSION,
-            token,
-            client: options.clientName ?? "carillon-js/0.1",
-            cursor: inbox.cursor,
-            after: fresh ? undefined : session,
+      mine.connection = routes
+        .find((t) => t.name === transport)!
+        .open(
+          {
+            endpoint,
+            token: () => token,
+            connect: {
+              type: "connect",
+              version: VERSION,
+              client: options.clientName ?? "carillon-js/0.1",
+              cursor: inbox.cursor,
+              after: fresh ? undefined : session,
+            },
+            clock,
           },
-          clock,
-        },
-        sink,
-      );
+          sink,
+        );
     } catch (e) {
       // A constructor that refuses the address, say.
       clock.after(0, () => sink.ended({ detail: String(e) }));
-    }
-    mine = { transport, connection };
-    opened.set(attempt, mine);
-  }
-
-  /** The address that a gateway names, unless it would give up encryption. */
-  function safe(endpoint: string, address: string | undefined): string | undefined {
-    try {
-      const to = baseOf(address!);
-      return endpoint.startsWith("https:") && !to.startsWith("https:") ? undefined : to;
-    } catch {
-      return undefined;
     }
   }
 
   // ---- receiving ----
 
-  function receive(attempt: number, from: Opened, frame: ServerFrame): void {
-    const f: Record<string, any> = frame;
-    switch (frame.type) {
+  function receive(attempt: number, from: Opened, f: ServerFrame & Record<string, any>): void {
+    switch (f.type) {
       case "welcome":
         session = f["session"];
         skew = f["time"] - clock.now();
-        inbox.receive(frame);
-        from.welcome = frame;
+        inbox.receive(f);
+        from.welcome = f;
         step({
           in: "welcome",
           attempt,
@@ -402,33 +340,35 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         });
         return store();
       case "ping":
-        return from.connection!.send([{ type: "pong" }]);
+        return say({ type: "pong" });
       case "pong":
         // A timer that is set here and not by another one is not put off in a hidden tab.
         wakeAt = Infinity;
         return arm();
-      case "kick": {
-        const { type: _, ...kick } = f;
-        from.goodbye = { code: f["code"], kick: { reason: "", ...kick } as Kick };
-        return;
-      }
+      case "kick":
       case "goaway":
-        from.goodbye = { code: f["code"], delay: f["delay_ms"], address: f["address"] };
+        from.goodbye = f;
         return;
       case "refresh":
         return step(f["expires"] ? { in: "renewed", expires: f["expires"] - skew } : { in: "token_wanted" });
       case "tags":
       case "error":
-        if (port.answer?.(frame)) return;
+        if (port.answer?.(f)) return;
         if (f["code"] === "try_again") step({ in: "token_wanted" });
         else if (f["code"]) trouble(f["code"], f["detail"] ?? "refused");
         return;
       case "message":
         // What is not persistent is for who listens now.
-        if ("slot" in f || listeners.message?.size) inbox.receive(frame);
+        if ("slot" in f || listeners.message?.size) inbox.receive(f);
         return;
+      case "recall":
+      case "gap":
+      case "cursor":
+        break;
+      default:
+        return; // of a later version
     }
-    const notice = inbox.receive(frame);
+    const notice = inbox.receive(f);
     if (notice) emit(...(notice as ["gap", Gap]));
     if (f["reason"] === "caught_up") step({ in: "caught_up" });
     store();
@@ -458,29 +398,29 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   function run(e: Entry): void {
     const message = messageOf<Body>(e);
     const waits: unknown[] = [];
-    const after = (done: () => void): void => {
-      running--;
-      done();
-      pump();
-    };
     try {
       for (const f of [...listeners.message!]) {
         const r = f(message as never) as PromiseLike<unknown> | undefined;
-        if (typeof r?.then === "function") waits.push(r);
+        if (r?.then) waits.push(r);
       }
     } catch (cause) {
       return failed(e, cause);
     }
-    if (!waits.length) return handed(e);
+    if (!waits[0]) return handed(e);
     running++;
-    Promise.all(waits).then(
-      () => after(() => handed(e)),
-      (cause: unknown) => after(() => failed(e, cause)),
-    );
+    void Promise.all(waits)
+      .then(
+        () => handed(e),
+        (cause: unknown) => failed(e, cause),
+      )
+      .then(() => {
+        running--;
+        pump();
+      });
   }
 
   function handed(e: Entry): void {
-    if (acknowledge === "auto") done(e);
+    if (acknowledge !== "manual") done(e);
   }
 
   function failed(e: Entry, cause: unknown): void {
@@ -496,7 +436,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
 
   function done(e: Entry): void {
     if (!inbox.handled(e)) return;
-    if (leads) keeper?.note(e.id);
+    keeper?.note(e.id);
     store();
   }
 
@@ -507,7 +447,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   let acked = false; // something, over the connection that stands
   let ackAt = -Infinity;
   let cancelAck: (() => void) | undefined;
-  let drains: (() => void)[] = [];
   let savedText: string | undefined;
 
   /** Writes how far everything is handled, and acknowledges that then. At once where the storage is. */
@@ -519,21 +458,17 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     storing = true;
     const stored = (written: boolean): void => {
       storing = false;
-      if (written) saved(text);
+      if (written) {
+        // Which may be less than is handled by now.
+        savedText = text;
+        drained();
+        if (live && !live.connection!.handled && !cancelAck && inbox.owesAck) cancelAck = clock.after(ackAt + ACK_MS - clock.now(), ack);
+      }
       if (dirty || !written) store();
       pump();
     };
-    if (keeper && leads && text) keeper.save(text, inbox.ids, stored);
+    if (keeper && text) keeper.save(text, inbox.ids, stored);
     else stored(true);
-  }
-
-  /** Goes on with what is written, which may be less than is handled by now. */
-  function saved(text: string | undefined): void {
-    savedText = text;
-    drained();
-    if (live && !live.connection!.acknowledges && !cancelAck && inbox.owesAck) {
-      cancelAck = clock.after(Math.max(0, ackAt + ACK_MS - clock.now()), ack);
-    }
   }
 
   function ack(): void {
@@ -547,7 +482,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   }
 
   function drained(): void {
-    if (!storing && !dirty && inbox.drained) for (const f of drains.splice(0)) f();
+    if (!storing && !dirty && inbox.drained) live?.connection!.handled?.();
   }
 
   function say(frame: ClientFrame): void {
@@ -562,7 +497,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     if (what === "frozen") {
       ack();
       step({ in: what });
-      return stand();
+      return keeper?.leave?.();
     }
     // Over what to connect comes first.
     if (what === "thawed" && claims && state === "suspended") settle();
@@ -619,18 +554,27 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
       return stop;
     },
     acknowledge(message) {
-      const e = inbox.entry(typeof message === "string" ? message : message.id);
+      const e = inbox.entry((message as Message).id ?? message);
       if (e?.handed) done(e);
     },
   };
   const port: Port = {
     clock,
+    inbox,
+    trouble,
     say,
+    lead({ cursor, ids, won }) {
+      inbox.restore(cursor ?? inbox.cursor, ids);
+      route(transports, true, won);
+    },
+    follow: (over) => route([over], false),
     get welcome() {
       return live?.welcome;
     },
   };
   ports.set(client, port);
+  const keeper = options.place?.open(options.name, port);
+  if (!keeper) route(transports, true);
   return client;
 }
 

@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 export { makeClient as createClient, type CoreOptions } from "./client.js";
+export { check as checkFrame } from "./check.js";
 export { CarillonError, UnauthorizedError } from "./errors.js";
 export { clicked, deviceTags, displayed, messages } from "./extras.js";
 export { persistent } from "./keep.js";
@@ -13,7 +14,7 @@ export type { Fallback } from "./machine.js";
 export { fallback } from "./race.js";
 export { sse } from "./sse.js";
 export { indexedDBStorage, localStorageStorage, memoryStorage } from "./storage.js";
-export { sharedTabs } from "./tabs.js";
+export { shared, sharedTabs } from "./tabs.js";
 export type { Fetch } from "./http.js";
 export { webSocket, type WebSocketLike } from "./websocket.js";
 export type * from "./types.js";

@@ -8,8 +8,8 @@ import type { ServerFrame } from "./types.js";
 const shape = /^1(\.(0|[1-9a-f][\da-f]{0,15})){7}$/;
 
 /** The cursor, if the text is one. Undefined: it is none, which is no error. */
-export function readCursor(text: string | null | undefined): string | undefined {
-  return text && text.length <= 120 && shape.test(text) ? text : undefined;
+export function readCursor(text = ""): string | undefined {
+  return shape.test(text) ? text : undefined;
 }
 
 /** Where a device is in a slot, 0 or 1. With epoch `0` it has no place there yet. */
@@ -25,10 +25,8 @@ export function moveCursor(cursor: string | undefined, frame: ServerFrame): stri
   if (!cursor || slot == null || reason === "reset") return cursor;
   const parts = cursor.split(".");
   const at = slot ? 7 : 4;
-  const to = (pos as number).toString(16);
-  // Without leading zeros, the longer one is the larger.
-  const further = to.length - parts[at]!.length || (to > parts[at]! ? 1 : 0);
-  if (parts[at - 2] === "0" || further <= 0) return cursor;
-  parts[at] = to;
+  // A position that does not fit in a number is rounded, and never below one that does.
+  if (parts[at - 2] === "0" || parseInt(parts[at]!, 16) >= (pos as number)) return cursor;
+  parts[at] = (pos as number).toString(16);
   return parts.join(".");
 }

@@ -1,8 +1,8 @@
 // What not every page needs: a loop over messages, events of people, and tags. Each client has at most one of them, made when it is first asked for.
 
-import { ports, UNREAD, type Port } from "./client.js";
+import { ports, UNREAD } from "./client.js";
 import { CarillonError } from "./errors.js";
-import type { ClientFrame, CoreClient, DeviceTags, Message, ServerFrame } from "./types.js";
+import type { ClientFrame, CoreClient, DeviceTags, Message, Port, ServerFrame } from "./types.js";
 
 /** A change of tags that could not be judged is sent again that much later. */
 const AGAIN_MS = 1000;

@@ -1,6 +1,5 @@
 // What the transports over plain HTTP share: requests, refusals, and frames that go beside a session.
 
-import { CarillonError } from "./errors.js";
 import type { ClientFrame, Clock, Connection, End, OpenRequest, Sink, Transport } from "./types.js";
 
 /** `fetch`, or what stands for it. */
@@ -35,9 +34,13 @@ export interface Exchange {
   readonly clock: Clock;
   /** Asks the gateway, with the token in use, until the connection is over. */
   ask(path: string, init?: RequestInit): Promise<Response>;
+  /** Hands frames on. What is none ends the connection. */
+  take(frames: readonly unknown[]): void;
   /** Ends the connection, and tells so. */
   end(end: End): void;
   readonly over: boolean;
+  /** Told that everything that came is handled. */
+  handled(): void;
   /** What a goodbye has to say besides. */
   last: ClientFrame[];
 }
@@ -46,7 +49,7 @@ export interface Exchange {
 export function httpTransport(
   name: string,
   fetch: Fetch | undefined,
-  as: Pick<Connection, "alive" | "acknowledges">,
+  alive: Connection["alive"],
   read: (x: Exchange) => Promise<void>,
 ): Transport {
   // Called as it has to be: as a function of the window.
@@ -74,7 +77,15 @@ export function httpTransport(
         clock: open.clock,
         ask,
         over: false,
+        handled() {},
         last: [] as ClientFrame[],
+        take(frames: readonly unknown[]) {
+          try {
+            sink.frames(frames);
+          } catch (e) {
+            x.end({ detail: (e as Error).message });
+          }
+        },
         end(e: End) {
           if (x.over) return;
           cut([]);
@@ -82,11 +93,11 @@ export function httpTransport(
         },
       };
       const poster = framePoster(x);
-      // Of a frame that is none it is said what is wrong; of a network that failed there is nothing to say.
-      read(x).catch((e) => x.end(e instanceof CarillonError ? { detail: e.message } : {}));
+      read(x).catch(() => x.end({}));
       return {
-        ...as,
+        alive,
         send: poster.send,
+        ...(alive === "self" && { handled: () => x.handled() }),
         close: () => cut(x.last.length ? x.last : undefined),
         abort: () => cut([]),
       };
@@ -111,7 +122,7 @@ export async function refusal(response: Response): Promise<End> {
   const code = typeof name === "string" ? codes[name] : undefined;
   return {
     ...(code ? { code, reason: String(name) } : {}),
-    ...(after > 0 ? { delay: after * 1000 } : {}),
+    ...(after > 0 ? { delay_ms: after * 1000 } : {}),
     ...(typeof problem?.detail === "string" ? { detail: problem.detail } : {}),
   };
 }

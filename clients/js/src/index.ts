@@ -3,6 +3,7 @@
  *
  * @packageDocumentation
  */
+import { check } from "./check.js";
 import { makeClient } from "./client.js";
 import { clicked, deviceTags, displayed, messages } from "./extras.js";
 import { persistent } from "./keep.js";
@@ -11,7 +12,7 @@ import { longPoll } from "./longpoll.js";
 import { fallback } from "./race.js";
 import { sse } from "./sse.js";
 import { localStorageStorage } from "./storage.js";
-import { sharedTabs } from "./tabs.js";
+import { shared, sharedTabs } from "./tabs.js";
 import type { Client, ClientOptions, Message } from "./types.js";
 import { webSocket } from "./websocket.js";
 
@@ -22,12 +23,14 @@ import { webSocket } from "./websocket.js";
  * @throws {CarillonError} with code `invalid`, for options that cannot be
  */
 export function createClient<Body = unknown>(options: ClientOptions): Client<Body> {
+  const { transports = [webSocket(), sse(), longPoll()], storage = localStorageStorage(), tabs = sharedTabs() } = options;
+  const place = persistent(storage);
   const core = makeClient<Body>({
     ...options,
-    transports: fallback(...(options.transports ?? [webSocket(), sse(), longPoll()])),
-    storage: persistent(options.storage ?? localStorageStorage()),
+    transports: fallback(...transports),
+    place: tabs ? shared(place, tabs) : place,
     page: pageEvents,
-    tabs: options.tabs ?? sharedTabs(),
+    check,
   });
   // Made now, so that what other tabs have to say is heard.
   const tags = deviceTags(core);

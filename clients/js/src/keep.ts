@@ -4,25 +4,29 @@
 // and before they leave the first. So whatever a crash leaves: no id is missing that the cursor has passed.
 
 import { again } from "./backoff.js";
-import type { Awaitable, Keeper, Persistence, Storage } from "./types.js";
+import type { Awaitable, Keeper, Place, Storage } from "./types.js";
 
+/** Begins the keys of a client that was given no name. */
+export const NAME = "carillon";
+
+/** So many ids are written with the cursor at most. */
 const MANY = 64;
 
 /** Keeps a device's place in a storage, across runs. */
-export function persistent(storage: Storage): Persistence {
+export function persistent(storage: Storage): Place {
   return {
-    storage,
-    open(name, clock, trouble) {
+    open(name = NAME, { clock, inbox, lead, trouble }) {
       const split = (s = ""): string[] => s.split(",").filter(Boolean);
       let key = "";
       let fresh: string[] = [];
       let troubles = 0;
+      const unwritten = (e: unknown): void => trouble("storage", "storage cannot be written", e);
 
       async function read(key: string): Promise<string> {
         try {
           return (await storage.get(key)) ?? "";
         } catch (e) {
-          trouble("read", e);
+          trouble("storage", "storage cannot be read", e);
           return "";
         }
       }
@@ -31,7 +35,7 @@ export function persistent(storage: Storage): Persistence {
         try {
           await storage.set(key, value);
         } catch (e) {
-          trouble("written", e);
+          unwritten(e);
         }
       }
 
@@ -59,16 +63,23 @@ export function persistent(storage: Storage): Persistence {
           }
           return id;
         },
-        async load(identity) {
+        join(identity) {
+          if (!key) void keeper.lead(identity);
+        },
+        async lead(identity, followed, still = () => true) {
           key = `${name}:${identity}`;
           const [transport, until] = (await read(`${key}:won`)).split(" ");
           const [cursor, ids] = (await read(key)).split(" ");
           fresh = split(ids);
-          return {
-            cursor: cursor || undefined,
-            ids: [...split(await read(`${key}:ids`)), ...fresh],
+          const all = [...split(await read(`${key}:ids`)), ...fresh];
+          if (!still()) return;
+          fresh.push(...inbox.ids);
+          // One that followed goes by what it has seen: what the client before kept may not all have come to this one.
+          lead({
+            cursor: followed ? undefined : cursor || undefined,
+            ids: followed ? [] : all,
             won: until ? { transport: transport!, until: +until } : undefined,
-          };
+          });
         },
         note: (id) => void fresh.push(id),
         save(cursor, all, done) {
@@ -79,7 +90,7 @@ export function persistent(storage: Storage): Persistence {
           };
           const failed = (e: unknown): void => {
             keeper.writing = false;
-            if (!troubles++) trouble("written", e);
+            if (!troubles++) unwritten(e);
             clock.after(again(troubles), () => done(false));
           };
           let wait;

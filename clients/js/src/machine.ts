@@ -105,35 +105,28 @@ export interface MachineConfig {
 
 /** The machine. */
 export interface Machine {
-  readonly state: State;
   /** When it wants `time`; Infinity: not before something else happens. */
   readonly wake: number;
   step(now: number, input: Input): void;
 }
 
-/** Several transports for one connection. Made by `fallback`. */
-export interface Fallback {
-  /** The best first. */
-  readonly transports: readonly Transport[];
-  /**
-   * Chooses among them.
-   *
-   * @internal
-   */
-  readonly machine: (config: MachineConfig) => Machine;
-}
+/** Several transports for one connection, the best first. Made by `fallback`. */
+export type Fallback = readonly Transport[] & {
+  /** How to make what chooses among them, which is the client's own affair. */
+  readonly machine: unknown;
+};
 
-/** What a close code asks of a client: by its hundreds, so that a later code is obeyed too. */
-export function dutyOf(code: number | undefined): "come_back" | "renew_token" | "stay_away" {
-  const hundreds = Math.floor((code ?? 0) / 100);
-  return hundreds === 41 ? "renew_token" : hundreds === 42 ? "stay_away" : "come_back";
-}
+/** What a close code asks of a client, by its hundreds, so that a later code is obeyed too: one of these, or to come back. */
+export const dutyOf = (code = 0): number => Math.floor(code / 100);
+export const RENEW_TOKEN = 41;
+export const STAY_AWAY = 42;
 
 const REPLACED = 4200;
 
 /** Makes a machine, which is `idle`. */
 export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }: MachineConfig): Machine {
   let state: State = "idle";
+  let resting = true; // and not to connect by itself
   let online = true;
   let hiddenReplaced = false; // suspended as another client of this device is connected
   let route: string | undefined;
@@ -141,30 +134,27 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
 
   // The token.
   let asked: TokenReason | undefined; // being fetched
-  let have = false;
-  let expires: number | undefined;
-  let renewAt: number | undefined;
+  let expires = 0; // there is none
+  let renewAt = Infinity;
   let renewals = 0; // in a row that failed
   let refusals = 0; // since the last welcome
 
   // The attempt, or the connection that it has become.
   let last = 0;
   let current: number | undefined;
-  let until: number | undefined; // when the attempt is given up
+  let until = Infinity; // when the attempt is given up
   let live: { alive: Liveness; heartbeat: number; grace: number } | undefined;
-  let pingAt: number | undefined;
-  let silentAt: number | undefined; // unless something is heard before
+  let pingAt = Infinity;
+  let silentAt = Infinity; // unless something is heard before
   let orphanUntil = 0;
   let fresh = false;
 
   // Waiting.
   let failed = 0;
-  let retryAt: number | undefined;
+  let retryAt = Infinity;
   let named = false; // by the server
   let endpoint = 0;
   let detour: string | undefined;
-
-  const resting = (): boolean => state === "idle" || state === "closed" || state === "failed" || state === "suspended";
 
   function enter(next: State, retry?: number): void {
     if (state === next && retry === undefined) return;
@@ -174,26 +164,29 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
 
   function ask(reason: TokenReason): void {
     asked = reason;
-    renewAt = undefined;
+    renewAt = Infinity;
     fx.token(reason);
   }
 
   function drop(goodbye: boolean): void {
     if (current) fx.drop(current, goodbye && !!live);
-    current = until = live = pingAt = silentAt = retryAt = undefined;
+    current = live = undefined;
+    until = pingAt = silentAt = retryAt = renewAt = Infinity;
   }
 
   function stop(next: State): void {
     drop(true);
-    asked = renewAt = undefined;
+    asked = undefined;
+    resting = true;
     enter(next);
   }
 
   /** Goes for a connection: a token first, if one is needed. */
   function begin(now: number): void {
-    retryAt = undefined;
+    retryAt = Infinity;
+    resting = false;
     enter("connecting");
-    if (needsToken && !(have && (expires === undefined || expires - now > TOKEN_MARGIN_MS))) {
+    if (needsToken && expires - now <= TOKEN_MARGIN_MS) {
       if (!asked) ask(refusals ? "refused" : "connect");
     } else open(now);
   }
@@ -219,25 +212,24 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
 
   function fail(code: "unauthorized" | "token_refused" | "kicked"): void {
     fx.error(code);
-    have = false;
+    expires = 0;
     stop("failed");
   }
 
   function ended(now: number, { attempt, code, own, delay, address }: Omit<Input & { in: "ended" }, "in">): void {
     if (attempt !== current) return;
-    const wasLive = live;
-    current = until = live = pingAt = silentAt = undefined;
     detour = address;
-    if (!code && !wasLive) {
+    if (!code && !live) {
       fx.error("unreachable");
       endpoint++;
     }
+    current = undefined;
     const duty = dutyOf(code);
-    if (duty === "renew_token") {
-      have = false;
+    if (duty === RENEW_TOKEN) {
+      expires = 0;
       if (++refusals > 1) return fail("token_refused");
     }
-    if (duty !== "stay_away") return wait(now, delay);
+    if (duty !== STAY_AWAY) return wait(now, delay);
     if (code !== REPLACED || !own) return fail("kicked");
     if (now < orphanUntil) {
       // A connect of ours that was given up was opened all the same, and took the place. Once: the next time it is another client.
@@ -251,16 +243,14 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
 
   /** Plans the renewal of the token in use. */
   function plan(now: number): void {
-    renewAt = undefined;
-    if (!needsToken || expires === undefined || asked) return;
-    const life = Math.max(0, expires - now);
+    if (!needsToken || asked) return;
     // Not at once, if a clock is wrong: the gateway says when the token runs out.
-    const early = Math.min(RENEW_MS, life / 5) * (1 + random() / 4);
+    const early = Math.min(RENEW_MS, (expires - now) / 5) * (1 + random() / 4);
     renewAt = Math.max(now + RENEW_LEAST_MS, Math.floor(expires - early));
   }
 
   function heard(now: number): void {
-    silentAt = live?.alive === "listen" && live.heartbeat ? now + live.heartbeat + live.grace : undefined;
+    silentAt = live?.alive === "listen" && live.heartbeat ? now + live.heartbeat + live.grace : Infinity;
   }
 
   function sent(now: number): void {
@@ -271,19 +261,16 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
   function ping(now: number, within = PROBE_MS): void {
     if (live?.alive !== "ping") return;
     fx.ping();
-    silentAt ??= now + within;
+    silentAt = Math.min(silentAt, now + within);
     sent(now);
   }
-
-  /** Whether the time of something has come. */
-  const due = (now: number, at: number | undefined): boolean => at! <= now;
 
   function step(now: number, i: Input): void {
     switch (i.in) {
       case "connect":
         if (state === "waiting" || state === "offline") {
           if (!named) begin(now);
-        } else if (resting()) {
+        } else if (resting) {
           failed = refusals = 0;
           // Whoever has the place now is to give it up.
           fresh = state !== "idle";
@@ -297,8 +284,7 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
       case "token":
         if (!asked) return;
         asked = undefined;
-        have = true;
-        expires = i.expires;
+        expires = i.expires ?? Infinity;
         renewals = 0;
         if (live) {
           fx.refresh();
@@ -316,13 +302,13 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
         drop(true);
         route = i.transports[0];
         needsToken = i.token;
-        if (!needsToken) asked = renewAt = undefined;
-        if (resting()) return;
+        if (!needsToken) asked = undefined;
+        if (resting) return;
         failed = 0;
         return begin(now);
       case "welcome":
         if (i.attempt !== current) return;
-        until = undefined;
+        until = Infinity;
         fresh = false;
         refusals = 0;
         live = i;
@@ -340,9 +326,10 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
       case "ended":
         return ended(now, i);
       case "token_wanted":
-        if (live && !asked) renewAt = now + backoff(++renewals, random());
+        if (live && needsToken && !asked) renewAt = now + backoff(++renewals, random());
         return;
       case "renewed":
+        if (!live || !needsToken) return;
         renewals = 0;
         expires = i.expires ?? expires;
         return plan(now);
@@ -361,49 +348,41 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
       case "offline":
         online = false;
         if (state !== "waiting") return ping(now);
-        retryAt = Math.max(retryAt!, now + OFFLINE_MS);
+        retryAt = Math.max(retryAt, now + OFFLINE_MS);
         return enter("offline", retryAt);
       case "visible":
         if (hiddenReplaced && state === "suspended") return step(now, { in: "connect" });
         if (state !== "waiting" || named || failed < 2) return ping(now);
         failed = 1;
-        retryAt = Math.min(retryAt!, now + backoff(1, random()));
+        retryAt = Math.min(retryAt, now + backoff(1, random()));
         return enter(state, retryAt);
       case "frozen":
-        if (!resting()) stop("suspended");
+        if (!resting) stop("suspended");
         return;
       case "thawed":
         if (state !== "suspended" || hiddenReplaced) return ping(now);
         failed = 0;
         return begin(now);
       case "time":
-        if (due(now, retryAt)) begin(now);
-        if (due(now, until)) {
+        if (retryAt <= now) begin(now);
+        if (until <= now) {
           orphanUntil = now + ORPHAN_MS;
           fx.drop(current!, false);
           ended(now, { attempt: current! });
         }
-        if (due(now, silentAt)) {
+        if (silentAt <= now) {
           fx.error("silent");
           wait(now);
         }
-        if (due(now, pingAt)) ping(now, live!.grace);
-        if (live && due(now, renewAt)) ask("expiring");
+        if (pingAt <= now) ping(now, live!.grace);
+        if (renewAt <= now) ask("expiring");
     }
   }
 
   return {
-    get state() {
-      return state;
-    },
     get wake() {
-      return earliest(retryAt, until, silentAt, pingAt, live && renewAt);
+      return Math.min(retryAt, until, silentAt, pingAt, renewAt);
     },
     step,
   };
-}
-
-/** The first of these times; Infinity if there is none. */
-export function earliest(...times: (number | undefined)[]): number {
-  return Math.min(...times.map((t) => t ?? Infinity));
 }

@@ -1,12 +1,12 @@
 // Several transports for one connection, as `api/client.md` has it: which is tried when, who wins, and the quiet way back to a better one. It stands
 // between a client and the machine of one transport, whose one attempt is a race here. Without I/O, as the machine is.
 
-import { ATTEMPT_MS, createMachine, earliest, type Fallback, type Input, type Machine, type MachineConfig } from "./machine.js";
+import { ATTEMPT_MS, createMachine, type Fallback, type Input, type Machine, type MachineConfig } from "./machine.js";
 import type { Remembered, Transport } from "./types.js";
 
 /** Several transports for one connection, the best first: the second is tried beside the first after 2.5 s, the third after 5 s, or when those before failed. */
 export function fallback(...transports: Transport[]): Fallback {
-  return { transports, machine: createRace };
+  return Object.assign(transports, { machine: createRace });
 }
 
 /** Each transport after the first gets its chance that much after the one before. */
@@ -32,10 +32,10 @@ export function createRace({ endpoints, random, effects: fx }: MachineConfig): M
   let last = 0;
   let attempts: Attempt[] = [];
   let untried: string[] = [];
-  let nextAt: number | undefined; // when the next of them gets its chance
+  let nextAt = Infinity; // when the next of them gets its chance
   let spoken = 0; // the longest delay that somebody named in this round
   let live: Attempt | undefined;
-  let upgradeAt: number | undefined;
+  let upgradeAt = Infinity;
 
   // What the machine takes for its one attempt.
   let one = 0;
@@ -63,7 +63,8 @@ export function createRace({ endpoints, random, effects: fx }: MachineConfig): M
         if (live) fx.drop(live.id, goodbye);
         attempts = [];
         untried = [];
-        live = nextAt = upgradeAt = undefined;
+        live = undefined;
+        nextAt = upgradeAt = Infinity;
       },
       live: () => fx.live(live!.id),
     },
@@ -71,7 +72,7 @@ export function createRace({ endpoints, random, effects: fx }: MachineConfig): M
 
   function next(): void {
     open(untried.shift()!);
-    nextAt = untried.length ? now + STAGGER_MS : undefined;
+    nextAt = untried.length ? now + STAGGER_MS : Infinity;
   }
 
   function open(transport: string): void {
@@ -81,7 +82,7 @@ export function createRace({ endpoints, random, effects: fx }: MachineConfig): M
 
   function remember(transport: string, again: boolean): void {
     if (transport === route[0]) {
-      upgradeAt = undefined;
+      upgradeAt = Infinity;
       return forget();
     }
     if (again || remembered?.transport !== transport) {
@@ -118,7 +119,7 @@ export function createRace({ endpoints, random, effects: fx }: MachineConfig): M
     for (const a of attempts) fx.drop(a.id, false);
     attempts = [];
     untried = [];
-    nextAt = upgradeAt = undefined;
+    nextAt = upgradeAt = Infinity;
     machine.step(now, { ...end, in: "ended", attempt: one, delay: code === undefined ? spoken : delay });
   }
 
@@ -138,7 +139,7 @@ export function createRace({ endpoints, random, effects: fx }: MachineConfig): M
         if (live) fx.drop(live.id, false);
         attempts = [];
         untried = [];
-        nextAt = undefined;
+        nextAt = Infinity;
         fresh = false;
         spoken = 0;
         live = won;
@@ -167,20 +168,17 @@ export function createRace({ endpoints, random, effects: fx }: MachineConfig): M
         ended({ attempt: a.id });
       }
     }
-    if (nextAt! <= now) next();
-    if (upgradeAt! <= now) {
-      upgradeAt = undefined;
+    if (nextAt <= now) next();
+    if (upgradeAt <= now) {
+      upgradeAt = Infinity;
       // The best alone, beside the connection that is there.
       open(route[0]!);
     }
   }
 
   return {
-    get state() {
-      return machine.state;
-    },
     get wake() {
-      return earliest(machine.wake, nextAt, upgradeAt, ...attempts.map((a) => a.until));
+      return Math.min(machine.wake, nextAt, upgradeAt, ...attempts.map((a) => a.until));
     },
     step,
   };

@@ -1,4 +1,4 @@
-import { decode } from "./codec.js";
+import { parse } from "./codec.js";
 import { connectQuery, httpTransport, refusal, type Fetch } from "./http.js";
 import type { Transport } from "./types.js";
 
@@ -17,7 +17,7 @@ export function eventReader(): (piece: string) => string[] {
  * of their own. With several nodes, these have to reach the node of the stream for tags: by a balancer that keeps a client at its node.
  */
 export function sse({ fetch }: { fetch?: Fetch } = {}): Transport {
-  return httpTransport("sse", fetch, { alive: "listen", acknowledges: false }, async ({ open, sink, ask, end }) => {
+  return httpTransport("sse", fetch, "listen", async ({ open, sink, take, ask, end }) => {
     const response = await ask(`/connect/sse${connectQuery(open)}`);
     if (!response.ok) return end(await refusal(response));
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
@@ -26,7 +26,7 @@ export function sse({ fetch }: { fetch?: Fetch } = {}): Transport {
       const { value, done } = await reader.read();
       if (done) return end({});
       sink.heard();
-      sink.frames(events(value).flatMap((text) => decode(text) ?? []));
+      take(events(value).map(parse));
     }
   });
 }

@@ -1,4 +1,5 @@
-import type { Connection, OpenRequest, ServerFrame, Sink, Tabs, Transport } from "./types.js";
+import { NAME } from "./keep.js";
+import type { Connection, Keeper, OpenRequest, Place, ServerFrame, Sink, Tabs, TabSeat, Transport } from "./types.js";
 
 /** How often a tab asks whether the leading one is there, and how long it waits for the answer before it takes the lead. */
 const ASK_MS = 15_000;
@@ -12,6 +13,59 @@ type Said =
   | { t: "lead" | "answer" | "down" }
   | { t: "frames"; frames: readonly ServerFrame[]; to?: string }
   | { t: "say"; from: string; frames: readonly unknown[] };
+
+/** A place that all tabs of a browser share: one of them leads, connects and keeps, the others follow it. Where `tabs` is not available each tab is alone. */
+export function shared(place: Place, tabs: Tabs = sharedTabs()): Place {
+  if (!tabs.available) return place;
+  return {
+    open(name = NAME, port) {
+      const keeper = place.open(name, port);
+      const { lead, note, save } = keeper;
+      let seat: TabSeat | undefined;
+      let joined = false;
+      let turn = 0; // of leading and following
+      let leads = false; // and so keeps what is handled
+      return Object.assign<Keeper, Partial<Keeper>>(keeper, {
+        join(identity) {
+          if (joined) return;
+          joined = true;
+          seat = tabs.join(
+            `${name}:${identity}`,
+            {
+              lead(followed) {
+                const mine = ++turn;
+                void lead(identity, followed, () => mine === turn && (leads = true));
+              },
+              follow(over) {
+                turn++;
+                leads = false;
+                port.follow(over);
+              },
+              cursor: () => port.inbox.cursor,
+              said: (frames, answer) => port.said?.(frames, answer),
+            },
+            port.clock,
+          );
+        },
+        leave() {
+          seat?.leave();
+          seat = undefined;
+          joined = false;
+          turn++;
+        },
+        note(id) {
+          if (leads) note(id);
+        },
+        save(cursor, all, done) {
+          if (leads) save(cursor, all, done);
+          else done(true);
+        },
+        frames: (frames) => seat?.frames(frames),
+        down: () => seat?.down(),
+      });
+    },
+  };
+}
 
 /**
  * One connection for all tabs of a browser, by Web Locks and a BroadcastChannel. One tab leads: it holds the lock and the connection, and hands on what comes.
@@ -79,7 +133,7 @@ export function sharedTabs(): Tabs {
           };
           return {
             alive: "self",
-            acknowledges: true,
+            handled() {}, // the leader acknowledges
             // What keeps the connection is the leader's affair.
             send: (frames) => {
               const wanted = frames.filter((f) => f.type === "event" || f.type === "tags");

@@ -1,3 +1,5 @@
+import type { Inbox } from "./inbox.js";
+
 /** What a client is doing. The words are the same in every SDK; `api/client.md` has the whole machine. */
 export type State =
   /** Made, and not asked to connect yet. */
@@ -151,12 +153,10 @@ export interface Storage {
   set(key: string, value: string): Awaitable<void>;
 }
 
-/** Keeps a device's place across runs. Made by `persistent`. */
-export interface Persistence {
-  /** Where it is kept. */
-  readonly storage: Storage;
+/** Where a device's place is kept, and whether it is this client that connects. Made by `persistent` and `shared`. */
+export interface Place {
   /** @internal */
-  open(name: string, clock: Clock, trouble: (what: "read" | "written", cause: unknown) => void): Keeper;
+  open(name: string | undefined, port: Port): Keeper;
 }
 
 /**
@@ -170,7 +170,30 @@ export interface Remembered {
 }
 
 /**
- * What is kept of a device.
+ * What the parts that a client is given have of it.
+ *
+ * @internal
+ */
+export interface Port {
+  readonly clock: Clock;
+  readonly inbox: Inbox;
+  /** How the connection that stands was welcomed. */
+  readonly welcome: ServerFrame | undefined;
+  trouble(code: ErrorCode, message: string, cause: unknown): void;
+  /** Says something over the connection that stands. */
+  say(frame: ClientFrame): void;
+  /** This client connects, from there or, without a cursor, from where it is. */
+  lead(from: { cursor?: string | undefined; ids: string[]; won?: Remembered | undefined }): void;
+  /** Another one does, and is to be followed over this. */
+  follow(over: Transport): void;
+  /** Takes a frame that answers; reports whether it was its own. */
+  answer?(frame: ServerFrame): boolean;
+  /** Takes what another tab has to say. */
+  said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
+}
+
+/**
+ * What is kept of a device, and who connects for it.
  *
  * @internal
  */
@@ -179,13 +202,21 @@ export interface Keeper {
   writing: boolean;
   /** The random name of this browser profile. */
   device(): Promise<string>;
-  /** What is kept of an identity, whose everything is from now on. */
-  load(identity: string): Promise<{ cursor?: string | undefined; ids: string[]; won?: Remembered | undefined }>;
+  /** The client is of this identity, whose everything is from now on. Tells it to lead or to follow, but where it has joined already. */
+  join(identity: string): void;
+  /** Reads what is kept and leads, if it is `still` to; one that `followed` from where it is. */
+  lead(identity: string, followed?: boolean, still?: () => boolean): Promise<void>;
+  /** Leaves those that it has joined. */
+  leave?(): void;
   /** Notes the id of a message that was handled for the next `save`. */
   note(id: string): void;
   /** Writes the cursor, and calls `done` then: at once where the storage is; or, if that failed, when to try again. One at a time. */
   save(cursor: string, all: Iterable<string>, done: (written: boolean) => void): void;
   remember(won?: Remembered): void;
+  /** These came over the connection that stands. */
+  frames?(frames: readonly ServerFrame[]): void;
+  /** It ended. */
+  down?(): void;
 }
 
 /** What happens to the page or the network. `frozen` is also what leaving a page is: it may come back. */
@@ -202,8 +233,6 @@ export interface CommonOptions {
   getToken(request: TokenRequest): Awaitable<string | null>;
   /** Begins the keys in the storage, and the names of locks and channels. Default: `carillon`. */
   name?: string;
-  /** One connection for all tabs. `false`: each tab has its own, and they have to be different devices. */
-  tabs?: Tabs | false;
   /**
    * When a persistent message counts as handled. `auto`: when all handlers have resolved. `manual`: when {@link Client.acknowledge} is called.
    * Default: `auto`.
@@ -224,6 +253,8 @@ export interface ClientOptions extends CommonOptions {
   transports?: readonly Transport[];
   /** Where the cursor and the last ids are kept. Default: `localStorage`. */
   storage?: Storage;
+  /** One connection for all tabs. `false`: each tab has its own, and they have to be different devices. */
+  tabs?: Tabs | false;
 }
 
 /** One device's client, as `@carillon/client/core` makes it. */
@@ -284,7 +315,7 @@ export interface CarillonErrorLike extends Error {
 export interface Clock {
   /** Milliseconds since 1970 UTC. */
   now(): number;
-  /** Calls `run` once, `ms` from now, unless the returned function was called before. */
+  /** Calls `run` once, `ms` from now (a negative number counts as 0), unless the returned function was called before. */
   after(ms: number, run: () => void): () => void;
 }
 
@@ -306,15 +337,15 @@ export interface OpenRequest {
   readonly endpoint: string;
   /** The device token in use now. */
   token(): string;
-  /** The `connect` frame. */
-  readonly connect: ConnectFrame;
+  /** The `connect` frame, but for the token. */
+  readonly connect: Omit<ConnectFrame, "token">;
   readonly clock: Clock;
 }
 
 /** Where a connection tells what happens to it. */
 export interface Sink {
-  /** Frames in order. `handled` is called when the application has handled all of them: a transport without it goes on at once. */
-  frames(frames: readonly ServerFrame[], handled?: () => void): void;
+  /** Frames in order, as they were read from JSON. @throws {Error} if one is none: the connection is to be ended, and {@link Sink.ended} told */
+  frames(frames: readonly unknown[]): void;
   /** Bytes came: the other side is alive. */
   heard(): void;
   /** The connection is over. Nothing is told after that. */
@@ -327,7 +358,7 @@ export interface End {
   readonly code?: number;
   readonly reason?: string;
   /** In how many milliseconds to come back. */
-  readonly delay?: number;
+  readonly delay_ms?: number;
   /** Where to come back. */
   readonly address?: string;
   /** For people. */
@@ -338,8 +369,8 @@ export interface End {
 export interface Connection {
   /** How it shows that it is alive. `ping`: the client sends pings and waits for pongs. `listen`: the gateway sends something. `self`: the transport sees to it. */
   readonly alive: "ping" | "listen" | "self";
-  /** Whether `handled` of {@link Sink.frames} acknowledges, so that the client sends no `ack` besides. */
-  readonly acknowledges: boolean;
+  /** Called when everything that came is handled, also again. With it the connection acknowledges by itself, and the client sends no `ack` besides. */
+  handled?(): void;
   /** Sends frames, in order, or ends. */
   send(frames: readonly ClientFrame[]): void;
   /** Says goodbye, behind what was sent. `last`: the page is going, and nothing of it will run any more. */

@@ -1,4 +1,4 @@
-import { decode } from "./codec.js";
+import { parse } from "./codec.js";
 import type { Connection, OpenRequest, Sink, Transport } from "./types.js";
 
 /** What {@link webSocket} needs of a WebSocket: browsers, workers, Node from 22 on and the package `ws` have it. */
@@ -19,7 +19,7 @@ export function webSocket(options: { WebSocket?: WebSocketLike } = {}): Transpor
   const Socket = options.WebSocket ?? (globalThis.WebSocket as unknown as WebSocketLike | undefined);
   return {
     name: "websocket",
-    available: Socket !== undefined,
+    available: Boolean(Socket),
     open(request, sink) {
       return open(new Socket!(`${request.endpoint.replace(/^http/, "ws")}/connect`), request, sink);
     },
@@ -27,40 +27,26 @@ export function webSocket(options: { WebSocket?: WebSocketLike } = {}): Transpor
 }
 
 function open(socket: InstanceType<WebSocketLike>, request: OpenRequest, sink: Sink): Connection {
-  let over = false;
-  const end = (code?: number, reason?: string): void => {
-    if (over) return;
-    over = true;
-    // Codes below are of the network, and say nothing about the client.
-    sink.ended(code !== undefined && code >= 4000 ? { code, ...(reason ? { reason } : {}) } : {});
-  };
   const close = (): void => {
-    over = true;
-    socket.onmessage = null;
+    // One that is given up says nothing any more: it would take the place of what came after it.
+    socket.onopen = socket.onmessage = socket.onclose = null;
     socket.close(1000);
   };
-  socket.onopen = () => {
-    // One that was given up meanwhile says nothing: it would take the place of what came after it.
-    if (over) socket.close(1000);
-    else socket.send(JSON.stringify({ ...request.connect, token: request.token() }));
-  };
+  socket.onopen = () => socket.send(JSON.stringify({ ...request.connect, token: request.token() }));
   socket.onmessage = ({ data }) => {
-    if (over) return;
     sink.heard();
-    let frame;
     try {
-      frame = decode(String(data));
+      sink.frames([parse(data)]);
     } catch (e) {
       close();
-      return sink.ended({ detail: (e as Error).message });
+      sink.ended({ detail: (e as Error).message });
     }
-    if (frame) sink.frames([frame]);
   };
-  socket.onclose = (e) => end(e.code, e.reason);
+  // Codes below are of the network, and say nothing about the client.
+  socket.onclose = ({ code, reason }) => sink.ended(code >= 4000 ? { code, ...(reason && { reason }) } : {});
   socket.onerror = () => {}; // `onclose` follows
   return {
     alive: "ping",
-    acknowledges: false,
     send(frames) {
       for (const f of frames) socket.send(JSON.stringify(f));
     },

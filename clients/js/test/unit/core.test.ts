@@ -1,6 +1,6 @@
 // The client without defaults: what it does without the parts that it was not given, and that each of them joins it.
 import { expect, test } from "vitest";
-import { createClient, displayed, fallback, memoryStorage, persistent, type CoreOptions, type Happening, type TokenRequest } from "../../src/core.js";
+import { createClient, displayed, fallback, memoryStorage, persistent, shared, type CoreOptions, type Happening, type TabMember, type TokenRequest } from "../../src/core.js";
 import { cursor, FakeClock, FakeTransport, settled, tokenFor } from "./fake.js";
 
 function made(more: Partial<CoreOptions> = {}) {
@@ -44,18 +44,55 @@ test("keeps its place in memory, and comes back there", async () => {
 
 test("with a storage another run goes on, under the same name", async () => {
   const storage = memoryStorage();
-  const first = made({ storage: persistent(storage) });
+  const first = made({ place: persistent(storage) });
   void first.client.connect();
   await settled();
   first.transport.last.welcome();
   first.transport.last.message(11, "1");
   first.client.close();
-  const second = made({ storage: persistent(storage) });
+  const second = made({ place: persistent(storage) });
   void second.client.connect();
   await settled();
   expect(second.asked[0]!.deviceId).toMatch(/^[a-z\d]{28}$/);
   expect(second.asked[0]!.deviceId).toBe(first.asked[0]!.deviceId);
   expect(second.transport.last.request.connect.cursor).toBe(cursor(11, 5));
+});
+
+test("with a place that tabs share it leads or follows, under the name and the identity", async () => {
+  const tab = new FakeTransport("tab", { alive: "self", acknowledges: true });
+  const joined: [string, TabMember][] = [];
+  const left: string[] = [];
+  const tabs = {
+    available: true,
+    join(name: string, member: TabMember) {
+      joined.push([name, member]);
+      member.follow(tab);
+      return { frames: () => {}, down: () => {}, leave: () => void left.push(name) };
+    },
+  };
+  const storage = memoryStorage();
+  const w = made({ name: "shop", place: shared(persistent(storage), tabs) });
+  void w.client.connect();
+  await settled();
+  tab.last.welcome();
+  expect(w.client.transport).toBe("tab");
+  tab.last.message(11, "1");
+  expect(w.got).toEqual(["1"]);
+  expect(joined.map(([name]) => name)).toEqual(['shop:["dev","alice","phone"]']);
+  // One that follows keeps nothing.
+  expect(await storage.get(joined[0]![0])).toBeFalsy();
+  joined[0]![1].lead(true);
+  await settled();
+  expect(w.transport.last.request.connect.cursor).toBe(cursor(11, 5));
+  w.transport.last.welcome();
+  expect(await storage.get(joined[0]![0])).toBe(`${cursor(11, 5)} 1`);
+  w.client.close();
+  expect(left).toEqual([joined[0]![0]]);
+});
+
+test("where tabs cannot share, each has its own place", async () => {
+  const place = persistent(memoryStorage());
+  expect(shared(place, { available: false, join: () => expect.unreachable() })).toBe(place);
 });
 
 test("with a fallback the next transport is tried beside the first", async () => {

@@ -53,7 +53,7 @@ export class Peer {
 
   say(...frames: ServerFrame[]): void {
     this.sink.heard();
-    this.sink.frames(frames, () => this.handled++);
+    this.sink.frames(frames);
   }
 
   welcome(more: object = {}): void {
@@ -92,7 +92,7 @@ export class FakeTransport implements Transport {
 
   constructor(
     readonly name = "websocket",
-    readonly as: Pick<Connection, "alive" | "acknowledges"> = { alive: "ping", acknowledges: false },
+    readonly as: { alive: Connection["alive"]; acknowledges?: boolean } = { alive: "ping" },
   ) {}
 
   get last(): Peer {
@@ -103,7 +103,8 @@ export class FakeTransport implements Transport {
     const peer = new Peer(request, sink);
     this.peers.push(peer);
     return {
-      ...this.as,
+      alive: this.as.alive,
+      ...(this.as.acknowledges && { handled: () => void peer.handled++ }),
       send: (frames) => void peer.sent.push(...frames),
       close: () => (peer.left = "close"),
       abort: () => (peer.left = "abort"),

@@ -1,5 +1,6 @@
 // The transports over HTTP, against an exchange that the test answers.
 import { describe, expect, test } from "vitest";
+import { check } from "../../src/check.js";
 import { longPoll } from "../../src/longpoll.js";
 import { eventReader, sse } from "../../src/sse.js";
 import type { Connection, End, ServerFrame, Transport } from "../../src/types.js";
@@ -18,7 +19,6 @@ function opened(make: (o: { fetch: typeof fetch }) => Transport) {
   const clock = new FakeClock();
   const frames: ServerFrame[] = [];
   const ends: End[] = [];
-  let handled: (() => void)[] = [];
   const transport = make({
     fetch: (url, init = {}) =>
       new Promise((resolve, reject) => {
@@ -42,20 +42,18 @@ function opened(make: (o: { fetch: typeof fetch }) => Transport) {
     {
       endpoint: "https://push.example.com",
       token: () => "t0ken",
-      connect: { type: "connect", version: 1, token: "t0ken", cursor: cursor(10, 5), after: "41", client: "c/1" },
+      connect: { type: "connect", version: 1, cursor: cursor(10, 5), after: "41", client: "c/1" },
       clock,
     },
     {
       heard: () => {},
-      frames: (f, h) => {
-        frames.push(...f);
-        if (h) handled.push(h);
-      },
+      // As a client does: each is checked, and one that is none is thrown.
+      frames: (f) => void frames.push(...f.flatMap((x) => check(x) ?? [])),
       ended: (e) => ends.push(e),
     },
   );
   const handle = async (): Promise<void> => {
-    for (const h of handled.splice(0)) h();
+    connection.handled!();
     await settled();
   };
   return { asked, clock, frames, ends, connection, handle };
@@ -65,8 +63,8 @@ const refusals: [number, unknown, Record<string, string>, End][] = [
   [401, { code: "token_refused" }, {}, { code: 4101, reason: "token_refused" }],
   [401, { code: "token_expired", detail: "it ran out" }, {}, { code: 4100, reason: "token_expired", detail: "it ran out" }],
   [403, { code: "policy" }, {}, { code: 4209, reason: "policy" }],
-  [503, { code: "overloaded" }, { "retry-after": "7" }, { code: 4003, reason: "overloaded", delay: 7000 }],
-  [429, { code: "too_many_connections" }, { "retry-after": "3" }, { delay: 3000 }],
+  [503, { code: "overloaded" }, { "retry-after": "7" }, { code: 4003, reason: "overloaded", delay_ms: 7000 }],
+  [429, { code: "too_many_connections" }, { "retry-after": "3" }, { delay_ms: 3000 }],
   [502, "<html>", {}, {}],
   [403, { code: 17 }, {}, {}],
 ];

@@ -1,4 +1,4 @@
-import { check } from "../../src/codec.js";
+import { check } from "../../src/check.js";
 import { makeInbox, type Entry } from "../../src/inbox.js";
 import { playScripts } from "./scripts.js";
 

@@ -20,6 +20,7 @@ interface Script {
 function play({ endpoints, random, steps }: Script, make = createRace): Step[] {
   let drawn = 0;
   let out: unknown[] = [];
+  let state = "idle";
   const note =
     (...names: string[]) =>
     (...args: unknown[]): void => {
@@ -27,7 +28,10 @@ function play({ endpoints, random, steps }: Script, make = createRace): Step[] {
       out.push({ out: names[0], ...(Object.fromEntries(told) as object) });
     };
   const effects: Effects = {
-    state: note("state", "state", "retry"),
+    state(next, retry) {
+      state = next;
+      note("state", "state", "retry")(next, retry);
+    },
     token: note("token", "reason"),
     open: note("open", "attempt", "transport", "endpoint", "fresh"),
     drop: note("drop", "attempt", "goodbye"),
@@ -41,7 +45,7 @@ function play({ endpoints, random, steps }: Script, make = createRace): Step[] {
   return steps.map(({ at, in: input }) => {
     out = [];
     machine.step(at, input);
-    return { at, in: input, out, state: machine.state, wake: machine.wake < Infinity ? machine.wake : null };
+    return { at, in: input, out, state, wake: machine.wake < Infinity ? machine.wake : null };
   });
 }
 

@@ -2,11 +2,13 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { backoff } from "../../src/backoff.js";
-import { bodyOf, check, decode } from "../../src/codec.js";
+import { check } from "../../src/check.js";
+import { bodyOf, parse } from "../../src/codec.js";
 import { moveCursor, placeIn, readCursor } from "../../src/cursor.js";
 import { CarillonError } from "../../src/errors.js";
-import { dutyOf } from "../../src/machine.js";
+import { dutyOf, RENEW_TOKEN, STAY_AWAY } from "../../src/machine.js";
 
+const decode = (text: string) => check(parse(text));
 const load = (name: string): any => JSON.parse(readFileSync(new URL(`../../../../api/testdata/${name}.json`, import.meta.url), "utf8"));
 const named = (rows: any[]): [string, any][] => rows.map((r) => [r.name, r]);
 const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, "hex"));
@@ -89,7 +91,8 @@ describe("cursors", () => {
 
 test("the duty that a close code names", () => {
   const { codes, others } = load("close");
-  for (const { code, duty } of [...codes, ...others]) expect(dutyOf(code), String(code)).toBe(duty);
+  const duties: Record<number, string> = { [RENEW_TOKEN]: "renew_token", [STAY_AWAY]: "stay_away" };
+  for (const { code, duty } of [...codes, ...others]) expect(duties[dutyOf(code)] ?? "come_back", String(code)).toBe(duty);
 });
 
 test("backoff", () => {
