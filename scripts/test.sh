@@ -3,6 +3,7 @@
 #
 #   scripts/test.sh                every step
 #   scripts/test.sh vet race       only these
+#   scripts/test.sh engines        the SDK for JavaScript in Firefox and WebKit, which is no part of "every step"
 #
 # Each step writes to a log of its own under bin/test-logs, which is shown when the step fails; a failed step does not keep
 # the later ones from running. The last line counts steps and tests. Exit code: 0 all passed, 1 one failed, 2 usage,
@@ -27,6 +28,8 @@ PUSH_FORMS=(embedded standalone)
 # Build tags that some packages have files of.
 TAGS=(failpoints planted nextversion)
 ALL_STEPS=(format tidy generated js browser vet staticcheck race failpoints simulate planted torture readme fuzz)
+# Steps that run when they are named, and not by themselves.
+OTHER_STEPS=(engines)
 
 # ---- the steps: each is a function that exits with 0 if all is well -------------------------------------------------
 
@@ -85,6 +88,12 @@ step_js() {
 step_browser() {
 	need_js && need_chromium || return 1
 	(cd clients/js && npx vitest run --project integration --project browser --reporter ./test/kit/reporter.ts)
+}
+
+# And in browsers that are no Chromium.
+step_engines() {
+	need_js && need_engines || return 1
+	(cd clients/js && npx vitest run --project engines --reporter ./test/kit/reporter.ts)
 }
 
 step_vet() {
@@ -313,6 +322,19 @@ need_chromium() {
 		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
 }
 
+# Firefox, WebKit and a display for it, from Debian's packages.
+need_engines() {
+	local packages=(firefox-esr webkit2gtk-driver xvfb)
+	[[ -x /usr/bin/firefox-esr && -x /usr/bin/WebKitWebDriver && -x /usr/bin/Xvfb ]] && return 0
+	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+		echo "step engines needs Debian's packages ${packages[*]} (as root: apt-get install ${packages[*]})"
+		return 1
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get install -y --no-install-recommends "${packages[@]}" ||
+		{ apt-get update && apt-get install -y --no-install-recommends "${packages[@]}"; }
+}
+
 # Installs the programs of NEEDED that are missing, which takes root. Without root, tests that cannot run without them say which
 # package is missing, and those that take root themselves are skipped.
 provide_needed() {
@@ -398,8 +420,8 @@ run_step() {
 steps=("$@")
 ((${#steps[@]})) || steps=("${ALL_STEPS[@]}")
 for name in "${steps[@]}"; do
-	if [[ " ${ALL_STEPS[*]} " != *" $name "* ]]; then
-		echo "no step '$name'; there are: ${ALL_STEPS[*]}" >&2
+	if [[ " ${ALL_STEPS[*]} ${OTHER_STEPS[*]} " != *" $name "* ]]; then
+		echo "no step '$name'; there are: ${ALL_STEPS[*]}, and, when named, ${OTHER_STEPS[*]}" >&2
 		exit 2
 	fi
 done

@@ -11,6 +11,8 @@ export default defineConfig({
       { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...real } },
       // Needs /usr/bin/chromium, or CHROMIUM.
       { test: { name: "browser", include: ["test/browser/**/*.test.ts"], ...real } },
+      // Needs Debian's firefox-esr, webkit2gtk-driver and xvfb, and is run when it is asked for: `npm run test:engines`.
+      { test: { name: "engines", include: ["test/engines/**/*.test.ts"], ...real, testTimeout: 90_000, maxWorkers: 1 } },
       // Minutes long, and run when it is asked for: `npm run bench`.
       { test: { name: "bench", include: ["test/browser/**/*.bench.ts"], ...real, testTimeout: 3_600_000 } },
     ],

@@ -22,7 +22,8 @@ writeFileSync(
   "temp/snippets/tsconfig.json",
   JSON.stringify({
     extends: "../../tsconfig.json",
-    compilerOptions: { noUnusedLocals: false, moduleDetection: "force", verbatimModuleSyntax: false },
+    // Nor may the package's own types need what it does not have.
+    compilerOptions: { skipLibCheck: false, noUnusedLocals: false, moduleDetection: "force", verbatimModuleSyntax: false },
     include: [".", "../../test/docs"],
   }),
 );

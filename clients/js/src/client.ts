@@ -6,6 +6,7 @@ import { bodyOf, VERSION } from "./codec.js";
 import { CarillonError, UnauthorizedError } from "./errors.js";
 import { makeInbox, type Entry } from "./inbox.js";
 import { createMachine, dutyOf, STAY_AWAY, type Fallback, type Input } from "./machine.js";
+import type { Keeper, Port, Remembered } from "./port.js";
 import { claimsOf, type Claims } from "./token.js";
 import type {
   ClientEvents,
@@ -21,8 +22,6 @@ import type {
   Message,
   PageEvents,
   Place,
-  Port,
-  Remembered,
   ServerFrame,
   State,
   TokenReason,
@@ -65,7 +64,7 @@ export interface CoreOptions extends CommonOptions {
   /** Goes by what happens to the page and the network: `pageEvents`. Without it a client finds out by itself, which takes longer. */
   page?: PageEvents;
   /** Checks the members of each frame: `checkFrame`. Without it the gateway is taken at its word, and a frame that cannot be read ends the connection. */
-  check?: (frame: ServerFrame) => ServerFrame | undefined;
+  check?: (frame: unknown) => ServerFrame | undefined;
 }
 
 /** The ports of clients, for extras alone. */
@@ -100,7 +99,7 @@ const texts: Record<string, string> = {
  * @throws {CarillonError} with code `invalid`, for options that cannot be
  */
 export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Body> {
-  const { getToken, acknowledge, concurrency = 1, page, clock = system, random = Math.random, check = (f) => (f.type ? f : undefined) } = options;
+  const { getToken, acknowledge, concurrency = 1, page, clock = system, random = Math.random, check = (f) => ((f as ServerFrame).type ? (f as ServerFrame) : undefined) } = options;
   const endpoints = [options.endpoint].flat().map((a) => baseOf(a) ?? invalid(`endpoint: ${a} is not like https://push.example.com`));
   const transports = options.transports.filter((t) => t.available);
   if (!endpoints[0]) invalid("endpoint: none");
@@ -150,6 +149,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         if (next !== "connected") lose();
         if (next === "failed" || next === "closed") {
           asking?.abort();
+          asking = undefined;
           leavePage?.();
           leavePage = undefined;
           keeper?.leave?.();
@@ -272,13 +272,15 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     const mine: Opened = { transport };
     opened.set(attempt, mine);
     const sink = {
-      frames(given: readonly ServerFrame[]) {
+      frames(given: readonly unknown[]) {
         if (!opened.has(attempt)) return;
         const frames = given.flatMap((f) => check(f) ?? []);
+        // What is behind in an answer is not in the inbox yet. Where one is no frame, this ends with the first of the next connection.
+        pumping = true;
         for (const f of frames) receive(attempt, mine, f);
+        pumping = false;
         if (mine === live) keeper?.frames?.(frames);
         pump();
-        drained();
       },
       heard() {
         if (mine === live) step({ in: "heard" });
@@ -377,7 +379,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   // ---- handling ----
 
   let running = 0;
-  let pumping = false;
+  let pumping = false; // or receiving
   let closing = false;
 
   function pump(): void {
@@ -393,12 +395,13 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
       }
     }
     pumping = false;
+    if (!storing && !dirty && inbox.drained) live?.connection!.handled?.();
   }
 
   function run(e: Entry): void {
-    const message = messageOf<Body>(e);
     const waits: unknown[] = [];
     try {
+      const message = messageOf<Body>(e);
       for (const f of [...listeners.message!]) {
         const r = f(message as never) as PromiseLike<unknown> | undefined;
         if (r?.then) waits.push(r);
@@ -413,7 +416,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         () => handed(e),
         (cause: unknown) => failed(e, cause),
       )
-      .then(() => {
+      .finally(() => {
         running--;
         pump();
       });
@@ -426,7 +429,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
   function failed(e: Entry, cause: unknown): void {
     if (cause === UNREAD) return inbox.again(e);
     const over = ++e.failures >= TRIES || !e.persistent;
-    trouble(over ? "handler_gave_up" : "handler_failed", `message ${e.id}: ${cause}`, cause);
+    trouble(over ? "handler_gave_up" : "handler_failed", `message ${e.id}: ${String(cause)}`, cause);
     if (over) return done(e);
     clock.after(again(e.failures), () => {
       inbox.again(e);
@@ -461,7 +464,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
       if (written) {
         // Which may be less than is handled by now.
         savedText = text;
-        drained();
         if (live && !live.connection!.handled && !cancelAck && inbox.owesAck) cancelAck = clock.after(ackAt + ACK_MS - clock.now(), ack);
       }
       if (dirty || !written) store();
@@ -479,10 +481,6 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     acked = true;
     inbox.acknowledged(savedText);
     say({ type: "ack", cursor: savedText });
-  }
-
-  function drained(): void {
-    if (!storing && !dirty && inbox.drained) live?.connection!.handled?.();
   }
 
   function say(frame: ClientFrame): void {
@@ -573,7 +571,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
     },
   };
   ports.set(client, port);
-  const keeper = options.place?.open(options.name, port);
+  const keeper: Keeper | undefined = options.place?.open(options.name, port);
   if (!keeper) route(transports, true);
   return client;
 }

@@ -2,7 +2,8 @@
 
 import { ports, UNREAD } from "./client.js";
 import { CarillonError } from "./errors.js";
-import type { ClientFrame, CoreClient, DeviceTags, Message, Port, ServerFrame } from "./types.js";
+import type { Port } from "./port.js";
+import type { ClientFrame, CoreClient, DeviceTags, Message, ServerFrame } from "./types.js";
 
 /** A change of tags that could not be judged is sent again that much later. */
 const AGAIN_MS = 1000;

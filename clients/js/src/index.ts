@@ -23,11 +23,11 @@ import { webSocket } from "./websocket.js";
  * @throws {CarillonError} with code `invalid`, for options that cannot be
  */
 export function createClient<Body = unknown>(options: ClientOptions): Client<Body> {
-  const { transports = [webSocket(), sse(), longPoll()], storage = localStorageStorage(), tabs = sharedTabs() } = options;
-  const place = persistent(storage);
+  const tabs = options.tabs ?? sharedTabs();
+  const place = persistent(options.storage ?? localStorageStorage());
   const core = makeClient<Body>({
     ...options,
-    transports: fallback(...transports),
+    transports: fallback(...(options.transports ?? [webSocket(), sse(), longPoll()])),
     place: tabs ? shared(place, tabs) : place,
     page: pageEvents,
     check,

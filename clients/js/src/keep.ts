@@ -4,7 +4,8 @@
 // and before they leave the first. So whatever a crash leaves: no id is missing that the cursor has passed.
 
 import { again } from "./backoff.js";
-import type { Awaitable, Keeper, Place, Storage } from "./types.js";
+import type { Keeper, Port } from "./port.js";
+import type { Awaitable, Place, Storage } from "./types.js";
 
 /** Begins the keys of a client that was given no name. */
 export const NAME = "carillon";
@@ -15,7 +16,7 @@ const MANY = 64;
 /** Keeps a device's place in a storage, across runs. */
 export function persistent(storage: Storage): Place {
   return {
-    open(name = NAME, { clock, inbox, lead, trouble }) {
+    open(name = NAME, { clock, inbox, lead, trouble }: Port): Keeper {
       const split = (s = ""): string[] => s.split(",").filter(Boolean);
       let key = "";
       let fresh: string[] = [];

@@ -4,7 +4,8 @@
 // This is the machine of one transport. What `race.ts` puts around it makes it that of several.
 
 import { backoff } from "./backoff.js";
-import type { Remembered, State, TokenReason, Transport } from "./types.js";
+import type { Remembered } from "./port.js";
+import type { State, TokenReason, Transport } from "./types.js";
 
 /** How long a transport may take to be welcomed. */
 export const ATTEMPT_MS = 10_000;
@@ -201,12 +202,13 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
 
   function wait(now: number, delay = 0): void {
     drop(false);
+    // Another client costs nobody anything to ask, and what it says before it is asked would be missed.
+    if (!needsToken) return begin(now);
     failed++;
     // A server that named a delay has spread its clients already.
     const ms = delay && failed === 1 ? delay : Math.max(delay, backoff(failed, random()));
     named = delay > 0;
-    // Another tab costs nobody anything to ask.
-    retryAt = now + (!needsToken ? 0 : online ? ms : Math.max(ms, OFFLINE_MS));
+    retryAt = now + (online ? ms : Math.max(ms, OFFLINE_MS));
     enter(online ? "waiting" : "offline", retryAt);
   }
 

@@ -2,7 +2,8 @@
 // between a client and the machine of one transport, whose one attempt is a race here. Without I/O, as the machine is.
 
 import { ATTEMPT_MS, createMachine, type Fallback, type Input, type Machine, type MachineConfig } from "./machine.js";
-import type { Remembered, Transport } from "./types.js";
+import type { Remembered } from "./port.js";
+import type { Transport } from "./types.js";
 
 /** Several transports for one connection, the best first: the second is tried beside the first after 2.5 s, the third after 5 s, or when those before failed. */
 export function fallback(...transports: Transport[]): Fallback {

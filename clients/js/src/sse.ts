@@ -17,16 +17,16 @@ export function eventReader(): (piece: string) => string[] {
  * of their own. With several nodes, these have to reach the node of the stream for tags: by a balancer that keeps a client at its node.
  */
 export function sse({ fetch }: { fetch?: Fetch } = {}): Transport {
-  return httpTransport("sse", fetch, "listen", async ({ open, sink, take, ask, end }) => {
-    const response = await ask(`/connect/sse${connectQuery(open)}`);
-    if (!response.ok) return end(await refusal(response));
+  return httpTransport("sse", fetch, "listen", async (x) => {
+    const response = await x.ask(`/connect/sse${connectQuery(x.open)}`);
+    if (!response.ok) return x.end(await refusal(response));
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
     const events = eventReader();
-    for (;;) {
+    while (!x.over) {
       const { value, done } = await reader.read();
-      if (done) return end({});
-      sink.heard();
-      take(events(value).map(parse));
+      if (done) return x.end({});
+      x.sink.heard();
+      x.take(events(value).map(parse));
     }
   });
 }

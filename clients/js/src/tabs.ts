@@ -1,5 +1,6 @@
 import { NAME } from "./keep.js";
-import type { Connection, Keeper, OpenRequest, Place, ServerFrame, Sink, Tabs, TabSeat, Transport } from "./types.js";
+import type { Keeper, Port } from "./port.js";
+import type { Connection, OpenRequest, Place, ServerFrame, Sink, Tabs, TabSeat, Transport } from "./types.js";
 
 /** How often a tab asks whether the leading one is there, and how long it waits for the answer before it takes the lead. */
 const ASK_MS = 15_000;
@@ -18,8 +19,8 @@ type Said =
 export function shared(place: Place, tabs: Tabs = sharedTabs()): Place {
   if (!tabs.available) return place;
   return {
-    open(name = NAME, port) {
-      const keeper = place.open(name, port);
+    open(name = NAME, port: Port): Keeper {
+      const keeper: Keeper = place.open(name, port);
       const { lead, note, save } = keeper;
       let seat: TabSeat | undefined;
       let joined = false;
@@ -97,19 +98,9 @@ export function sharedTabs(): Tabs {
       // ---- as one that follows ----
 
       let sink: Sink | undefined;
-      /** What came since the connection of the leader stands, while nobody takes it here. */
-      let early: ServerFrame[] = [];
       let followed = false; // and was welcomed
       let cancelAsk = (): void => {};
 
-      const give = (frames: readonly ServerFrame[]): void => {
-        const begins = frames[0]?.type === "welcome";
-        if (begins) early = [];
-        if (sink) {
-          followed ||= begins;
-          sink.frames(frames);
-        } else early.push(...frames);
-      };
       const ask = (): void => {
         cancelAsk();
         cancelAsk = clock.after(ASK_MS, () => {
@@ -122,12 +113,7 @@ export function sharedTabs(): Tabs {
         available: true,
         open(_: OpenRequest, to: Sink): Connection {
           sink = to;
-          const waiting = early;
-          early = [];
-          if (waiting.length) {
-            // Not before this has returned.
-            void Promise.resolve().then(() => sink === to && give(waiting));
-          } else post({ t: "hello", from: self });
+          post({ t: "hello", from: self });
           const stop = (): void => {
             if (sink === to) sink = undefined;
           };
@@ -172,12 +158,11 @@ export function sharedTabs(): Tabs {
         if (said.t === "lead") {
           post({ t: "hello", from: self });
         } else if (said.t === "down") {
-          early = [];
-          const to = sink;
-          sink = undefined;
-          to?.ended({});
-        } else if (said.t === "frames" && (said.to ?? self) === self) {
-          give(said.frames);
+          // Which asks again at once, so that nothing is missed.
+          sink?.ended({});
+        } else if (said.t === "frames" && (said.to ?? self) === self && sink) {
+          followed ||= said.frames[0]?.type === "welcome";
+          sink.frames(said.frames);
         }
       };
 
@@ -186,7 +171,6 @@ export function sharedTabs(): Tabs {
         since = clock.now();
         cancelAsk();
         sink = undefined;
-        early = [];
         post({ t: "lead" });
         member.lead(followed);
         followed = false;

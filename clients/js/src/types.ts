@@ -1,5 +1,3 @@
-import type { Inbox } from "./inbox.js";
-
 /** What a client is doing. The words are the same in every SDK; `api/client.md` has the whole machine. */
 export type State =
   /** Made, and not asked to connect yet. */
@@ -155,68 +153,8 @@ export interface Storage {
 
 /** Where a device's place is kept, and whether it is this client that connects. Made by `persistent` and `shared`. */
 export interface Place {
-  /** @internal */
-  open(name: string | undefined, port: Port): Keeper;
-}
-
-/**
- * A transport that won over a better one.
- *
- * @internal
- */
-export interface Remembered {
-  readonly transport: string;
-  readonly until: number;
-}
-
-/**
- * What the parts that a client is given have of it.
- *
- * @internal
- */
-export interface Port {
-  readonly clock: Clock;
-  readonly inbox: Inbox;
-  /** How the connection that stands was welcomed. */
-  readonly welcome: ServerFrame | undefined;
-  trouble(code: ErrorCode, message: string, cause: unknown): void;
-  /** Says something over the connection that stands. */
-  say(frame: ClientFrame): void;
-  /** This client connects, from there or, without a cursor, from where it is. */
-  lead(from: { cursor?: string | undefined; ids: string[]; won?: Remembered | undefined }): void;
-  /** Another one does, and is to be followed over this. */
-  follow(over: Transport): void;
-  /** Takes a frame that answers; reports whether it was its own. */
-  answer?(frame: ServerFrame): boolean;
-  /** Takes what another tab has to say. */
-  said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
-}
-
-/**
- * What is kept of a device, and who connects for it.
- *
- * @internal
- */
-export interface Keeper {
-  /** A write is under way that takes its time. */
-  writing: boolean;
-  /** The random name of this browser profile. */
-  device(): Promise<string>;
-  /** The client is of this identity, whose everything is from now on. Tells it to lead or to follow, but where it has joined already. */
-  join(identity: string): void;
-  /** Reads what is kept and leads, if it is `still` to; one that `followed` from where it is. */
-  lead(identity: string, followed?: boolean, still?: () => boolean): Promise<void>;
-  /** Leaves those that it has joined. */
-  leave?(): void;
-  /** Notes the id of a message that was handled for the next `save`. */
-  note(id: string): void;
-  /** Writes the cursor, and calls `done` then: at once where the storage is; or, if that failed, when to try again. One at a time. */
-  save(cursor: string, all: Iterable<string>, done: (written: boolean) => void): void;
-  remember(won?: Remembered): void;
-  /** These came over the connection that stands. */
-  frames?(frames: readonly ServerFrame[]): void;
-  /** It ended. */
-  down?(): void;
+  /** For clients alone: what they have of it, and it of them, is their own affair. */
+  open(name: string | undefined, port: any): any;
 }
 
 /** What happens to the page or the network. `frozen` is also what leaving a page is: it may come back. */
@@ -432,7 +370,7 @@ export type ClientFrame =
   | { readonly type: "refresh"; readonly token: string }
   | { readonly type: "tags"; readonly join?: readonly string[]; readonly leave?: readonly string[] };
 
-/** A frame of the gateway, as it came: `type` says which, the codec of this package has checked its members. */
+/** A frame of the gateway, as it came. `type` says which; its members are checked where a client is told to. */
 export interface ServerFrame {
   readonly type: string;
   readonly [member: string]: unknown;

@@ -295,10 +295,11 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
   }
   function wait(now, delay = 0) {
     drop(false);
+    if (!needsToken) return begin(now);
     failed++;
     const ms = delay && failed === 1 ? delay : Math.max(delay, backoff(failed, random()));
     named = delay > 0;
-    retryAt = now + (!needsToken ? 0 : online ? ms : Math.max(ms, OFFLINE_MS));
+    retryAt = now + (online ? ms : Math.max(ms, OFFLINE_MS));
     enter(online ? "waiting" : "offline", retryAt);
   }
   function fail(code) {
@@ -549,6 +550,7 @@ function makeClient(options) {
         if (next !== "connected") lose();
         if (next === "failed" || next === "closed") {
           asking?.abort();
+          asking = void 0;
           leavePage?.();
           leavePage = void 0;
           keeper?.leave?.();
@@ -657,10 +659,11 @@ function makeClient(options) {
       frames(given) {
         if (!opened.has(attempt)) return;
         const frames2 = given.flatMap((f) => check2(f) ?? []);
+        pumping = true;
         for (const f of frames2) receive(attempt, mine, f);
+        pumping = false;
         if (mine === live) keeper?.frames?.(frames2);
         pump();
-        drained();
       },
       heard() {
         if (mine === live) step({ in: "heard" });
@@ -761,11 +764,12 @@ function makeClient(options) {
       }
     }
     pumping = false;
+    if (!storing && !dirty && inbox.drained) live?.connection.handled?.();
   }
   function run(e) {
-    const message = messageOf(e);
     const waits = [];
     try {
+      const message = messageOf(e);
       for (const f of [...listeners.message]) {
         const r = f(message);
         if (r?.then) waits.push(r);
@@ -778,7 +782,7 @@ function makeClient(options) {
     void Promise.all(waits).then(
       () => handed(e),
       (cause) => failed(e, cause)
-    ).then(() => {
+    ).finally(() => {
       running--;
       pump();
     });
@@ -789,7 +793,7 @@ function makeClient(options) {
   function failed(e, cause) {
     if (cause === UNREAD) return inbox.again(e);
     const over = ++e.failures >= TRIES || !e.persistent;
-    trouble(over ? "handler_gave_up" : "handler_failed", `message ${e.id}: ${cause}`, cause);
+    trouble(over ? "handler_gave_up" : "handler_failed", `message ${e.id}: ${String(cause)}`, cause);
     if (over) return done(e);
     clock.after(again(e.failures), () => {
       inbox.again(e);
@@ -817,7 +821,6 @@ function makeClient(options) {
       storing = false;
       if (written) {
         savedText = text;
-        drained();
         if (live && !live.connection.handled && !cancelAck && inbox.owesAck) cancelAck = clock.after(ackAt + ACK_MS - clock.now(), ack);
       }
       if (dirty || !written) store();
@@ -834,9 +837,6 @@ function makeClient(options) {
     acked = true;
     inbox.acknowledged(savedText);
     say2({ type: "ack", cursor: savedText });
-  }
-  function drained() {
-    if (!storing && !dirty && inbox.drained) live?.connection.handled?.();
   }
   function say2(frame) {
     if (!live) return;
@@ -1526,16 +1526,16 @@ function eventReader() {
   };
 }
 function sse({ fetch: fetch2 } = {}) {
-  return httpTransport("sse", fetch2, "listen", async ({ open: open2, sink, take, ask, end }) => {
-    const response = await ask(`/connect/sse${connectQuery(open2)}`);
-    if (!response.ok) return end(await refusal(response));
+  return httpTransport("sse", fetch2, "listen", async (x) => {
+    const response = await x.ask(`/connect/sse${connectQuery(x.open)}`);
+    if (!response.ok) return x.end(await refusal(response));
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     const events2 = eventReader();
-    for (; ; ) {
+    while (!x.over) {
       const { value, done } = await reader.read();
-      if (done) return end({});
-      sink.heard();
-      take(events2(value).map(parse));
+      if (done) return x.end({});
+      x.sink.heard();
+      x.take(events2(value).map(parse));
     }
   });
 }
@@ -1632,17 +1632,8 @@ function sharedTabs() {
       let up;
       const listened = () => others.size > 0 || clock.now() - since < ALOUD_MS;
       let sink;
-      let early = [];
       let followed = false;
       let cancelAsk = () => {
-      };
-      const give = (frames2) => {
-        const begins = frames2[0]?.type === "welcome";
-        if (begins) early = [];
-        if (sink) {
-          followed ||= begins;
-          sink.frames(frames2);
-        } else early.push(...frames2);
       };
       const ask = () => {
         cancelAsk();
@@ -1656,11 +1647,7 @@ function sharedTabs() {
         available: true,
         open(_, to) {
           sink = to;
-          const waiting = early;
-          early = [];
-          if (waiting.length) {
-            void Promise.resolve().then(() => sink === to && give(waiting));
-          } else post2({ t: "hello", from: self });
+          post2({ t: "hello", from: self });
           const stop = () => {
             if (sink === to) sink = void 0;
           };
@@ -1705,12 +1692,10 @@ function sharedTabs() {
         if (said.t === "lead") {
           post2({ t: "hello", from: self });
         } else if (said.t === "down") {
-          early = [];
-          const to = sink;
-          sink = void 0;
-          to?.ended({});
-        } else if (said.t === "frames" && (said.to ?? self) === self) {
-          give(said.frames);
+          sink?.ended({});
+        } else if (said.t === "frames" && (said.to ?? self) === self && sink) {
+          followed ||= said.frames[0]?.type === "welcome";
+          sink.frames(said.frames);
         }
       };
       function lead() {
@@ -1718,7 +1703,6 @@ function sharedTabs() {
         since = clock.now();
         cancelAsk();
         sink = void 0;
-        early = [];
         post2({ t: "lead" });
         member.lead(followed);
         followed = false;
@@ -1810,11 +1794,11 @@ function open(socket, request, sink) {
 
 // src/index.ts
 function createClient(options) {
-  const { transports: transports2 = [webSocket(), sse(), longPoll()], storage = localStorageStorage(), tabs: tabs2 = sharedTabs() } = options;
-  const place2 = persistent(storage);
+  const tabs2 = options.tabs ?? sharedTabs();
+  const place2 = persistent(options.storage ?? localStorageStorage());
   const core = makeClient({
     ...options,
-    transports: fallback(...transports2),
+    transports: fallback(...options.transports ?? [webSocket(), sse(), longPoll()]),
     place: tabs2 ? shared(place2, tabs2) : place2,
     page: pageEvents,
     check

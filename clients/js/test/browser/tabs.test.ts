@@ -4,17 +4,10 @@ import { acknowledged, gatewayForTest, proxyForTest } from "../kit/device.js";
 import { eventually } from "../kit/eventually.js";
 import type { Ledger } from "../kit/ledger.js";
 import type { Gateway } from "../kit/server.js";
+import { roles } from "../kit/tab.js";
 
 const alice = { user: "alice", device: "laptop" };
 const to = { users: ["alice"] };
-
-/** The one that has the connection, and the others. */
-async function roles(tabs: readonly Tab[]): Promise<{ leader: Tab; followers: Tab[] }> {
-  const over = await Promise.all(tabs.map((t) => t.transport()));
-  const leaders = tabs.filter((_, i) => over[i] !== undefined && over[i] !== "tab");
-  expect(leaders.length, `of ${over}`).toBe(1);
-  return { leader: leaders[0]!, followers: tabs.filter((t) => t !== leaders[0]) };
-}
 
 async function threeTabs(gateway: Gateway, endpoint = gateway.url, init?: () => void): Promise<{ chromium: Chromium; leader: Tab; followers: Tab[]; ledgers: Ledger[] }> {
   const chromium = await Chromium.forTest(gateway, init && { init });
@@ -39,10 +32,10 @@ test.each(["closes", "crashes", "freezes", "is reloaded"])("the leading tab %s i
   const sending = gateway.stream(to, 400, ledgers, { gap: 4 });
   await followers[0]!.has(100);
 
-  if (how === "closes") await leader.page.close();
+  if (how === "closes") await leader.close();
   else if (how === "crashes") await leader.crash();
   else if (how === "freezes") await leader.freeze();
-  else await leader.page.reload();
+  else await leader.reload();
 
   await followers[0]!.has(300);
   await sending;
@@ -84,7 +77,7 @@ test.each(["closes", "crashes"])("the leading tab %s, and what it had said befor
   const { leader, followers, ledgers } = await threeTabs(gateway, gateway.url, hearLate);
   const sending = gateway.stream(to, 500, ledgers, { gap: 3 });
   await followers[0]!.has(100);
-  if (how === "closes") await leader.page.close();
+  if (how === "closes") await leader.close();
   else await leader.crash();
   await sending;
   for (const tab of followers) await tab.hasEverything(15_000);
@@ -103,7 +96,7 @@ test("tabs die one after the other until one is left, and it has everything", as
     const { leader, followers } = await roles(tabs);
     await followers[0]!.has(reached);
     if (crash) await leader.crash();
-    else await leader.page.close();
+    else await leader.close();
     tabs = followers;
     await eventually(async () => (await roles(tabs)).leader, "another one leads", { seen: () => Promise.all(tabs.map((t) => t.seen())) });
   }

@@ -1,58 +1,17 @@
-// A real Chromium, and pages that load the SDK as an application does: bundled, from another origin than the gateway's, with tokens of a server of its own.
+// A real Chromium at an application of the gateway.
 
-import { build } from "esbuild";
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { chromium, type Browser, type BrowserContext, type CDPSession, type LaunchOptions, type Page } from "playwright-core";
-import { expect, onTestFinished } from "vitest";
+import { onTestFinished } from "vitest";
 import WebSocket from "ws";
-import type { State, StateChange, TokenRequest } from "../../src/index.js";
 import { eventually } from "./eventually.js";
-import { clean, Ledger, type Verdict } from "./ledger.js";
+import { Ledger } from "./ledger.js";
 import { freePort, type Claims, type Gateway } from "./server.js";
-
-const kit = dirname(fileURLToPath(import.meta.url));
-
-/** What a page is told by its address, so that it is told the same after a reload. */
-export interface PageConfig {
-  readonly endpoint: string | string[];
-  readonly user: string;
-  readonly device: string;
-  /** Whether the page notes each message, besides counting it. Default: yes. */
-  readonly note?: boolean;
-  /** Keeps in IndexedDB in place of `localStorage`. */
-  readonly indexedDB?: boolean;
-}
-
-/** What a page has on its `window` for tests. */
-export interface InPage {
-  readonly client: import("../../src/index.js").Client;
-  readonly states: StateChange[];
-  readonly errors: string[];
-  readonly kicks: { code: number; reason: string }[];
-  readonly gaps: unknown[];
-  readonly tokens: TokenRequest["reason"][];
-  readonly longTasks: number[];
-  /** Whether this page came back from the back-forward cache. */
-  persisted: boolean;
-  /** How many messages handlers got in this page. */
-  count: number;
-  /** Of the numbers in their bodies, where there are any. */
-  sum: number;
-  /** The ids that handlers got in this tab, in pages before this one too. */
-  handled(): string[];
-}
-
-declare global {
-  interface Window {
-    test: InPage;
-  }
-}
+import { Site, type InPage, type PageConfig } from "./site.js";
+import { AnyTab } from "./tab.js";
 
 const executablePath = process.env["CHROMIUM"] ?? "/usr/bin/chromium";
 // prettier-ignore
@@ -81,64 +40,6 @@ export async function barePageForTest(gateway: Gateway): Promise<{ page: Page; c
   // Any address there will do.
   await page.goto(`${gateway.url}/demo/demo.css`);
   return { page, complaints };
-}
-
-let bundled: Promise<string> | undefined;
-
-/** The page's script: the SDK from its sources, and what tests want to see of it. */
-function bundle(): Promise<string> {
-  return (bundled ??= build({ entryPoints: [join(kit, "page.ts")], bundle: true, write: false, format: "iife", target: "es2022" }).then(
-    (r) => r.outputFiles[0]!.text,
-  ));
-}
-
-/** The server of the pages and of their tokens: the application's own. */
-class Site {
-  url!: string;
-  /** How many tokens were asked for. */
-  tokens = 0;
-  /** Scripts that a test brings itself, by their paths. */
-  readonly scripts = new Map<string, string>();
-  constructor(
-    private readonly gateway: Gateway,
-    public claims: Claims,
-  ) {}
-
-  /** The address of the page, which says what it is told. */
-  page(config: Partial<PageConfig>): string {
-    const complete = { endpoint: this.gateway.url, user: "alice", device: "laptop", ...config };
-    return `${this.url}/page?${new URLSearchParams({ config: JSON.stringify(complete) })}`;
-  }
-
-  async start(): Promise<() => Promise<void>> {
-    const script = await bundle();
-    const server = createServer((request, response) => {
-      const url = new URL(request.url!, this.url);
-      const answer = (type: string, body: string): void => {
-        // Not `no-store`: that would keep pages out of the back-forward cache.
-        response.writeHead(200, { "content-type": `${type}; charset=utf-8`, "cache-control": "no-cache" });
-        response.end(body);
-      };
-      if (url.pathname === "/page") answer("text/html", '<!doctype html><title>page</title><link rel="icon" href="data:,"><script src="/page.js"></script>');
-      else if (url.pathname === "/page.js") answer("text/javascript", script);
-      else if (this.scripts.has(url.pathname)) answer("text/javascript", this.scripts.get(url.pathname)!);
-      else if (url.pathname === "/elsewhere") answer("text/html", '<!doctype html><title>elsewhere</title><link rel="icon" href="data:,">');
-      else if (url.pathname === "/token") {
-        this.tokens++;
-        answer("text/plain", this.gateway.mint(url.searchParams.get("user")!, url.searchParams.get("device")!, this.claims));
-      } else {
-        response.writeHead(404);
-        response.end();
-      }
-    });
-    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-    this.url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
-    return () =>
-      new Promise((done) => {
-        server.close(() => done());
-        server.closeAllConnections();
-      });
-  }
 }
 
 /** A page that nobody listens to: Playwright has each frame of each WebSocket reported to it, which costs a page under load more than the frame does. */
@@ -261,10 +162,8 @@ export class Chromium {
   }
 }
 
-/** A tab, and what the pages in it told. */
-export class Tab {
-  /** What its consoles and its pages say that is wrong. */
-  readonly complaints: string[] = [];
+/** A tab of Chromium. */
+export class Tab extends AnyTab {
   #session: CDPSession | undefined;
   #crashed = false;
 
@@ -272,8 +171,9 @@ export class Tab {
     private readonly chromium: Chromium,
     readonly page: Page,
     readonly url: string,
-    readonly ledger: Ledger,
+    ledger: Ledger,
   ) {
+    super(ledger);
     // A browser notes each connection that it cannot make; that is the network's doing.
     noteComplaints(page, this.complaints, /net::ERR_|WebSocket connection to/);
     page.on("crash", () => (this.#crashed = true));
@@ -283,59 +183,16 @@ export class Tab {
     await this.page.goto(this.url);
   }
 
-  /** Something that the page has. */
   see<T>(what: (test: InPage) => T): Promise<T> {
     return this.page.evaluate(`(${what.toString()})(window.test)`) as Promise<T>;
   }
 
-  state(): Promise<State> {
-    return this.see((t) => t.client.state);
+  reload(): Promise<void> {
+    return this.page.reload().then(() => {});
   }
 
-  transport(): Promise<string | undefined> {
-    return this.see((t) => t.client.transport);
-  }
-
-  async is(state: State, transport?: string): Promise<void> {
-    await eventually(async () => (await this.state()) === state && (transport === undefined || (await this.transport()) === transport), `the tab is ${state} ${transport ?? ""}`, {
-      seen: () => this.seen(),
-    });
-  }
-
-  /** What helps to understand a test that failed. */
-  async seen(): Promise<unknown> {
-    const page = await this.see((t) => ({
-      trail: t.states.map((s) => [s.state, s.transport].filter(Boolean).join(":")).join(" "),
-      errors: t.errors,
-      kicks: t.kicks,
-      gaps: t.gaps.slice(0, 5),
-      count: t.count,
-    })).catch((e: unknown) => String(e));
-    return { ledger: String(this.ledger), page, complaints: this.complaints };
-  }
-
-  /** Reads from the page what handlers got in this tab. */
-  async read(): Promise<Ledger> {
-    this.ledger.gotAll(await this.see((t) => t.handled()));
-    return this.ledger;
-  }
-
-  /** Waits until so many have come. */
-  async has(count: number): Promise<void> {
-    await eventually(async () => (await this.read()).gotCount >= count, `${count} have come`, { seen: () => this.seen() });
-  }
-
-  /** Waits until everything that was accepted has come, and gives what is wrong with it. */
-  async verdict(within = 30_000): Promise<Verdict> {
-    await eventually(async () => (await this.read()).complete, "the tab has everything", { within, seen: () => this.seen() });
-    return this.ledger.verdict();
-  }
-
-  /** As {@link verdict}, and nothing is. */
-  async hasEverything(within = 30_000): Promise<void> {
-    expect(await this.verdict(within)).toEqual(clean);
-    expect(await this.see((t) => t.gaps)).toEqual([]);
-    expect(this.complaints).toEqual([]);
+  close(): Promise<void> {
+    return this.page.close();
   }
 
   async cdp(): Promise<CDPSession> {

@@ -1,7 +1,7 @@
 // What runs in the pages of `browser.ts`: an application that connects, and shows what happens to it.
 
 import * as sdk from "../../src/index.js";
-import type { InPage, PageConfig } from "./browser.js";
+import type { InPage, PageConfig } from "./site.js";
 
 const config = JSON.parse(new URLSearchParams(location.search).get("config")!) as PageConfig;
 
@@ -34,6 +34,8 @@ client.on("state", (s) => page.states.push(s));
 client.on("error", (e) => page.errors.push(String(e)));
 client.on("kick", (k) => page.kicks.push(k));
 client.on("gap", (g) => page.gaps.push(g));
+addEventListener("error", (e) => page.errors.push(`uncaught: ${e.message}`));
+addEventListener("unhandledrejection", (e) => page.errors.push(`unhandled: ${e.reason}`));
 addEventListener("pageshow", (e) => (page.persisted ||= e.persisted));
 new PerformanceObserver((list) => page.longTasks.push(...list.getEntries().map((e) => e.duration))).observe({ type: "longtask" });
 

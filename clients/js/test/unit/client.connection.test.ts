@@ -374,6 +374,37 @@ describe("among tabs", () => {
     expect(writes).toEqual([]);
   });
 
+  test("one that is closed while the device's name is read joins nobody", async () => {
+    const kept = memoryStorage();
+    const calls: string[] = [];
+    const tabs: Tabs = {
+      available: true,
+      join: () => {
+        calls.push("join");
+        return { frames: () => {}, down: () => {}, leave: () => void calls.push("leave") };
+      },
+    };
+    const w = world({ tabs, storage: { get: async (key) => kept.get(key), set: async (key, value) => kept.set(key, value) } });
+    w.client.connect().catch(() => {});
+    w.client.close();
+    await w.clock.pass(40_000);
+    expect([w.client.state, calls, w.errors]).toEqual(["closed", [], []]);
+  });
+
+  test("one that follows asks again without a timer, which a hidden page is given late, and misses nothing", async () => {
+    const { w, tab } = await following();
+    tab.last.end();
+    // No time has passed.
+    expect(tab.peers).toHaveLength(2);
+    tab.last.welcome();
+    tab.last.message(11, "1");
+    tab.last.end();
+    tab.last.welcome();
+    tab.last.message(12, "2");
+    expect(w.got).toEqual(["1", "2"]);
+    expect(w.states).not.toContain("waiting");
+  });
+
   test("one that loses the lead while it reads what is kept goes on following", async () => {
     const { w, member, tab } = await following();
     member.lead(true);

@@ -121,6 +121,24 @@ describe("messages", () => {
     expect(w.transport.last.acks).toEqual([cursor(11, 5)]);
   });
 
+  test.each([
+    ["rejects with", (why: unknown) => Promise.reject(why as Error)],
+    [
+      "throws",
+      (why: unknown) => {
+        throw why;
+      },
+    ],
+  ])("a handler that %s what is no error does not hold up the others", async (_, fail) => {
+    const w = await connected({}, (m) => (m.id === "1" ? fail(Symbol("why")) : undefined));
+    for (const n of [1, 2, 3]) w.transport.last.message(10 + n, String(n));
+    await w.clock.pass(500);
+    expect(w.got).toEqual(["1", "2", "3"]);
+    await w.clock.pass(20_000);
+    expect(w.errors).toEqual([...Array<string>(4).fill("handler_failed"), "handler_gave_up"]);
+    expect(w.client.cursor).toBe(cursor(13, 5));
+  });
+
   test("are handled when all handlers are", async () => {
     let done = (): void => {};
     const w = await connected();

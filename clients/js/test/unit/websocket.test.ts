@@ -66,39 +66,40 @@ test.each([
   expect(ends).toEqual([end]);
 });
 
+/** A client in the core that is connected over such a socket. */
+async function connected(more: Partial<CoreOptions>) {
+  const clock = new FakeClock();
+  const client = createClient({
+    endpoint: "https://push.example.com",
+    getToken: () => tokenFor(),
+    transports: [webSocket({ WebSocket: FakeSocket })],
+    clock,
+    random: () => 0.5,
+    ...more,
+  });
+  const got: string[] = [];
+  const errors: { code?: string; message: string }[] = [];
+  client.on("message", (m) => void got.push(m.id));
+  client.on("error", (e) => errors.push(e));
+  client.connect().catch(() => {});
+  await settled();
+  const socket = FakeSocket.made.at(-1)!;
+  const say = (text: string): void => socket.onmessage!({ data: text });
+  say(
+    JSON.stringify({
+      ...{ type: "welcome", version: 1, session: "41", cursor: cursor(10, 5), own: "resumed", common: "resumed", time: clock.now() },
+      ...{ heartbeat_ms: 50_000, grace_ms: 10_000, frame_bytes: 16384, frames_per_second: 20 },
+    }),
+  );
+  return { client, clock, socket, say, got, errors };
+}
+
 describe.each([
   ["with checks", { check: checkFrame }],
   ["without", {}],
 ] as [string, Partial<CoreOptions>][])("frames, %s", (_, more) => {
-  async function connected() {
-    const clock = new FakeClock();
-    const client = createClient({
-      endpoint: "https://push.example.com",
-      getToken: () => tokenFor(),
-      transports: [webSocket({ WebSocket: FakeSocket })],
-      clock,
-      random: () => 0.5,
-      ...more,
-    });
-    const got: string[] = [];
-    const errors: { code?: string; message: string }[] = [];
-    client.on("message", (m) => void got.push(m.id));
-    client.on("error", (e) => errors.push(e));
-    client.connect().catch(() => {});
-    await settled();
-    const socket = FakeSocket.made.at(-1)!;
-    const say = (text: string): void => socket.onmessage!({ data: text });
-    say(
-      JSON.stringify({
-        ...{ type: "welcome", version: 1, session: "41", cursor: cursor(10, 5), own: "resumed", common: "resumed", time: clock.now() },
-        ...{ heartbeat_ms: 50_000, grace_ms: 10_000, frame_bytes: 16384, frames_per_second: 20 },
-      }),
-    );
-    return { client, clock, socket, say, got, errors };
-  }
-
   test.each([["{s3cret"], ["null"], ['"s3cret"'], ["{}"]])("%s is none", async (text) => {
-    const { client, clock, socket, say, errors } = await connected();
+    const { client, clock, socket, say, errors } = await connected(more);
     say(text);
     // Without checks, what has no type is of a later version.
     if (socket.closed === undefined) return expect([more.check, text]).toEqual([undefined, expect.stringMatching(/^"s3cret"$|^{}$/)]);
@@ -112,18 +113,28 @@ describe.each([
   });
 
   test.each(["later", "connect", "ack", "toString", "__proto__"])("of the type %s moves nothing", async (type) => {
-    const { client, socket, say } = await connected();
+    const { client, socket, say } = await connected(more);
     say(JSON.stringify({ type, slot: 0, pos: 11, id: "1", cursor: cursor(99, 99) }));
     expect(client.cursor).toBe(cursor(10, 5));
     expect(socket.closed).toBe(more.check && /connect|ack/.test(type) ? 1000 : undefined);
   });
 
   test("a message", async () => {
-    const { client, say, got } = await connected();
+    const { client, say, got } = await connected(more);
     say('{"type":"message","slot":0,"pos":11,"id":"1","time":1,"expires":2,"body":{"n":1}}');
     expect(got).toEqual(["1"]);
     expect(client.cursor).toBe(cursor(11, 5));
   });
+});
+
+test("without checks, a message whose body is no base64 is one that its handlers failed at", async () => {
+  const { clock, say, got, errors } = await connected({});
+  say('{"type":"message","slot":0,"pos":11,"id":"1","time":1,"expires":2,"body_base64":"*s3cret*"}');
+  say('{"type":"message","slot":0,"pos":12,"id":"2","time":1,"expires":2,"body":1}');
+  await clock.pass(60_000);
+  expect(got).toEqual(["2"]);
+  expect(errors.map((e) => e.code)).toContain("handler_gave_up");
+  expect(errors.join()).not.toContain("s3cret");
 });
 
 test("with checks a member that is not what it has to be ends the connection", () => {
