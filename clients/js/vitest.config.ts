@@ -6,7 +6,7 @@ const real = { globalSetup: ["test/kit/build.ts"], maxWorkers: 2, sequence: { gr
 export default defineConfig({
   test: {
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.{ts,tsx}"] } },
+      { test: { name: "unit", include: ["test/{unit,simulation}/**/*.test.{ts,tsx}"] } },
       { test: { name: "kit", include: ["test/kit/**/*.test.ts"], ...real } },
       { test: { name: "integration", include: ["test/integration/**/*.test.ts"], ...real } },
       // Needs /usr/bin/chromium, or CHROMIUM.

@@ -157,8 +157,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
         emit("state", {
           state,
           previous,
-          ...(retry && { retryAt: new Date(retry) }),
-          ...(live && { transport: live.transport }),
+          ...(retry ? { retryAt: new Date(retry) } : live && { transport: live.transport }),
         });
       },
       token: (reason) => void ask(reason),
@@ -395,7 +394,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
       }
     }
     pumping = false;
-    if (!storing && !dirty && inbox.drained) live?.connection!.handled?.();
+    if (!storing && !dirty && !inbox.pending.size) live?.connection!.handled?.();
   }
 
   function run(e: Entry): void {
@@ -485,7 +484,7 @@ export function makeClient<Body = unknown>(options: CoreOptions): CoreClient<Bod
 
   function say(frame: ClientFrame): void {
     if (!live) return;
-    live.connection!.send([frame]);
+    live.connection!.send(frame);
     step({ in: "sent" });
   }
 

@@ -86,9 +86,7 @@ function makeSpeaker(client: CoreClient<any>, port: Port): Speaker {
       flush();
       return true;
     },
-    said(frames, answer) {
-      for (const f of frames) add(f, f.type === "tags" ? (a) => answer([a]) : undefined);
-    },
+    said: (frame, answer) => add(frame, frame.type === "tags" ? answer : undefined),
   });
   return {
     event(event, message) {

@@ -134,7 +134,7 @@ const MOST_FRAMES = 20;
  * Sends frames beside a session whose connection carries nothing back: one request at a time, each with what waits. What could not be sent is tried
  * again until `stop`, of acknowledgements only the last.
  */
-function framePoster({ ask, clock, end, sink }: Exchange): { send(frames: readonly ClientFrame[]): void; stop(last?: readonly ClientFrame[]): void } {
+function framePoster({ ask, clock, end, sink }: Exchange): { send(frame: ClientFrame): void; stop(last?: readonly ClientFrame[]): void } {
   let waiting: ClientFrame[] = [];
   let busy = false;
   let stopped = false;
@@ -169,8 +169,8 @@ function framePoster({ ask, clock, end, sink }: Exchange): { send(frames: readon
   }
 
   return {
-    send(frames) {
-      waiting.push(...frames);
+    send(frame) {
+      waiting.push(frame);
       void flush();
     },
     stop(last = waiting) {

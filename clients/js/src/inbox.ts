@@ -31,8 +31,8 @@ export interface Inbox {
   readonly cursor: string | undefined;
   /** The ids of persistent messages that were handled, the oldest first. */
   readonly ids: Iterable<string>;
-  /** Whether everything that came is handled. */
-  readonly drained: boolean;
+  /** What came and is not handled, with what stands behind it, in order. */
+  readonly pending: ReadonlySet<ServerFrame>;
   /** Whether something was handled that was not acknowledged. */
   readonly owesAck: boolean;
   /** Begins from what was stored, keeping what this run knows besides. */
@@ -53,6 +53,7 @@ export interface Inbox {
 
 /** What stands in line, first come, first out; any of it may leave before. */
 interface Line<T> {
+  readonly all: ReadonlySet<T>;
   add(one: T): void;
   first(): T | undefined;
   /** Reports whether it was there. */
@@ -65,6 +66,7 @@ function makeLine<T>(): Line<T> {
   let walk = all.values();
   let head: T | undefined;
   return {
+    all,
     add: (one) => void all.add(one),
     first: () => (head ??= walk.next().value ?? (walk = all.values()).next().value),
     leave(one) {
@@ -103,8 +105,8 @@ export function makeInbox(): Inbox {
     get ids() {
       return kept;
     },
-    get drained() {
-      return !line.first();
+    get pending() {
+      return line.all;
     },
     get owesAck() {
       return !!cursor && acked !== cursor;

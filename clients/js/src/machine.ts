@@ -126,6 +126,7 @@ const REPLACED = 4200;
 
 /** Makes a machine, which is `idle`. */
 export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }: MachineConfig): Machine {
+  let now = 0;
   let state: State = "idle";
   let resting = true; // and not to connect by itself
   let online = true;
@@ -158,7 +159,7 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
   let detour: string | undefined;
 
   function enter(next: State, retry?: number): void {
-    if (state === next && retry === undefined) return;
+    if (state === next && !retry) return;
     state = next;
     fx.state(state, retry);
   }
@@ -170,7 +171,10 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
   }
 
   function drop(goodbye: boolean): void {
-    if (current) fx.drop(current, goodbye && !!live);
+    if (current) {
+      fx.drop(current, goodbye && !!live);
+      if (!live) orphanUntil = now + ORPHAN_MS;
+    }
     current = live = undefined;
     until = pingAt = silentAt = retryAt = renewAt = Infinity;
   }
@@ -183,16 +187,16 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
   }
 
   /** Goes for a connection: a token first, if one is needed. */
-  function begin(now: number): void {
+  function begin(): void {
     retryAt = Infinity;
     resting = false;
     enter("connecting");
     if (needsToken && expires - now <= TOKEN_MARGIN_MS) {
       if (!asked) ask(refusals ? "refused" : "connect");
-    } else open(now);
+    } else open();
   }
 
-  function open(now: number): void {
+  function open(): void {
     if (!route) return;
     current = ++last;
     // Another tab may take its time: it tells when it is connected.
@@ -200,10 +204,10 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
     fx.open(current, route, detour ?? endpoints[endpoint % endpoints.length]!, fresh);
   }
 
-  function wait(now: number, delay = 0): void {
+  function wait(delay = 0): void {
     drop(false);
     // Another client costs nobody anything to ask, and what it says before it is asked would be missed.
-    if (!needsToken) return begin(now);
+    if (!needsToken) return begin();
     failed++;
     // A server that named a delay has spread its clients already.
     const ms = delay && failed === 1 ? delay : Math.max(delay, backoff(failed, random()));
@@ -218,7 +222,7 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
     stop("failed");
   }
 
-  function ended(now: number, { attempt, code, own, delay, address }: Omit<Input & { in: "ended" }, "in">): void {
+  function ended({ attempt, code, own, delay, address }: Omit<Input & { in: "ended" }, "in">): void {
     if (attempt !== current) return;
     detour = address;
     if (!code && !live) {
@@ -231,53 +235,54 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
       expires = 0;
       if (++refusals > 1) return fail("token_refused");
     }
-    if (duty !== STAY_AWAY) return wait(now, delay);
+    if (duty !== STAY_AWAY) return wait(delay);
     if (code !== REPLACED || !own) return fail("kicked");
     if (now < orphanUntil) {
       // A connect of ours that was given up was opened all the same, and took the place. Once: the next time it is another client.
       orphanUntil = 0;
       fresh = true;
-      return wait(now);
+      return wait();
     }
     hiddenReplaced = true;
     stop("suspended");
   }
 
   /** Plans the renewal of the token in use. */
-  function plan(now: number): void {
+  function plan(): void {
     if (!needsToken || asked) return;
     // Not at once, if a clock is wrong: the gateway says when the token runs out.
     const early = Math.min(RENEW_MS, (expires - now) / 5) * (1 + random() / 4);
     renewAt = Math.max(now + RENEW_LEAST_MS, Math.floor(expires - early));
   }
 
-  function heard(now: number): void {
+  function heard(): void {
     silentAt = live?.alive === "listen" && live.heartbeat ? now + live.heartbeat + live.grace : Infinity;
   }
 
-  function sent(now: number): void {
+  function sent(): void {
     // A little before the interval, so that clients do not beat together.
     if (live?.alive === "ping") pingAt = now + Math.floor(live.heartbeat * (0.75 + random() / 5));
   }
 
-  function ping(now: number, within = PROBE_MS): void {
+  function ping(within = PROBE_MS): void {
     if (live?.alive !== "ping") return;
     fx.ping();
     silentAt = Math.min(silentAt, now + within);
-    sent(now);
+    sent();
   }
 
-  function step(now: number, i: Input): void {
+  function step(at: number, i: Input): void {
+    now = at;
     switch (i.in) {
       case "connect":
         if (state === "waiting" || state === "offline") {
-          if (!named) begin(now);
+          if (!named) begin();
         } else if (resting) {
           failed = refusals = 0;
           // Whoever has the place now is to give it up.
           fresh = state !== "idle";
           hiddenReplaced = false;
-          begin(now);
+          begin();
         }
         return;
       case "close":
@@ -290,15 +295,15 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
         renewals = 0;
         if (live) {
           fx.refresh();
-          plan(now);
-        } else if (state === "connecting") open(now); // also if it has run out by our clock, which may be wrong
+          plan();
+        } else if (state === "connecting") open(); // also if it has run out by our clock, which may be wrong
         return;
       case "token_failed":
         if (!asked) return;
         asked = undefined;
         if (i.unauthorized) return fail("unauthorized");
         if (live) renewAt = now + backoff(++renewals + 1, random());
-        else if (state === "connecting") wait(now);
+        else if (state === "connecting") wait();
         return;
       case "route":
         drop(true);
@@ -307,17 +312,17 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
         if (!needsToken) asked = undefined;
         if (resting) return;
         failed = 0;
-        return begin(now);
+        return begin();
       case "welcome":
         if (i.attempt !== current) return;
         until = Infinity;
         fresh = false;
         refusals = 0;
         live = i;
-        heard(now);
-        sent(now);
+        heard();
+        sent();
         if (needsToken) expires = i.expires ?? expires;
-        plan(now);
+        plan();
         fx.live(current);
         // Also where it was: another transport carries it now.
         state = "connected";
@@ -326,7 +331,7 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
         failed = 0;
         return;
       case "ended":
-        return ended(now, i);
+        return ended(i);
       case "token_wanted":
         if (live && needsToken && !asked) renewAt = now + backoff(++renewals, random());
         return;
@@ -334,27 +339,27 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
         if (!live || !needsToken) return;
         renewals = 0;
         expires = i.expires ?? expires;
-        return plan(now);
+        return plan();
       case "heard":
-        return heard(now);
+        return heard();
       case "sent":
-        return sent(now);
+        return sent();
       case "given_up":
         orphanUntil = now + ORPHAN_MS;
         return;
       case "online":
         online = true;
-        if (state !== "offline") return ping(now);
+        if (state !== "offline") return ping();
         failed = 0;
-        return wait(now);
+        return wait();
       case "offline":
         online = false;
-        if (state !== "waiting") return ping(now);
+        if (state !== "waiting") return ping();
         retryAt = Math.max(retryAt, now + OFFLINE_MS);
         return enter("offline", retryAt);
       case "visible":
         if (hiddenReplaced && state === "suspended") return step(now, { in: "connect" });
-        if (state !== "waiting" || named || failed < 2) return ping(now);
+        if (state !== "waiting" || named || failed < 2) return ping();
         failed = 1;
         retryAt = Math.min(retryAt, now + backoff(1, random()));
         return enter(state, retryAt);
@@ -362,21 +367,21 @@ export function createMachine({ endpoints, patience = ATTEMPT_MS, random, effect
         if (!resting) stop("suspended");
         return;
       case "thawed":
-        if (state !== "suspended" || hiddenReplaced) return ping(now);
+        if (state !== "suspended" || hiddenReplaced) return ping();
         failed = 0;
-        return begin(now);
+        return begin();
       case "time":
-        if (retryAt <= now) begin(now);
+        if (retryAt <= now) begin();
         if (until <= now) {
           orphanUntil = now + ORPHAN_MS;
           fx.drop(current!, false);
-          ended(now, { attempt: current! });
+          ended({ attempt: current! });
         }
         if (silentAt <= now) {
           fx.error("silent");
-          wait(now);
+          wait();
         }
-        if (pingAt <= now) ping(now, live!.grace);
+        if (pingAt <= now) ping(live!.grace);
         if (renewAt <= now) ask("expiring");
     }
   }

@@ -25,7 +25,7 @@ export interface Port {
   /** Takes a frame that answers; reports whether it was its own. */
   answer?(frame: ServerFrame): boolean;
   /** Takes what another tab has to say. */
-  said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
+  said?(frame: ClientFrame, answer: (frame: ServerFrame) => void): void;
 }
 
 /** What is kept of a device, and who connects for it: what a place is to a client. */

@@ -1,6 +1,6 @@
 import { NAME } from "./keep.js";
 import type { Keeper, Port } from "./port.js";
-import type { Connection, OpenRequest, Place, ServerFrame, Sink, Tabs, TabSeat, Transport } from "./types.js";
+import type { ClientFrame, Connection, OpenRequest, Place, ServerFrame, Sink, Tabs, TabSeat, Transport } from "./types.js";
 
 /** How often a tab asks whether the leading one is there, and how long it waits for the answer before it takes the lead. */
 const ASK_MS = 15_000;
@@ -13,7 +13,7 @@ type Said =
   | { t: "hello" | "bye" | "ask" | "mark"; from: string }
   | { t: "lead" | "answer" | "down" }
   | { t: "frames"; frames: readonly ServerFrame[]; to?: string }
-  | { t: "say"; from: string; frames: readonly unknown[] };
+  | { t: "say"; from: string; frame: ClientFrame };
 
 /** A place that all tabs of a browser share: one of them leads, connects and keeps, the others follow it. Where `tabs` is not available each tab is alone. */
 export function shared(place: Place, tabs: Tabs = sharedTabs()): Place {
@@ -42,8 +42,8 @@ export function shared(place: Place, tabs: Tabs = sharedTabs()): Place {
                 leads = false;
                 port.follow(over);
               },
-              cursor: () => port.inbox.cursor,
-              said: (frames, answer) => port.said?.(frames, answer),
+              inbox: port.inbox,
+              said: (frame, answer) => port.said?.(frame, answer),
             },
             port.clock,
           );
@@ -98,7 +98,7 @@ export function sharedTabs(): Tabs {
       // ---- as one that follows ----
 
       let sink: Sink | undefined;
-      let followed = false; // and was welcomed
+      let followed = false; // and has been told from where
       let cancelAsk = (): void => {};
 
       const ask = (): void => {
@@ -121,9 +121,8 @@ export function sharedTabs(): Tabs {
             alive: "self",
             handled() {}, // the leader acknowledges
             // What keeps the connection is the leader's affair.
-            send: (frames) => {
-              const wanted = frames.filter((f) => f.type === "event" || f.type === "tags");
-              if (wanted.length) post({ t: "say", from: self, frames: wanted });
+            send: (frame) => {
+              if (frame.type === "event" || frame.type === "tags") post({ t: "say", from: self, frame });
             },
             close: stop,
             abort: stop,
@@ -136,8 +135,8 @@ export function sharedTabs(): Tabs {
         switch (said.t) {
           case "hello":
             others.add(said.from);
-            // Who has just come begins where this tab is now.
-            if (leads && up) post({ t: "frames", frames: [{ ...up, cursor: member.cursor() }], to: said.from });
+            // Who has just come begins where this tab is now, with what is still being handled here: it may have to take over.
+            if (leads && up) post({ t: "frames", frames: [{ ...up, cursor: member.inbox.cursor }, ...member.inbox.pending], to: said.from });
             return;
           case "bye":
             others.delete(said.from);
@@ -146,7 +145,7 @@ export function sharedTabs(): Tabs {
             if (leads) post({ t: "answer" });
             return;
           case "say":
-            if (leads) member.said?.(said.frames as never, (frames) => post({ t: "frames", frames, to: said.from }));
+            if (leads) member.said?.(said.frame, (answer) => post({ t: "frames", frames: [answer], to: said.from }));
             return;
         }
         if (leads) return;
@@ -162,7 +161,7 @@ export function sharedTabs(): Tabs {
           sink?.ended({});
         } else if (said.t === "frames" && (said.to ?? self) === self && sink) {
           followed ||= said.frames[0]?.type === "welcome";
-          sink.frames(said.frames);
+          if (followed) sink.frames(said.frames);
         }
       };
 

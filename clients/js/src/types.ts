@@ -309,8 +309,8 @@ export interface Connection {
   readonly alive: "ping" | "listen" | "self";
   /** Called when everything that came is handled, also again. With it the connection acknowledges by itself, and the client sends no `ack` besides. */
   handled?(): void;
-  /** Sends frames, in order, or ends. */
-  send(frames: readonly ClientFrame[]): void;
+  /** Sends a frame, behind those before, or ends. */
+  send(frame: ClientFrame): void;
   /** Says goodbye, behind what was sent. `last`: the page is going, and nothing of it will run any more. */
   close(last?: boolean): void;
   /** Drops the connection without a word. */
@@ -333,10 +333,10 @@ export interface TabMember {
   lead(followed?: boolean): void;
   /** This tab follows, over this transport. Called at first, and again when the lead was taken from it. */
   follow(transport: Transport): void;
-  /** Where this tab is. */
-  cursor(): string | undefined;
+  /** Where this tab is: up to where it has handled everything, and what it has not. */
+  readonly inbox: { readonly cursor: string | undefined; readonly pending: Iterable<ServerFrame> };
   /** A tab that follows has something to say to the gateway. The answer, if there is one, goes to that tab. */
-  said?(frames: readonly ClientFrame[], answer: (frames: readonly ServerFrame[]) => void): void;
+  said?(frame: ClientFrame, answer: (frame: ServerFrame) => void): void;
 }
 
 /** A tab's place among the tabs. It tells here what happens to its connection; what one that follows tells is nobody's business. */

@@ -47,9 +47,7 @@ function open(socket: InstanceType<WebSocketLike>, request: OpenRequest, sink: S
   socket.onerror = () => {}; // `onclose` follows
   return {
     alive: "ping",
-    send(frames) {
-      for (const f of frames) socket.send(JSON.stringify(f));
-    },
+    send: (frame) => socket.send(JSON.stringify(frame)),
     close,
     abort: close,
   };

@@ -127,6 +127,7 @@ function makeLine() {
   let walk = all.values();
   let head;
   return {
+    all,
     add: (one) => void all.add(one),
     first: () => head ??= walk.next().value ?? (walk = all.values()).next().value,
     leave(one) {
@@ -157,8 +158,8 @@ function makeInbox() {
     get ids() {
       return kept;
     },
-    get drained() {
-      return !line.first();
+    get pending() {
+      return line.all;
     },
     get owesAck() {
       return !!cursor && acked !== cursor;
@@ -234,6 +235,7 @@ var RENEW_TOKEN = 41;
 var STAY_AWAY = 42;
 var REPLACED = 4200;
 function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }) {
+  let now = 0;
   let state = "idle";
   let resting = true;
   let online = true;
@@ -259,7 +261,7 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
   let endpoint = 0;
   let detour;
   function enter(next, retry) {
-    if (state === next && retry === void 0) return;
+    if (state === next && !retry) return;
     state = next;
     fx.state(state, retry);
   }
@@ -269,7 +271,10 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
     fx.token(reason);
   }
   function drop(goodbye) {
-    if (current) fx.drop(current, goodbye && !!live);
+    if (current) {
+      fx.drop(current, goodbye && !!live);
+      if (!live) orphanUntil = now + ORPHAN_MS;
+    }
     current = live = void 0;
     until = pingAt = silentAt = retryAt = renewAt = Infinity;
   }
@@ -279,23 +284,23 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
     resting = true;
     enter(next);
   }
-  function begin(now) {
+  function begin() {
     retryAt = Infinity;
     resting = false;
     enter("connecting");
     if (needsToken && expires - now <= TOKEN_MARGIN_MS) {
       if (!asked) ask(refusals ? "refused" : "connect");
-    } else open2(now);
+    } else open2();
   }
-  function open2(now) {
+  function open2() {
     if (!route) return;
     current = ++last;
     until = now + (needsToken ? patience : Infinity);
     fx.open(current, route, detour ?? endpoints[endpoint % endpoints.length], fresh);
   }
-  function wait(now, delay = 0) {
+  function wait(delay = 0) {
     drop(false);
-    if (!needsToken) return begin(now);
+    if (!needsToken) return begin();
     failed++;
     const ms = delay && failed === 1 ? delay : Math.max(delay, backoff(failed, random()));
     named = delay > 0;
@@ -307,7 +312,7 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
     expires = 0;
     stop("failed");
   }
-  function ended(now, { attempt, code, own, delay, address }) {
+  function ended({ attempt, code, own, delay, address }) {
     if (attempt !== current) return;
     detour = address;
     if (!code && !live) {
@@ -320,43 +325,44 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
       expires = 0;
       if (++refusals > 1) return fail("token_refused");
     }
-    if (duty !== STAY_AWAY) return wait(now, delay);
+    if (duty !== STAY_AWAY) return wait(delay);
     if (code !== REPLACED || !own) return fail("kicked");
     if (now < orphanUntil) {
       orphanUntil = 0;
       fresh = true;
-      return wait(now);
+      return wait();
     }
     hiddenReplaced = true;
     stop("suspended");
   }
-  function plan(now) {
+  function plan() {
     if (!needsToken || asked) return;
     const early = Math.min(RENEW_MS, (expires - now) / 5) * (1 + random() / 4);
     renewAt = Math.max(now + RENEW_LEAST_MS, Math.floor(expires - early));
   }
-  function heard(now) {
+  function heard() {
     silentAt = live?.alive === "listen" && live.heartbeat ? now + live.heartbeat + live.grace : Infinity;
   }
-  function sent(now) {
+  function sent() {
     if (live?.alive === "ping") pingAt = now + Math.floor(live.heartbeat * (0.75 + random() / 5));
   }
-  function ping(now, within = PROBE_MS) {
+  function ping(within = PROBE_MS) {
     if (live?.alive !== "ping") return;
     fx.ping();
     silentAt = Math.min(silentAt, now + within);
-    sent(now);
+    sent();
   }
-  function step(now, i) {
+  function step(at, i) {
+    now = at;
     switch (i.in) {
       case "connect":
         if (state === "waiting" || state === "offline") {
-          if (!named) begin(now);
+          if (!named) begin();
         } else if (resting) {
           failed = refusals = 0;
           fresh = state !== "idle";
           hiddenReplaced = false;
-          begin(now);
+          begin();
         }
         return;
       case "close":
@@ -369,15 +375,15 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
         renewals = 0;
         if (live) {
           fx.refresh();
-          plan(now);
-        } else if (state === "connecting") open2(now);
+          plan();
+        } else if (state === "connecting") open2();
         return;
       case "token_failed":
         if (!asked) return;
         asked = void 0;
         if (i.unauthorized) return fail("unauthorized");
         if (live) renewAt = now + backoff(++renewals + 1, random());
-        else if (state === "connecting") wait(now);
+        else if (state === "connecting") wait();
         return;
       case "route":
         drop(true);
@@ -386,17 +392,17 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
         if (!needsToken) asked = void 0;
         if (resting) return;
         failed = 0;
-        return begin(now);
+        return begin();
       case "welcome":
         if (i.attempt !== current) return;
         until = Infinity;
         fresh = false;
         refusals = 0;
         live = i;
-        heard(now);
-        sent(now);
+        heard();
+        sent();
         if (needsToken) expires = i.expires ?? expires;
-        plan(now);
+        plan();
         fx.live(current);
         state = "connected";
         return fx.state(state);
@@ -404,7 +410,7 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
         failed = 0;
         return;
       case "ended":
-        return ended(now, i);
+        return ended(i);
       case "token_wanted":
         if (live && needsToken && !asked) renewAt = now + backoff(++renewals, random());
         return;
@@ -412,27 +418,27 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
         if (!live || !needsToken) return;
         renewals = 0;
         expires = i.expires ?? expires;
-        return plan(now);
+        return plan();
       case "heard":
-        return heard(now);
+        return heard();
       case "sent":
-        return sent(now);
+        return sent();
       case "given_up":
         orphanUntil = now + ORPHAN_MS;
         return;
       case "online":
         online = true;
-        if (state !== "offline") return ping(now);
+        if (state !== "offline") return ping();
         failed = 0;
-        return wait(now);
+        return wait();
       case "offline":
         online = false;
-        if (state !== "waiting") return ping(now);
+        if (state !== "waiting") return ping();
         retryAt = Math.max(retryAt, now + OFFLINE_MS);
         return enter("offline", retryAt);
       case "visible":
         if (hiddenReplaced && state === "suspended") return step(now, { in: "connect" });
-        if (state !== "waiting" || named || failed < 2) return ping(now);
+        if (state !== "waiting" || named || failed < 2) return ping();
         failed = 1;
         retryAt = Math.min(retryAt, now + backoff(1, random()));
         return enter(state, retryAt);
@@ -440,21 +446,21 @@ function createMachine({ endpoints, patience = ATTEMPT_MS, random, effects: fx }
         if (!resting) stop("suspended");
         return;
       case "thawed":
-        if (state !== "suspended" || hiddenReplaced) return ping(now);
+        if (state !== "suspended" || hiddenReplaced) return ping();
         failed = 0;
-        return begin(now);
+        return begin();
       case "time":
-        if (retryAt <= now) begin(now);
+        if (retryAt <= now) begin();
         if (until <= now) {
           orphanUntil = now + ORPHAN_MS;
           fx.drop(current, false);
-          ended(now, { attempt: current });
+          ended({ attempt: current });
         }
         if (silentAt <= now) {
           fx.error("silent");
-          wait(now);
+          wait();
         }
-        if (pingAt <= now) ping(now, live.grace);
+        if (pingAt <= now) ping(live.grace);
         if (renewAt <= now) ask("expiring");
     }
   }
@@ -558,8 +564,7 @@ function makeClient(options) {
         emit("state", {
           state,
           previous,
-          ...retry && { retryAt: new Date(retry) },
-          ...live && { transport: live.transport }
+          ...retry ? { retryAt: new Date(retry) } : live && { transport: live.transport }
         });
       },
       token: (reason) => void ask(reason),
@@ -764,7 +769,7 @@ function makeClient(options) {
       }
     }
     pumping = false;
-    if (!storing && !dirty && inbox.drained) live?.connection.handled?.();
+    if (!storing && !dirty && !inbox.pending.size) live?.connection.handled?.();
   }
   function run(e) {
     const waits = [];
@@ -840,7 +845,7 @@ function makeClient(options) {
   }
   function say2(frame) {
     if (!live) return;
-    live.connection.send([frame]);
+    live.connection.send(frame);
     step({ in: "sent" });
   }
   function happened(what) {
@@ -1006,9 +1011,7 @@ function makeSpeaker(client, port) {
       flush();
       return true;
     },
-    said(frames2, answer) {
-      for (const f of frames2) add(f, f.type === "tags" ? (a) => answer([a]) : void 0);
-    }
+    said: (frame, answer) => add(frame, frame.type === "tags" ? answer : void 0)
   });
   return {
     event(event, message) {
@@ -1328,8 +1331,8 @@ function framePoster({ ask, clock, end, sink }) {
     else void flush();
   }
   return {
-    send(frames2) {
-      waiting.push(...frames2);
+    send(frame) {
+      waiting.push(frame);
       void flush();
     },
     stop(last = waiting) {
@@ -1588,8 +1591,8 @@ function shared(place2, tabs2 = sharedTabs()) {
                 leads = false;
                 port.follow(over);
               },
-              cursor: () => port.inbox.cursor,
-              said: (frames2, answer) => port.said?.(frames2, answer)
+              inbox: port.inbox,
+              said: (frame, answer) => port.said?.(frame, answer)
             },
             port.clock
           );
@@ -1657,9 +1660,8 @@ function sharedTabs() {
             },
             // the leader acknowledges
             // What keeps the connection is the leader's affair.
-            send: (frames2) => {
-              const wanted = frames2.filter((f) => f.type === "event" || f.type === "tags");
-              if (wanted.length) post2({ t: "say", from: self, frames: wanted });
+            send: (frame) => {
+              if (frame.type === "event" || frame.type === "tags") post2({ t: "say", from: self, frame });
             },
             close: stop,
             abort: stop
@@ -1671,7 +1673,7 @@ function sharedTabs() {
         switch (said.t) {
           case "hello":
             others.add(said.from);
-            if (leads && up) post2({ t: "frames", frames: [{ ...up, cursor: member.cursor() }], to: said.from });
+            if (leads && up) post2({ t: "frames", frames: [{ ...up, cursor: member.inbox.cursor }, ...member.inbox.pending], to: said.from });
             return;
           case "bye":
             others.delete(said.from);
@@ -1680,7 +1682,7 @@ function sharedTabs() {
             if (leads) post2({ t: "answer" });
             return;
           case "say":
-            if (leads) member.said?.(said.frames, (frames2) => post2({ t: "frames", frames: frames2, to: said.from }));
+            if (leads) member.said?.(said.frame, (answer) => post2({ t: "frames", frames: [answer], to: said.from }));
             return;
         }
         if (leads) return;
@@ -1695,7 +1697,7 @@ function sharedTabs() {
           sink?.ended({});
         } else if (said.t === "frames" && (said.to ?? self) === self && sink) {
           followed ||= said.frames[0]?.type === "welcome";
-          sink.frames(said.frames);
+          if (followed) sink.frames(said.frames);
         }
       };
       function lead() {
@@ -1784,9 +1786,7 @@ function open(socket, request, sink) {
   };
   return {
     alive: "ping",
-    send(frames2) {
-      for (const f of frames2) socket.send(JSON.stringify(f));
-    },
+    send: (frame) => socket.send(JSON.stringify(frame)),
     close,
     abort: close
   };

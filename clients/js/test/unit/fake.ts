@@ -105,7 +105,7 @@ export class FakeTransport implements Transport {
     return {
       alive: this.as.alive,
       ...(this.as.acknowledges && { handled: () => void peer.handled++ }),
-      send: (frames) => void peer.sent.push(...frames),
+      send: (frame) => void peer.sent.push(frame),
       close: () => (peer.left = "close"),
       abort: () => (peer.left = "abort"),
     };

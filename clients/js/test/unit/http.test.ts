@@ -166,9 +166,10 @@ describe("frames beside a session", () => {
 
   test("one request at a time, of acknowledgements the last", async () => {
     const { asked, connection } = opened(sse);
-    connection.send([ack(11)]);
-    connection.send([ack(12), { type: "tags" }]);
-    connection.send([ack(13)]);
+    connection.send(ack(11));
+    connection.send(ack(12));
+    connection.send({ type: "tags" });
+    connection.send(ack(13));
     expect(asked).toHaveLength(2);
     await asked[1]!.answer(204);
     expect(body(asked[2]!)).toEqual([{ type: "tags" }, ack(13)]);
@@ -176,7 +177,7 @@ describe("frames beside a session", () => {
 
   test("are sent again after what stood in the way, when the gateway says", async () => {
     const { asked, connection, clock } = opened(sse);
-    connection.send([ack(11)]);
+    connection.send(ack(11));
     await asked[1]!.fail();
     await clock.pass(1000);
     await asked[2]!.answer(503, {}, { "retry-after": "9" });
@@ -191,11 +192,11 @@ describe("frames beside a session", () => {
 
   test("another node has the session: a new token needs a new connection, tags are refused", async () => {
     const tags = opened(sse);
-    tags.connection.send([{ type: "tags" }]);
+    tags.connection.send({ type: "tags" });
     await tags.asked[1]!.answer(409, { code: "no_session" });
     expect(tags.frames).toEqual([{ type: "error", code: "no_session" }]);
     const refresh = opened(sse);
-    refresh.connection.send([{ type: "refresh", token: "new" }]);
+    refresh.connection.send({ type: "refresh", token: "new" });
     await refresh.asked[1]!.answer(409, { code: "no_session" });
     expect(refresh.ends).toEqual([{}]);
   });
@@ -203,11 +204,11 @@ describe("frames beside a session", () => {
   test("nothing is sent after the end, and what waits goes with a goodbye", async () => {
     const gone = opened(sse);
     gone.connection.abort();
-    gone.connection.send([ack(11)]);
+    gone.connection.send(ack(11));
     expect(gone.asked).toHaveLength(1);
     const { asked, connection } = opened(sse);
-    connection.send([ack(11)]);
-    connection.send([ack(12)]);
+    connection.send(ack(11));
+    connection.send(ack(12));
     connection.close();
     expect(body(asked.at(-1)!)).toContainEqual(ack(12));
     expect(asked.at(-1)!.init.keepalive).toBe(true);
