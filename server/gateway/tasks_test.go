@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -39,11 +40,14 @@ func (n *testNode) task(body map[string]any) string {
 	return a["id"].(string)
 }
 
+// taskPatience is how long a test waits for what is told of a task: what common slots acknowledge may be written half a minute later.
+const taskPatience = 30*time.Second + networkPatience
+
 // awaitTask waits until what is told of a task is as wanted.
 func (n *testNode) awaitTask(id string, what string, ok func(a map[string]any) bool) {
 	n.t.Helper()
 	var last map[string]any
-	eventually(n.t, networkPatience, func() bool {
+	eventually(n.t, taskPatience, func() bool {
 		_, last = n.rest("GET", "/v1/tasks/"+id, nil)
 		return ok(last)
 	}, func() string { return fmt.Sprintf("the task is not %s: %v, %v", what, last["state"], last["funnel"]) })

@@ -2,60 +2,32 @@ import { expect, test } from "vitest";
 import { Chromium, type Tab } from "../kit/browser.js";
 import { acknowledged, gatewayForTest, proxyForTest } from "../kit/device.js";
 import { eventually } from "../kit/eventually.js";
-import type { Ledger } from "../kit/ledger.js";
 import type { Gateway } from "../kit/server.js";
+import { alice, allGo, leaderGoes, promisesToTabs, threeTabs, to, type Start } from "../kit/suites.js";
 import { roles } from "../kit/tab.js";
 
-const alice = { user: "alice", device: "laptop" };
-const to = { users: ["alice"] };
+const start: Start<Tab> = (gateway) => Chromium.forTest(gateway);
 
-async function threeTabs(gateway: Gateway, endpoint = gateway.url, init?: () => void): Promise<{ chromium: Chromium; leader: Tab; followers: Tab[]; ledgers: Ledger[] }> {
-  const chromium = await Chromium.forTest(gateway, init && { init });
-  for (let i = 0; i < 3; i++) await (await chromium.open({ endpoint })).is("connected", i ? "tab" : "websocket");
-  const ledgers = chromium.tabs.map((t) => t.ledger);
-  return { chromium, ...(await roles(chromium.tabs)), ledgers };
-}
+promisesToTabs(start);
 
-test("three tabs share one connection, and each gets each message once", async () => {
-  const gateway = await gatewayForTest();
-  const proxy = await proxyForTest(gateway);
-  const { chromium, ledgers } = await threeTabs(gateway, proxy.url);
-  await gateway.stream(to, 200, ledgers);
-  for (const tab of chromium.tabs) await tab.hasEverything();
-  await acknowledged(gateway, alice);
-  expect(proxy.counts).toEqual({ webSocket: 1, sse: 0, poll: 0, frames: 0 });
+test("the leading tab crashes in the middle of a stream, and another one takes the lead", async () => {
+  await leaderGoes(await threeTabs(start), (leader) => leader.crash());
 });
 
-test.each(["closes", "crashes", "freezes", "is reloaded"])("the leading tab %s in the middle of a stream, and another one takes the lead", async (how) => {
-  const gateway = await gatewayForTest();
-  const { leader, followers, ledgers } = await threeTabs(gateway);
-  const sending = gateway.stream(to, 400, ledgers, { gap: 4 });
-  await followers[0]!.has(100);
-
-  if (how === "closes") await leader.close();
-  else if (how === "crashes") await leader.crash();
-  else if (how === "freezes") await leader.freeze();
-  else await leader.reload();
-
-  await followers[0]!.has(300);
-  await sending;
+test("the leading tab freezes in the middle of a stream, another one takes the lead, and it follows when it thaws", async () => {
+  const three = await threeTabs(start);
+  const { gateway, ledgers, leader, followers } = three;
+  await leaderGoes(three, () => leader.freeze());
+  expect(await leader.state()).toBe("suspended");
+  await leader.thaw();
+  await leader.is("connected", "tab");
+  // What came meanwhile was handled by the other tabs, and acknowledged: this one is told what comes now.
+  const fromNow = (await leader.read()).gotCount;
+  await gateway.stream(to, 50, ledgers, { from: 400 });
+  await leader.has(fromNow + 50);
+  expect((await leader.read()).verdict()).toMatchObject({ twice: [], disordered: [], strange: [] });
   for (const tab of followers) await tab.hasEverything();
-  const { leader: next } = await roles(followers);
-  await next.is("connected", "websocket");
-  await acknowledged(gateway, alice);
-
-  if (how === "freezes") {
-    expect(await leader.state()).toBe("suspended");
-    await leader.thaw();
-    await leader.is("connected", "tab");
-    // What came meanwhile was handled by the other tabs, and acknowledged: this one is told what comes now.
-    const fromNow = (await leader.read()).gotCount;
-    await gateway.stream(to, 50, ledgers, { from: 400 });
-    await leader.has(fromNow + 50);
-    expect((await leader.read()).verdict()).toMatchObject({ twice: [], disordered: [], strange: [] });
-    for (const tab of followers) await tab.hasEverything();
-    await roles([leader, ...followers]);
-  }
+  await roles([leader, ...followers]);
 });
 
 /**
@@ -72,57 +44,25 @@ function hearLate(): void {
   });
 }
 
-test.each(["closes", "crashes"])("the leading tab %s, and what it had said before that is heard late", async (how) => {
-  const gateway = await gatewayForTest();
-  const { leader, followers, ledgers } = await threeTabs(gateway, gateway.url, hearLate);
+test.each([
+  ["closes", (leader: Tab) => leader.close()],
+  ["crashes", (leader: Tab) => leader.crash()],
+])("the leading tab %s, and what it had said before that is heard late", async (_, go) => {
+  const { gateway, leader, followers, ledgers } = await threeTabs((gateway) => Chromium.forTest(gateway, { init: hearLate }));
   const sending = gateway.stream(to, 500, ledgers, { gap: 3 });
   await followers[0]!.has(100);
-  if (how === "closes") await leader.close();
-  else await leader.crash();
+  await go(leader);
   await sending;
   for (const tab of followers) await tab.hasEverything(15_000);
   await acknowledged(gateway, alice);
 });
 
 test("tabs die one after the other until one is left, and it has everything", async () => {
-  const gateway = await gatewayForTest();
-  const { chromium, ledgers } = await threeTabs(gateway);
-  const sending = gateway.stream(to, 500, ledgers, { gap: 4 });
-  let tabs = [...chromium.tabs];
-  for (const [reached, crash] of [
-    [100, true],
-    [250, false],
-  ] as const) {
-    const { leader, followers } = await roles(tabs);
-    await followers[0]!.has(reached);
-    if (crash) await leader.crash();
-    else await leader.close();
-    tabs = followers;
-    await eventually(async () => (await roles(tabs)).leader, "another one leads", { seen: () => Promise.all(tabs.map((t) => t.seen())) });
-  }
-  await sending;
-  await tabs[0]!.hasEverything();
-  await acknowledged(gateway, alice);
-});
-
-test("the gateway is killed while three tabs share a connection", async () => {
-  const gateway = await gatewayForTest();
-  const { chromium, ledgers } = await threeTabs(gateway);
-  const sending = gateway.stream(to, 400, ledgers);
-  for (const reached of [100, 250]) {
-    await chromium.tabs[2]!.has(reached);
-    await gateway.kill9();
-    await gateway.start();
-  }
-  await sending;
-  for (const tab of chromium.tabs) await tab.hasEverything();
-  await eventually(async () => (await roles(chromium.tabs)).leader, "one leads", { seen: () => Promise.all(chromium.tabs.map((t) => t.seen())) });
-  await acknowledged(gateway, alice);
+  await allGo(await threeTabs(start), [(leader) => leader.crash(), (leader) => leader.close()]);
 });
 
 test("the leading tab hangs without an event, and another one takes the lead from it", async () => {
-  const gateway = await gatewayForTest();
-  const { leader, followers, ledgers } = await threeTabs(gateway);
+  const { gateway, leader, followers, ledgers } = await threeTabs(start);
   await gateway.stream(to, 20, ledgers);
   for (const tab of [leader, ...followers]) await tab.hasEverything();
 

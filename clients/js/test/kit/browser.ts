@@ -126,7 +126,7 @@ export class Chromium {
 
   static async start(
     gateway: Gateway,
-    { claims = {}, init }: { claims?: Claims; /** Runs in each page before its scripts. */ init?: () => void } = {},
+    { claims = {}, init }: { claims?: Claims | undefined; /** Runs in each page before its scripts. */ init?: () => void } = {},
   ): Promise<{ chromium: Chromium; stop: () => Promise<void> }> {
     const site = new Site(gateway, claims);
     const stopSite = await site.start();
@@ -155,7 +155,7 @@ export class Chromium {
   /** Opens a tab, and its page. */
   async open(config: Partial<PageConfig> = {}, ledger = new Ledger()): Promise<Tab> {
     const page = await this.context.newPage();
-    const tab = new Tab(this, page, this.site.page(config), ledger);
+    const tab = new Tab(this, page, this.site.page(config), `${this.site.url}/elsewhere`, ledger);
     this.tabs.push(tab);
     await tab.load();
     return tab;
@@ -171,6 +171,7 @@ export class Tab extends AnyTab {
     private readonly chromium: Chromium,
     readonly page: Page,
     readonly url: string,
+    private readonly elsewhere: string,
     ledger: Ledger,
   ) {
     super(ledger);
@@ -193,6 +194,14 @@ export class Tab extends AnyTab {
 
   close(): Promise<void> {
     return this.page.close();
+  }
+
+  async leave(): Promise<void> {
+    await this.page.goto(this.elsewhere);
+  }
+
+  async back(): Promise<void> {
+    await this.page.goBack({ waitUntil: "commit" });
   }
 
   async cdp(): Promise<CDPSession> {
@@ -219,11 +228,6 @@ export class Tab extends AnyTab {
   async look(): Promise<void> {
     await this.page.bringToFront();
     await eventually(() => this.page.evaluate(() => document.visibilityState === "visible"), "the tab is visible");
-  }
-
-  /** Goes back. A page that the browser kept is not loaded again: what is waited for is that it is shown. */
-  async back(): Promise<void> {
-    await this.page.goBack({ waitUntil: "commit" });
   }
 
   async forward(): Promise<void> {

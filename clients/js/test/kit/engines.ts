@@ -237,13 +237,11 @@ export class EngineTab extends AnyTab {
     return this.driver.close(this.name);
   }
 
-  /** Goes to another page of the application. */
   async leave(): Promise<void> {
     await this.driver.evaluate(this.name, `void (location.href = ${JSON.stringify(this.elsewhere)})`);
     await eventually(() => this.driver.evaluate(this.name, 'document.title === "elsewhere" && document.readyState === "complete"'), "the page was left");
   }
 
-  /** Comes back to it. */
   async back(): Promise<void> {
     await this.driver.evaluate(this.name, "void history.back()");
     await eventually(() => this.driver.evaluate(this.name, "window.test !== undefined"), "the page is back");

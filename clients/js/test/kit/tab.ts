@@ -16,6 +16,10 @@ export abstract class AnyTab {
   abstract see<T>(what: (test: InPage) => T): Promise<T>;
   abstract reload(): Promise<void>;
   abstract close(): Promise<void>;
+  /** Goes to another page of the application. */
+  abstract leave(): Promise<void>;
+  /** Comes back to the page that was left. One that the browser has kept is not loaded again. */
+  abstract back(): Promise<void>;
 
   state(): Promise<State> {
     return this.see((t) => t.client.state);
