@@ -262,10 +262,19 @@ only_out_of_time() {
 
 # ---- what the steps need ---------------------------------------------------------------------------------------------
 
+# Whether packages can be installed.
+may_install() { ((EUID == 0)) && command -v apt-get >/dev/null; }
+
+# Installs Debian's packages. What there is, is looked up anew only where that fails.
+install_packages() {
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get install -y --no-install-recommends "$@" || { apt-get update && apt-get install -y --no-install-recommends "$@"; }
+}
+
 # Tests start Redis themselves, from Debian's package, and fail without one. Whoever may install it has it installed.
 need_redis() {
 	command -v redis-server >/dev/null && return 0
-	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+	if ! may_install; then
 		echo "the tests need redis-server; it comes with Debian's package redis-server (as root: apt-get install redis-server)"
 		return 1
 	fi
@@ -282,9 +291,7 @@ install_redis() (
 		trap 'rm -f "$policy"' EXIT
 		printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" || exit 1
 	fi
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get install -y --no-install-recommends redis-server ||
-		{ apt-get update && apt-get install -y --no-install-recommends redis-server; } || exit 1
+	install_packages redis-server || exit 1
 	# A policy that was there may let services start.
 	if [[ -d /run/systemd/system ]]; then
 		systemctl disable --now redis-server.service
@@ -313,26 +320,22 @@ need_js() {
 # A browser, from Debian's package, or another one that CHROMIUM names.
 need_chromium() {
 	[[ -x ${CHROMIUM:-/usr/bin/chromium} ]] && return 0
-	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+	if ! may_install; then
 		echo "the tests need Chromium; it comes with Debian's package chromium (as root: apt-get install chromium), or set CHROMIUM to its program"
 		return 1
 	fi
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get install -y --no-install-recommends chromium ||
-		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
+	install_packages chromium
 }
 
 # Firefox, WebKit and a display for it, from Debian's packages.
 need_engines() {
 	local packages=(firefox-esr webkit2gtk-driver xvfb)
 	[[ -x /usr/bin/firefox-esr && -x /usr/bin/WebKitWebDriver && -x /usr/bin/Xvfb ]] && return 0
-	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+	if ! may_install; then
 		echo "step engines needs Debian's packages ${packages[*]} (as root: apt-get install ${packages[*]})"
 		return 1
 	fi
-	export DEBIAN_FRONTEND=noninteractive
-	apt-get install -y --no-install-recommends "${packages[@]}" ||
-		{ apt-get update && apt-get install -y --no-install-recommends "${packages[@]}"; }
+	install_packages "${packages[@]}"
 }
 
 # Installs the programs of NEEDED that are missing, which takes root. Without root, tests that cannot run without them say which
@@ -344,12 +347,11 @@ provide_needed() {
 		PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
 	done
 	((${#missing[@]})) || return 0
-	if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+	if ! may_install; then
 		echo "missing: ${missing[*]} (as root: apt-get install ${missing[*]})"
 		return 0
 	fi
-	apt-get install -y --no-install-recommends "${missing[@]}" && return 0
-	apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"
+	install_packages "${missing[@]}"
 }
 
 # ---- running them ----------------------------------------------------------------------------------------------------

@@ -50,23 +50,25 @@ const frames: Record<string, string> = {
   tags: "l?tags",
 };
 
+/** The table, read when a frame of that type comes first. */
+const read: Record<string, string[][]> = {};
+
 /** Checks the members of a frame that was read from JSON, and takes out those that are absent. Undefined: a later version's. @throws {CarillonError} */
 export function check(value: unknown): ServerFrame | undefined {
   const frame = value as Record<string, unknown> & ServerFrame;
   const type = frame?.type;
   if (!isText(type)) throw wrong("malformed_frame", "");
-  const members = frames[type];
-  if (members === undefined) {
+  const table = frames[type];
+  if (table === undefined) {
     if (/^(connect|ack|event)$/.test(type)) throw wrong("unexpected_frame", type);
     return undefined;
   }
-  for (const [, kind, optional, name] of members.matchAll(/(\w)(\??)(\w+)/g) as Iterable<string[]>) {
+  for (const [, kind, optional, name] of (read[type] ??= [...table.matchAll(/(\w)(\??)(\w+)/g)])) {
     const v = frame[name!];
-    const what = `${type}.${name}`;
     if (v == null || (v === "" && !optional)) {
-      if (!optional) throw wrong("missing_field", what);
-      delete frame[name!];
-    } else if (!kinds[kind!]!(v)) throw wrong("invalid_field", what);
+      if (!optional) throw wrong("missing_field", `${type}.${name}`);
+      if (v !== undefined) delete frame[name!];
+    } else if (!kinds[kind!]!(v)) throw wrong("invalid_field", `${type}.${name}`);
   }
   if (type === "message") {
     if (("slot" in frame) !== "pos" in frame) throw wrong("missing_field", type);

@@ -49,7 +49,7 @@ export type Input =
       readonly expires?: number | undefined;
     }
   | { readonly in: "caught_up" }
-  /** A connection, or an attempt at one, ended. `own`: it is this device that took the place. */
+  /** A connection, or an attempt at one, ended. `own`: if somebody took the place, it was this device. */
   | {
       readonly in: "ended";
       readonly attempt: number;

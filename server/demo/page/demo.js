@@ -51,22 +51,22 @@ var frames = {
   error: "tcode t?detail",
   tags: "l?tags"
 };
+var read = {};
 function check(value) {
   const frame = value;
   const type = frame?.type;
   if (!isText(type)) throw wrong("malformed_frame", "");
-  const members = frames[type];
-  if (members === void 0) {
+  const table = frames[type];
+  if (table === void 0) {
     if (/^(connect|ack|event)$/.test(type)) throw wrong("unexpected_frame", type);
     return void 0;
   }
-  for (const [, kind, optional, name] of members.matchAll(/(\w)(\??)(\w+)/g)) {
+  for (const [, kind, optional, name] of read[type] ??= [...table.matchAll(/(\w)(\??)(\w+)/g)]) {
     const v = frame[name];
-    const what = `${type}.${name}`;
     if (v == null || v === "" && !optional) {
-      if (!optional) throw wrong("missing_field", what);
-      delete frame[name];
-    } else if (!kinds[kind](v)) throw wrong("invalid_field", what);
+      if (!optional) throw wrong("missing_field", `${type}.${name}`);
+      if (v !== void 0) delete frame[name];
+    } else if (!kinds[kind](v)) throw wrong("invalid_field", `${type}.${name}`);
   }
   if (type === "message") {
     if ("slot" in frame !== "pos" in frame) throw wrong("missing_field", type);
@@ -1105,7 +1105,7 @@ function persistent(storage) {
       let fresh = [];
       let troubles = 0;
       const unwritten = (e) => trouble("storage", "storage cannot be written", e);
-      async function read(key2) {
+      async function read2(key2) {
         try {
           return await storage.get(key2) ?? "";
         } catch (e) {
@@ -1135,7 +1135,7 @@ function persistent(storage) {
         writing: false,
         async device() {
           const at = `${name}:device`;
-          let id = await read(at);
+          let id = await read2(at);
           if (!id) {
             id = crypto.getRandomValues(new Uint32Array(4)).reduce((all, n) => all + n.toString(36).padStart(7, "0"), "");
             await write(at, id);
@@ -1147,10 +1147,10 @@ function persistent(storage) {
         },
         async lead(identity, followed, still = () => true) {
           key = `${name}:${identity}`;
-          const [transport, until] = (await read(`${key}:won`)).split(" ");
-          const [cursor, ids] = (await read(key)).split(" ");
+          const [transport, until] = (await read2(`${key}:won`)).split(" ");
+          const [cursor, ids] = (await read2(key)).split(" ");
           fresh = split(ids);
-          const all = [...split(await read(`${key}:ids`)), ...fresh];
+          const all = [...split(await read2(`${key}:ids`)), ...fresh];
           if (!still()) return;
           fresh.push(...inbox.ids);
           lead({
@@ -1231,7 +1231,7 @@ var codes = {
   kicked: 4208,
   policy: 4209
 };
-function httpTransport(name, fetch2, alive, read) {
+function httpTransport(name, fetch2, alive, read2) {
   const get = fetch2 ?? ((...args) => globalThis.fetch(...args));
   return {
     name,
@@ -1272,7 +1272,7 @@ function httpTransport(name, fetch2, alive, read) {
         }
       };
       const poster = framePoster(x);
-      read(x).catch(() => x.end({}));
+      read2(x).catch(() => x.end({}));
       return {
         alive,
         send: poster.send,
@@ -2158,7 +2158,7 @@ function composer(root, users) {
   const one = h("button", { type: "submit", class: "primary", testid: "send" }, "Send");
   const many = h("button", { type: "button", testid: "send-many", click: () => void dispatch(MANY2) }, `Send ${MANY2}`);
   const back = h("button", { type: "button", testid: "recall-last", click: () => void takeBack() }, "Recall last");
-  function read() {
+  function read2() {
     let text = "";
     let value;
     try {
@@ -2187,10 +2187,10 @@ function composer(root, users) {
       outcome.classList.add("bad");
     }
     busy = false;
-    read();
+    read2();
   }
   async function dispatch(count) {
-    const ready = read();
+    const ready = read2();
     if (!ready || busy) return;
     const [, name, audience] = audiences.find(([key]) => key === to);
     const keep = persistent2.checked;
@@ -2213,7 +2213,7 @@ function composer(root, users) {
       return `Recalled: ${id}`;
     });
   }
-  body.addEventListener("input", read);
+  body.addEventListener("input", read2);
   body.addEventListener("keydown", (e) => {
     if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) void dispatch(1);
   });

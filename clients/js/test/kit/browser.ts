@@ -1,14 +1,11 @@
 // A real Chromium at an application of the gateway.
 
-import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { chromium, type Browser, type BrowserContext, type CDPSession, type LaunchOptions, type Page } from "playwright-core";
 import { onTestFinished } from "vitest";
-import WebSocket from "ws";
 import { eventually } from "./eventually.js";
 import { Ledger } from "./ledger.js";
+import { directoryForTest, startForTest } from "./program.js";
+import { Remote } from "./remote.js";
 import { freePort, type Claims, type Gateway } from "./server.js";
 import { Site, type InPage, type PageConfig } from "./site.js";
 import { AnyTab } from "./tab.js";
@@ -44,65 +41,37 @@ export async function barePageForTest(gateway: Gateway): Promise<{ page: Page; c
 
 /** A page that nobody listens to: Playwright has each frame of each WebSocket reported to it, which costs a page under load more than the frame does. */
 export class QuietPage {
-  #last = 0;
-  readonly #waiting = new Map<number, { resolve(result: any): void; reject(e: Error): void }>();
-
-  private constructor(private readonly debug: WebSocket) {
-    debug.on("message", (data) => {
-      const { id, result, error } = JSON.parse(String(data));
-      const w = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (error) w?.reject(new Error(error.message));
-      else w?.resolve(result);
-    });
-  }
+  private constructor(private readonly debug: Remote) {}
 
   /** Opens one in a Chromium of its own, which ends with the test. */
   static async forTest(gateway: Gateway, config: Partial<PageConfig> = {}): Promise<QuietPage> {
     const site = new Site(gateway, {});
     onTestFinished(await site.start());
     const port = await freePort();
-    const profile = mkdtempSync(join(tmpdir(), "carillon-page-"));
+    const profile = directoryForTest();
     const url = site.page(config);
-    const running = spawn(executablePath, [...switches, "--headless=new", `--remote-debugging-port=${port}`, `--user-data-dir=${profile}`, url], { stdio: "ignore" });
-    const over = new Promise((done) => running.once("exit", done));
-    onTestFinished(async () => {
-      running.kill();
-      await over;
-      rmSync(profile, { recursive: true, force: true });
-    });
+    startForTest(executablePath, [...switches, "--headless=new", `--remote-debugging-port=${port}`, `--user-data-dir=${profile}`, url], { debian: "chromium" });
     let address: string | undefined;
     await eventually(async () => {
       const pages = await fetch(`http://127.0.0.1:${port}/json/list`).then((r) => r.json() as Promise<{ url: string; webSocketDebuggerUrl: string }[]>, () => []);
       address = pages.find((p) => p.url === url)?.webSocketDebuggerUrl;
       return address !== undefined;
     }, "Chromium has opened the page");
-    const debug = new WebSocket(address!);
-    await new Promise((open, failed) => debug.once("open", open).once("error", failed));
-    onTestFinished(() => debug.close());
-    return new QuietPage(debug);
-  }
-
-  private ask(method: string, params: object = {}): Promise<any> {
-    const id = ++this.#last;
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
-      this.debug.send(JSON.stringify({ id, method, params }));
-    });
+    return new QuietPage(await Remote.forTest(address!));
   }
 
   /** Something that the page has. */
   async see<T>(what: (test: InPage) => T): Promise<T> {
-    const { result, exceptionDetails } = await this.ask("Runtime.evaluate", { expression: `(${what.toString()})(window.test)`, returnByValue: true });
+    const { result, exceptionDetails } = await this.debug.ask("Runtime.evaluate", { expression: `(${what.toString()})(window.test)`, returnByValue: true });
     if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
     return result.value as T;
   }
 
   /** Bytes of the page's heap, once its garbage is gone. */
   async heap(): Promise<number> {
-    await this.ask("HeapProfiler.enable");
-    await this.ask("HeapProfiler.collectGarbage");
-    return (await this.ask("Runtime.getHeapUsage")).usedSize;
+    await this.debug.ask("HeapProfiler.enable");
+    await this.debug.ask("HeapProfiler.collectGarbage");
+    return (await this.debug.ask("Runtime.getHeapUsage")).usedSize;
   }
 }
 

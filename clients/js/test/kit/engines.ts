@@ -1,14 +1,13 @@
 // Browsers that are no Chromium, as they are installed, driven by what each of them has for that: Firefox by WebDriver BiDi, WebKit by WebDriver.
 
-import { spawn, type ChildProcess } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import WebSocket from "ws";
 import { eventually } from "./eventually.js";
 import { Ledger } from "./ledger.js";
+import { directoryForTest, startForTest } from "./program.js";
+import { Remote } from "./remote.js";
 import { freePort, type Claims, type Gateway } from "./server.js";
 import { Site, type InPage, type PageConfig } from "./site.js";
 import { AnyTab } from "./tab.js";
@@ -26,26 +25,6 @@ interface Driver {
 export const engines = ["firefox", "webkit"] as const;
 export type EngineName = (typeof engines)[number];
 
-/** A directory that goes with the test. */
-function directoryForTest(): string {
-  const path = mkdtempSync(join(tmpdir(), "carillon-engine-"));
-  onTestFinished(() => rmSync(path, { recursive: true, force: true }));
-  return path;
-}
-
-/** Starts a program, in a process group of its own, which ends with the test. */
-function startForTest(program: string, args: readonly string[], options: { debian: string; env?: Record<string, string>; stdio?: "ignore" | ["ignore", "pipe", "ignore"] }): ChildProcess {
-  if (!existsSync(program)) throw new Error(`no ${program}: it comes with Debian's package ${options.debian}`);
-  const { env, stdio = "ignore" } = options;
-  const child = spawn(program, args, { stdio, detached: true, env: { ...process.env, ...env } });
-  const over = new Promise((done) => child.once("exit", done));
-  onTestFinished(async () => {
-    process.kill(-child.pid!, "SIGKILL");
-    await over;
-  });
-  return child;
-}
-
 /** What Firefox would do by itself over networks that are none of a test's, and the first page that it would show. */
 const preferences: Record<string, string | number | boolean> = {
   // Everything that is not of this machine ends here.
@@ -59,18 +38,7 @@ const preferences: Record<string, string | number | boolean> = {
 };
 
 class Firefox implements Driver {
-  #last = 0;
-  readonly #waiting = new Map<number, { resolve(result: any): void; reject(e: Error): void }>();
-
-  private constructor(private readonly socket: WebSocket) {
-    socket.on("message", (data) => {
-      const { id, result, error, message } = JSON.parse(String(data));
-      const w = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (error) w?.reject(new Error(`${error}: ${message}`));
-      else w?.resolve(result);
-    });
-  }
+  private constructor(private readonly remote: Remote) {}
 
   static async forTest(): Promise<Firefox> {
     const profile = directoryForTest();
@@ -78,46 +46,29 @@ class Firefox implements Driver {
     await writeFile(join(profile, "user.js"), lines.join("\n"));
     const port = await freePort();
     startForTest("/usr/bin/firefox-esr", ["--headless", "--no-remote", "--profile", profile, `--remote-debugging-port=${port}`], { debian: "firefox-esr", env: { HOME: profile } });
-    const socket = await eventually(
-      () =>
-        new Promise<WebSocket>((open, failed) => {
-          const s = new WebSocket(`ws://127.0.0.1:${port}/session`);
-          s.once("open", () => open(s)).once("error", failed);
-        }),
-      "Firefox can be driven",
-    );
-    onTestFinished(() => socket.close());
-    const firefox = new Firefox(socket);
-    await firefox.ask("session.new", { capabilities: {} });
-    return firefox;
-  }
-
-  private ask(method: string, params: object = {}): Promise<any> {
-    const id = ++this.#last;
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
-      this.socket.send(JSON.stringify({ id, method, params }));
-    });
+    const remote = await eventually(() => Remote.forTest(`ws://127.0.0.1:${port}/session`), "Firefox can be driven");
+    await remote.ask("session.new", { capabilities: {} });
+    return new Firefox(remote);
   }
 
   async open(url: string): Promise<string> {
-    const { context } = await this.ask("browsingContext.create", { type: "tab" });
-    await this.ask("browsingContext.navigate", { context, url, wait: "complete" });
+    const { context } = await this.remote.ask("browsingContext.create", { type: "tab" });
+    await this.remote.ask("browsingContext.navigate", { context, url, wait: "complete" });
     return context as string;
   }
 
   async evaluate(context: string, expression: string): Promise<unknown> {
-    const { result, exceptionDetails } = await this.ask("script.evaluate", { expression: `JSON.stringify(${expression})`, target: { context }, awaitPromise: true });
+    const { result, exceptionDetails } = await this.remote.ask("script.evaluate", { expression: `JSON.stringify(${expression})`, target: { context }, awaitPromise: true });
     if (exceptionDetails) throw new Error(exceptionDetails.text);
     return result.type === "undefined" ? undefined : JSON.parse(result.value);
   }
 
   async reload(context: string): Promise<void> {
-    await this.ask("browsingContext.reload", { context, wait: "complete" });
+    await this.remote.ask("browsingContext.reload", { context, wait: "complete" });
   }
 
   async close(context: string): Promise<void> {
-    await this.ask("browsingContext.close", { context });
+    await this.remote.ask("browsingContext.close", { context });
   }
 }
 

@@ -3,7 +3,7 @@ import { clicked, deviceTags, displayed, messages } from "../../src/extras.js";
 import { memoryStorage } from "../../src/storage.js";
 import type { Message, Storage, TokenRequest } from "../../src/types.js";
 import { cursor, FakeClock, FakeTransport, settled, tokenFor } from "./fake.js";
-import { connected, world } from "./world.js";
+import { connected, world, type World } from "./world.js";
 
 describe("messages", () => {
   test("are handed out in order, and acknowledged at most once a second", async () => {
@@ -276,16 +276,22 @@ describe("storage", () => {
     expect(again.got).toEqual([]);
   });
 
-  test("what is handled while it is written is not acknowledged with it", async () => {
+  /** Two messages are handled while the first of them is being written. The first write has come to its end. */
+  async function halfWritten(transport: FakeTransport): Promise<{ w: World; answered: number; flush: () => Promise<void> }> {
     const { storage, writes, flush } = slow();
-    const w = await connected({ storage, acknowledge: "manual", transports: [new FakeTransport("sse", { alive: "listen" })] });
+    const w = await connected({ storage, acknowledge: "manual", transports: [transport] });
     await flush();
+    const answered = w.transport.last.handled;
     for (const n of [1, 2]) w.transport.last.message(10 + n, String(n));
-    w.client.acknowledge("1");
-    w.client.acknowledge("2");
+    for (const n of [1, 2]) w.client.acknowledge(String(n));
     writes.shift()!();
     await w.clock.pass(0);
     expect(w.client.cursor).toBe(cursor(11, 5));
+    return { w, answered, flush };
+  }
+
+  test("what is handled while it is written is not acknowledged with it", async () => {
+    const { w, flush } = await halfWritten(new FakeTransport("sse", { alive: "listen" }));
     expect(w.transport.last.acks).toEqual([cursor(11, 5)]);
     await flush();
     await w.clock.pass(1000);
@@ -293,16 +299,7 @@ describe("storage", () => {
   });
 
   test("an answer is not said to be handled while some of it is being written", async () => {
-    const { storage, writes, flush } = slow();
-    const w = await connected({ storage, acknowledge: "manual", transports: [new FakeTransport("longpoll", { alive: "self", acknowledges: true })] });
-    await flush();
-    const answered = w.transport.last.handled;
-    for (const n of [1, 2]) w.transport.last.message(10 + n, String(n));
-    w.client.acknowledge("1");
-    w.client.acknowledge("2");
-    writes.shift()!();
-    await w.clock.pass(0);
-    expect(w.client.cursor).toBe(cursor(11, 5));
+    const { w, answered, flush } = await halfWritten(new FakeTransport("longpoll", { alive: "self", acknowledges: true }));
     expect(w.transport.last.handled).toBe(answered);
     await flush();
     expect(w.transport.last.handled).toBeGreaterThan(answered);
