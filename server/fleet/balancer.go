@@ -100,6 +100,14 @@ func (b *Balancer) note(n *Node, ready bool, told func(*Node, bool)) {
 	}
 }
 
+// SendsTo reports whether a node gets requests now: some time after it is ready, as the balancer has to hear of it. Whoever stops one
+// node after the other goes on when it does, since before that the next one may be the last that takes any.
+func (b *Balancer) SendsTo(n *Node) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.ready[n]
+}
+
 // order returns the nodes that may take a request, the one whose turn it is first.
 func (b *Balancer) order(path string) []*Node {
 	role := Center

@@ -62,7 +62,7 @@ func startFleet(t *testing.T, cfg fleet.Config) (*fleet.Fleet, *proc) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.key = d.APIKey
+	p.key, p.sendsTo = d.APIKey, b.SendsTo
 	return f, p
 }
 

@@ -24,6 +24,7 @@ import (
 	"carillon/server/catalog"
 	"carillon/server/client"
 	"carillon/server/dev"
+	"carillon/server/fleet"
 	"carillon/server/history"
 	"carillon/server/push"
 	"carillon/server/transport"
@@ -69,6 +70,8 @@ type proc struct {
 	tcp   atomic.Pointer[string] // of the one for raw TCP
 	admin atomic.Pointer[string]
 	key   string
+
+	sendsTo func(*fleet.Node) bool // of the balancer before a fleet
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd

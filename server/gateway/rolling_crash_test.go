@@ -102,8 +102,8 @@ func (l *load) awaitProgress(t *testing.T, n int) {
 	}
 }
 
-// restart ends nodes in peace, all of them at once, and begins their next lives.
-func restart(t *testing.T, nodes ...*fleet.Node) {
+// restart ends nodes in peace, all of them at once, begins their next lives, and waits until they get requests again.
+func restart(t *testing.T, p *proc, nodes ...*fleet.Node) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -125,6 +125,9 @@ func restart(t *testing.T, nodes ...*fleet.Node) {
 	if t.Failed() {
 		t.FailNow()
 	}
+	for _, n := range nodes {
+		eventually(t, time.Minute, func() bool { return p.sendsTo(n) }, func() string { return n.Name() + " gets no requests" })
+	}
 }
 
 // Every node is told to end and started again, as a deploy does, while product servers that never repeat a request publish: none of them
@@ -138,7 +141,7 @@ func TestRolling_RestartOfAllNodesFailsNoPublishAndLosesNothing(t *testing.T) {
 	wg := l.oneTimeSenders(sending, t.Context(), 4)
 	rooms, centers := f.Of(fleet.Room), f.Of(fleet.Center)
 	for _, nodes := range [][]*fleet.Node{{rooms[0], centers[0]}, {rooms[1], centers[1]}, {rooms[2]}} {
-		restart(t, nodes...)
+		restart(t, p, nodes...)
 		l.awaitProgress(t, 20)
 	}
 	enough()

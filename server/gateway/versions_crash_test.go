@@ -168,7 +168,7 @@ func TestVersions_OneApartShareAClusterThroughAnUpgradeAndBack(t *testing.T) {
 		for _, n := range s.nodes {
 			n.Use(s.binary)
 		}
-		restart(t, s.nodes...)
+		restart(t, p, s.nodes...)
 		l.awaitProgress(t, 30)
 		for i, n := range centers { // each center, whatever it is
 			at := clientsOf(t, p.data, n.Public(), "")
